@@ -12,7 +12,10 @@ struct arena_block {
     _Alignas(ALIGN) char data[];
 };
 
-void arena_init(struct arena *a, size_t budget) { *a = (struct arena){ .budget = budget }; }
+void arena_init(struct arena *a, size_t budget)
+{
+    *a = (struct arena){ .budget = budget };
+}
 
 void arena_done(struct arena *a)
 {
@@ -62,7 +65,8 @@ void *arena_alloc(struct arena *a, size_t n)
     if (b == NULL) return NULL;
 #else
     struct arena_block *b = a->blocks;
-    if (b == NULL || need > b->cap - b->len) b = add_block(a, need > BLOCK_SIZE ? need : BLOCK_SIZE);
+    if (b == NULL || need > b->cap - b->len)
+        b = add_block(a, need > BLOCK_SIZE ? need : BLOCK_SIZE);
     if (b == NULL) return NULL;
 #endif
     void *p = b->data + b->len;

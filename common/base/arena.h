@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A bump allocator with a budget: everything of one request is freed at once. Compiled with ARENA_MALLOC each allocation
- * is a malloc of its own, so that a sanitizer sees overruns. One owner thread.
+ * A bump allocator with a budget: everything of one request is freed at once. Compiled with
+ * ARENA_MALLOC each allocation is a malloc of its own, so that a sanitizer sees overruns. One owner
+ * thread.
  */
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H

@@ -8,7 +8,10 @@
 
 #include "base/utf8.h"
 
-void buf_init(struct buf *b, size_t max) { *b = (struct buf){ .max = max }; }
+void buf_init(struct buf *b, size_t max)
+{
+    *b = (struct buf){ .max = max };
+}
 
 void buf_done(struct buf *b)
 {
@@ -16,7 +19,10 @@ void buf_done(struct buf *b)
     *b = (struct buf){ .max = b->max };
 }
 
-void buf_clear(struct buf *b) { b->len = 0; }
+void buf_clear(struct buf *b)
+{
+    b->len = 0;
+}
 
 enum err buf_reserve(struct buf *b, size_t n, char **ret)
 {
@@ -47,11 +53,20 @@ enum err buf_append(struct buf *b, const void *data, size_t n)
     return ERR_OK;
 }
 
-enum err buf_append_str(struct buf *b, struct str s) { return buf_append(b, s.p, s.n); }
+enum err buf_append_str(struct buf *b, struct str s)
+{
+    return buf_append(b, s.p, s.n);
+}
 
-enum err buf_appendz(struct buf *b, const char *z) { return buf_append(b, z, strlen(z)); }
+enum err buf_appendz(struct buf *b, const char *z)
+{
+    return buf_append(b, z, strlen(z));
+}
 
-enum err buf_append_char(struct buf *b, char c) { return buf_append(b, &c, 1); }
+enum err buf_append_char(struct buf *b, char c)
+{
+    return buf_append(b, &c, 1);
+}
 
 enum err buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Growable bytes with a maximum given at birth. Appending past it fails with ERR_LIMIT, running out of memory with
- * ERR_NOMEM; both must be checked, and neither changes what the buffer held. Not thread-safe: one owner.
+ * Growable bytes with a maximum given at birth. Appending past it fails with ERR_LIMIT, running out
+ * of memory with ERR_NOMEM; both must be checked, and neither changes what the buffer held. Not
+ * thread-safe: one owner.
  *
  *      0            len             cap       max
  *      |   content   |  room, owned  |  may grow to
@@ -32,14 +33,21 @@ enum err buf_vprintf(struct buf *b, const char *fmt, va_list ap) PRINTF_LIKE(2, 
 /* Appends s as a JSON string literal with its quotes; bytes that are not UTF-8 become U+FFFD. */
 enum err buf_append_json(struct buf *b, struct str s) MUSTCHECK;
 
-/* Makes room for n more bytes and points *ret at it; the caller writes there and then adds to b->len. */
+/* Makes room for n more bytes and points *ret at it; the caller writes there and then adds to
+ * b->len. */
 enum err buf_reserve(struct buf *b, size_t n, char **ret) MUSTCHECK;
 /* Removes n bytes at the front. */
 void buf_consume(struct buf *b, size_t n);
 /* The content with a NUL behind it (not part of len); "" when it could not get the byte for it. */
 const char *buf_z(struct buf *b);
 
-static inline struct str buf_str(const struct buf *b) { return (struct str){ b->data, b->len }; }
-static inline size_t buf_room(const struct buf *b) { return b->max - b->len; }
+static inline struct str buf_str(const struct buf *b)
+{
+    return (struct str){ b->data, b->len };
+}
+static inline size_t buf_room(const struct buf *b)
+{
+    return b->max - b->len;
+}
 
 #endif

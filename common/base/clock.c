@@ -73,12 +73,20 @@ uint64_t rng_below(const struct rng *r, uint64_t n)
     return v % n;
 }
 
-static uint64_t fake_mono(void *ctx) { return ((struct clock_fake *)ctx)->mono; }
-static uint64_t fake_wall(void *ctx) { return ((struct clock_fake *)ctx)->wall; }
+static uint64_t fake_mono(void *ctx)
+{
+    return ((struct clock_fake *)ctx)->mono;
+}
+static uint64_t fake_wall(void *ctx)
+{
+    return ((struct clock_fake *)ctx)->wall;
+}
 
 void clock_fake_init(struct clock_fake *f, uint64_t mono_ns, uint64_t wall_ns)
 {
-    *f = (struct clock_fake){ .mono = mono_ns, .wall = wall_ns, .clock = { fake_mono, fake_wall, f } };
+    *f = (struct clock_fake){ .mono = mono_ns,
+                              .wall = wall_ns,
+                              .clock = { fake_mono, fake_wall, f } };
 }
 
 void clock_fake_advance(struct clock_fake *f, uint64_t ns)
@@ -102,14 +110,19 @@ static void fake_random(void *ctx, void *out, size_t n)
     }
 }
 
-void rng_fake_init(struct rng_fake *f, uint64_t seed) { *f = (struct rng_fake){ seed, { fake_random, f } }; }
+void rng_fake_init(struct rng_fake *f, uint64_t seed)
+{
+    *f = (struct rng_fake){ seed, { fake_random, f } };
+}
 
 void time_rfc3339(uint64_t wall_ns, char out[TIME_RFC3339_LEN + 1])
 {
     time_t s = (time_t)(wall_ns / 1000000000u);
     struct tm tm;
     gmtime_r(&s, &tm);
-    (void)snprintf(out, TIME_RFC3339_LEN + 1, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", (unsigned)(tm.tm_year + 1900) % 10000,
-                   (unsigned)(tm.tm_mon + 1) % 100, (unsigned)tm.tm_mday % 100, (unsigned)tm.tm_hour % 100,
-                   (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100, (unsigned)(wall_ns / 1000000u % 1000u));
+    (void)snprintf(out, TIME_RFC3339_LEN + 1, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ",
+                   (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)(tm.tm_mon + 1) % 100,
+                   (unsigned)tm.tm_mday % 100, (unsigned)tm.tm_hour % 100,
+                   (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100,
+                   (unsigned)(wall_ns / 1000000u % 1000u));
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Time and randomness as seams: production passes clock_system() and rng_system(), tests pass their own.
+ * Time and randomness as seams: production passes clock_system() and rng_system(), tests pass their
+ * own.
  *
- * mono: CLOCK_BOOTTIME in nanoseconds, goes on while the machine sleeps, never steps; for deadlines and leases.
- * wall: nanoseconds since 1970 UTC; for records and people, never for decisions.
+ * mono: CLOCK_BOOTTIME in nanoseconds, goes on while the machine sleeps, never steps; for deadlines
+ * and leases. wall: nanoseconds since 1970 UTC; for records and people, never for decisions.
  */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
@@ -25,10 +26,22 @@ struct rng {
 const struct clock *clock_system(void);
 const struct rng *rng_system(void); /* getrandom(2), buffered per thread */
 
-static inline uint64_t clock_mono_ns(const struct clock *c) { return c->mono_ns(c->ctx); }
-static inline uint64_t clock_mono_ms(const struct clock *c) { return c->mono_ns(c->ctx) / 1000000; }
-static inline uint64_t clock_wall_ns(const struct clock *c) { return c->wall_ns(c->ctx); }
-static inline uint64_t clock_wall_ms(const struct clock *c) { return c->wall_ns(c->ctx) / 1000000; }
+static inline uint64_t clock_mono_ns(const struct clock *c)
+{
+    return c->mono_ns(c->ctx);
+}
+static inline uint64_t clock_mono_ms(const struct clock *c)
+{
+    return c->mono_ns(c->ctx) / 1000000;
+}
+static inline uint64_t clock_wall_ns(const struct clock *c)
+{
+    return c->wall_ns(c->ctx);
+}
+static inline uint64_t clock_wall_ms(const struct clock *c)
+{
+    return c->wall_ns(c->ctx) / 1000000;
+}
 uint64_t rng_u64(const struct rng *r);
 /* Uniform in [0, n); n > 0. */
 uint64_t rng_below(const struct rng *r, uint64_t n);

@@ -9,8 +9,9 @@
 const char *err_name(enum err e)
 {
     static const char *const names[ERR_MAX] = {
-        "ok",      "no_memory",   "limit", "invalid", "not_found", "exists",      "conflict", "denied",
-        "timeout", "unavailable", "io",    "again",   "closed",    "unsupported", "internal",
+        "ok",     "no_memory", "limit",  "invalid",     "not_found",
+        "exists", "conflict",  "denied", "timeout",     "unavailable",
+        "io",     "again",     "closed", "unsupported", "internal",
     };
     return (unsigned)e < ERR_MAX ? names[e] : "unknown";
 }
@@ -41,11 +42,20 @@ static void *checked(void *p)
     return p;
 }
 
-void *xmalloc(size_t n) { return checked(malloc(n > 0 ? n : 1)); }
+void *xmalloc(size_t n)
+{
+    return checked(malloc(n > 0 ? n : 1));
+}
 
-void *xcalloc(size_t n, size_t size) { return checked(calloc(n > 0 ? n : 1, size > 0 ? size : 1)); }
+void *xcalloc(size_t n, size_t size)
+{
+    return checked(calloc(n > 0 ? n : 1, size > 0 ? size : 1));
+}
 
-void *xrealloc(void *p, size_t n) { return checked(realloc(p, n > 0 ? n : 1)); }
+void *xrealloc(void *p, size_t n)
+{
+    return checked(realloc(p, n > 0 ? n : 1));
+}
 
 char *xstrdup(const char *s)
 {

@@ -2,8 +2,9 @@
 /*
  * Error codes, and a bounded message that travels beside one.
  *
- * A function that can fail returns `enum err` and is marked MUSTCHECK; outputs come last, are called ret_x, and stay
- * untouched on failure. Where a person has to read why, the function takes a `struct why *` (may be NULL) and fills it.
+ * A function that can fail returns `enum err` and is marked MUSTCHECK; outputs come last, are
+ * called ret_x, and stay untouched on failure. Where a person has to read why, the function takes a
+ * `struct why *` (may be NULL) and fills it.
  */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
@@ -41,7 +42,8 @@ struct why {
     char text[320];
 };
 
-/* Fills w (which may be NULL) and returns e, so that `return why_set(w, ERR_INVALID, "...")` reads well. */
+/* Fills w (which may be NULL) and returns e, so that `return why_set(w, ERR_INVALID, "...")` reads
+ * well. */
 enum err why_set(struct why *w, enum err e, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* Aborts with file and line: for bugs only, never for input. Active in every build. */

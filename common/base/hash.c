@@ -7,7 +7,10 @@
 
 #include "base/err.h"
 
-static uint64_t rotl(uint64_t x, int b) { return x << b | x >> (64 - b); }
+static uint64_t rotl(uint64_t x, int b)
+{
+    return x << b | x >> (64 - b);
+}
 
 static void sip_round(uint64_t v[4])
 {
@@ -27,8 +30,8 @@ static uint64_t load64(const unsigned char *p, size_t n)
 uint64_t hash_sip(const void *data, size_t n, const uint64_t key[2])
 {
     const unsigned char *p = data;
-    uint64_t v[4] = { key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u,
-                      key[1] ^ 0x7465646279746573u };
+    uint64_t v[4] = { key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du,
+                      key[0] ^ 0x6c7967656e657261u, key[1] ^ 0x7465646279746573u };
     size_t left = n;
     for (; left >= 8; p += 8, left -= 8) {
         uint64_t m = load64(p, 8);
@@ -48,7 +51,10 @@ uint64_t hash_sip(const void *data, size_t n, const uint64_t key[2])
 static uint64_t process_key[2];
 static pthread_once_t process_key_once = PTHREAD_ONCE_INIT;
 
-static void draw_process_key(void) { ASSERT(getrandom(process_key, sizeof process_key, 0) == sizeof process_key); }
+static void draw_process_key(void)
+{
+    ASSERT(getrandom(process_key, sizeof process_key, 0) == sizeof process_key);
+}
 
 uint64_t hash_bytes(const void *data, size_t n)
 {

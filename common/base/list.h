@@ -13,12 +13,22 @@ struct list_node {
 #define LIST_ENTRY(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))
 #define LIST_EACH(it, head) for (struct list_node *it = (head)->next; it != (head); it = it->next)
 /* Allows removing `it` in the body. */
-#define LIST_EACH_SAFE(it, head)                                                                                       \
-    for (struct list_node *it = (head)->next, *it##_next = it->next; it != (head); it = it##_next, it##_next = it->next)
+#define LIST_EACH_SAFE(it, head)                                                   \
+    for (struct list_node *it = (head)->next, *it##_next = it->next; it != (head); \
+         it = it##_next, it##_next = it->next)
 
-static inline void list_init(struct list_node *head) { head->prev = head->next = head; }
-static inline bool list_empty(const struct list_node *head) { return head->next == head; }
-static inline bool list_linked(const struct list_node *n) { return n->next != NULL; }
+static inline void list_init(struct list_node *head)
+{
+    head->prev = head->next = head;
+}
+static inline bool list_empty(const struct list_node *head)
+{
+    return head->next == head;
+}
+static inline bool list_linked(const struct list_node *n)
+{
+    return n->next != NULL;
+}
 
 static inline void list_insert_before(struct list_node *at, struct list_node *n)
 {
@@ -28,8 +38,14 @@ static inline void list_insert_before(struct list_node *at, struct list_node *n)
     at->prev = n;
 }
 
-static inline void list_push_back(struct list_node *head, struct list_node *n) { list_insert_before(head, n); }
-static inline void list_push_front(struct list_node *head, struct list_node *n) { list_insert_before(head->next, n); }
+static inline void list_push_back(struct list_node *head, struct list_node *n)
+{
+    list_insert_before(head, n);
+}
+static inline void list_push_front(struct list_node *head, struct list_node *n)
+{
+    list_insert_before(head->next, n);
+}
 
 /* Takes n out of its list; does nothing when it is in none (zeroed). */
 static inline void list_remove(struct list_node *n)

@@ -5,7 +5,10 @@
 
 #include "base/hash.h"
 
-void map_init(struct map *m, size_t max) { *m = (struct map){ .max = max }; }
+void map_init(struct map *m, size_t max)
+{
+    *m = (struct map){ .max = max };
+}
 
 static void free_keys(struct map *m)
 {
@@ -47,7 +50,8 @@ static enum err grow(struct map *m)
     struct map_entry *entries = calloc(cap, sizeof *entries);
     if (entries == NULL) return ERR_NOMEM;
     for (size_t i = 0; i < m->cap; i++)
-        if (m->entries[i].key.p != NULL) *free_place(entries, cap, m->entries[i].hash) = m->entries[i];
+        if (m->entries[i].key.p != NULL)
+            *free_place(entries, cap, m->entries[i].hash) = m->entries[i];
     free(m->entries);
     m->entries = entries;
     m->cap = cap;

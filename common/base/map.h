@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hash map from byte strings to pointers: open addressing, keys copied, values borrowed. Keyed hash, so clients cannot
- * aim at collisions. One owner thread, or immutable and shared.
+ * Hash map from byte strings to pointers: open addressing, keys copied, values borrowed. Keyed
+ * hash, so clients cannot aim at collisions. One owner thread, or immutable and shared.
  */
 #ifndef BASE_MAP_H
 #define BASE_MAP_H
@@ -28,7 +28,8 @@ enum err map_put(struct map *m, struct str key, void *value, void **ret_old) MUS
 void *map_get(const struct map *m, struct str key);
 /* Removes and returns the value, or NULL. */
 void *map_remove(struct map *m, struct str key);
-/* Iterates: size_t i = 0; while ((e = map_next(&m, &i)) != NULL). Removing the entry just returned is allowed. */
+/* Iterates: size_t i = 0; while ((e = map_next(&m, &i)) != NULL). Removing the entry just returned
+ * is allowed. */
 struct map_entry *map_next(const struct map *m, size_t *i);
 
 #endif

@@ -3,7 +3,10 @@
 
 #include <stdlib.h>
 
-static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c; }
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
 
 bool str_ieq(struct str a, struct str b)
 {
@@ -13,7 +16,10 @@ bool str_ieq(struct str a, struct str b)
     return true;
 }
 
-bool str_ieqz(struct str a, const char *z) { return str_ieq(a, str_of(z)); }
+bool str_ieqz(struct str a, const char *z)
+{
+    return str_ieq(a, str_of(z));
+}
 
 bool str_starts(struct str s, struct str prefix)
 {
@@ -22,7 +28,8 @@ bool str_starts(struct str s, struct str prefix)
 
 bool str_ends(struct str s, struct str suffix)
 {
-    return s.n >= suffix.n && (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
+    return s.n >= suffix.n &&
+           (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 
 bool str_contains(struct str s, struct str needle)
@@ -105,7 +112,8 @@ enum err str_hex_to_u64(struct str s, uint64_t *ret)
 
 enum err str_to_bool(struct str s, bool *ret)
 {
-    static const char *const yes[] = { "true", "1", "yes", "on" }, *const no[] = { "false", "0", "no", "off" };
+    static const char *const yes[] = { "true", "1", "yes", "on" }, *const no[] = { "false", "0",
+                                                                                   "no", "off" };
     for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
         if (str_ieqz(s, yes[i])) return *ret = true, ERR_OK;
         if (str_ieqz(s, no[i])) return *ret = false, ERR_OK;
@@ -130,7 +138,8 @@ enum err hex_decode(struct str s, void *out, size_t n)
     if (s.n != 2 * n) return ERR_INVALID;
     for (size_t i = 0; i < s.n; i++)
         if (hex_digit(s.p[i]) < 0) return ERR_INVALID;
-    for (size_t i = 0; i < n; i++) o[i] = (unsigned char)(hex_digit(s.p[2 * i]) << 4 | hex_digit(s.p[2 * i + 1]));
+    for (size_t i = 0; i < n; i++)
+        o[i] = (unsigned char)(hex_digit(s.p[2 * i]) << 4 | hex_digit(s.p[2 * i + 1]));
     return ERR_OK;
 }
 

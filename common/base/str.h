@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Views of bytes (pointer and length, not NUL-terminated, borrowed) and strict parsing of what they hold.
+ * Views of bytes (pointer and length, not NUL-terminated, borrowed) and strict parsing of what they
+ * hold.
  */
 #ifndef BASE_STR_H
 #define BASE_STR_H
@@ -22,14 +23,23 @@ struct str {
 /* For printf: printf("%.*s", STR_ARG(s)) */
 #define STR_ARG(s) (int)(s).n, (s).p
 
-static inline struct str str_of(const char *z) { return (struct str){ z, z != NULL ? strlen(z) : 0 }; }
-static inline struct str str_n(const char *p, size_t n) { return (struct str){ p, n }; }
+static inline struct str str_of(const char *z)
+{
+    return (struct str){ z, z != NULL ? strlen(z) : 0 };
+}
+static inline struct str str_n(const char *p, size_t n)
+{
+    return (struct str){ p, n };
+}
 
 static inline bool str_eq(struct str a, struct str b)
 {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
-static inline bool str_eqz(struct str a, const char *z) { return str_eq(a, str_of(z)); }
+static inline bool str_eqz(struct str a, const char *z)
+{
+    return str_eq(a, str_of(z));
+}
 bool str_ieq(struct str a, struct str b); /* ASCII case folded */
 bool str_ieqz(struct str a, const char *z);
 bool str_starts(struct str s, struct str prefix);
@@ -38,7 +48,8 @@ bool str_contains(struct str s, struct str needle);
 int str_cmp(struct str a, struct str b);
 struct str str_trim(struct str s); /* spaces and tabs, both ends */
 
-/* Splits *rest at the first `sep`: returns what stood before it and moves *rest behind it (n = 0, p = NULL at the end). */
+/* Splits *rest at the first `sep`: returns what stood before it and moves *rest behind it (n = 0, p
+ * = NULL at the end). */
 struct str str_cut(struct str *rest, char sep);
 
 /* Decimal digits only: no sign, no space, no overflow. */
@@ -62,7 +73,8 @@ bool str_is_utf8(struct str s);
 
 /* Copies with truncation and always terminates. Returns false when it had to cut. */
 bool str_copyz(char *dst, size_t cap, struct str s);
-/* A heap copy with a NUL; the caller frees it. Dies when memory is out: not for unbounded client data. */
+/* A heap copy with a NUL; the caller frees it. Dies when memory is out: not for unbounded client
+ * data. */
 char *str_dupz(struct str s);
 
 /* Compares in time that depends on n only: for secrets. */

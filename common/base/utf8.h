@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Decodes one code point. Returns its length 1..4, or 0 when the bytes at p are not (or not yet) one. */
+/* Decodes one code point. Returns its length 1..4, or 0 when the bytes at p are not (or not yet)
+ * one. */
 static inline size_t utf8_decode(const char *s, size_t n, uint32_t *ret)
 {
     const unsigned char *p = (const unsigned char *)s;
@@ -20,12 +21,13 @@ static inline size_t utf8_decode(const char *s, size_t n, uint32_t *ret)
     if (p[0] < 0xf0) {
         if (n < 3 || (p[1] & 0xc0) != 0x80 || (p[2] & 0xc0) != 0x80) return 0;
         if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)) return 0;
-        return *ret = (uint32_t)(p[0] & 0x0f) << 12 | (uint32_t)(p[1] & 0x3f) << 6 | (p[2] & 0x3f), 3;
+        return *ret = (uint32_t)(p[0] & 0x0f) << 12 | (uint32_t)(p[1] & 0x3f) << 6 | (p[2] & 0x3f),
+               3;
     }
     if (n < 4 || (p[1] & 0xc0) != 0x80 || (p[2] & 0xc0) != 0x80 || (p[3] & 0xc0) != 0x80) return 0;
     if ((p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f)) return 0;
-    return *ret = (uint32_t)(p[0] & 0x07) << 18 | (uint32_t)(p[1] & 0x3f) << 12 | (uint32_t)(p[2] & 0x3f) << 6 |
-                  (p[3] & 0x3f),
+    return *ret = (uint32_t)(p[0] & 0x07) << 18 | (uint32_t)(p[1] & 0x3f) << 12 |
+                  (uint32_t)(p[2] & 0x3f) << 6 | (p[3] & 0x3f),
            4;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UUID version 7 (RFC 9562, 5.7) as text: time-ordered identifiers of entities, records and messages. */
+/* UUID version 7 (RFC 9562, 5.7) as text: time-ordered identifiers of entities, records and
+ * messages. */
 #ifndef BASE_UUID_H
 #define BASE_UUID_H
 
