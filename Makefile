@@ -31,7 +31,7 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 LIBS       = $(shell pkg-config --libs $(PKGS)) -lnats -lpthread -lm
 CPPFLAGS += -D_GNU_SOURCE -DAIGW_VERSION='"$(VERSION)"' -Icommon -I. $(PKG_CFLAGS)
 CFLAGS   ?= $(OPT) -g
-CFLAGS   += -std=c11 $(WARN) $(SANFLAGS) -fstack-protector-strong
+CFLAGS   += -std=gnu11 $(WARN) $(SANFLAGS) -fstack-protector-strong
 LDFLAGS  += $(SANFLAGS)
 
 COMMON_SRC := $(wildcard common/*/*.c) $(wildcard proto/*.c)

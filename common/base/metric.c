@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/metric.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/map.h"
+
+enum { DEFAULT_MAX_SERIES = 1000, LABELS_TEXT_MAX = 4096 };
+
+struct metric {
+    const struct metric_def *def;
+    _Atomic double value; /* of a histogram: the sum */
+    _Atomic uint64_t count;
+    _Atomic uint64_t buckets[METRIC_MAX_BUCKETS];
+    size_t buckets_len;
+    struct metric *next; /* in order of creation, per family */
+    char labels[];       /* {a="x",b="y"} or "" */
+};
+
+struct family {
+    struct map series; /* label text -> metric */
+    struct metric *first, **last;
+};
+
+struct metrics {
+    const struct metric_def *defs;
+    size_t n;
+    pthread_mutex_t lock; /* guards the families' maps and lists, not the values */
+    struct family *families;
+};
+
+struct metrics *metrics_new(const struct metric_def *defs, size_t n)
+{
+    struct metrics *m = xcalloc(1, sizeof *m);
+    m->defs = defs;
+    m->n = n;
+    m->families = xcalloc(n, sizeof *m->families);
+    pthread_mutex_init(&m->lock, NULL);
+    for (size_t i = 0; i < n; i++) {
+        map_init(&m->families[i].series,
+                 (defs[i].max_series > 0 ? defs[i].max_series : DEFAULT_MAX_SERIES) + 1);
+        m->families[i].last = &m->families[i].first;
+    }
+    return m;
+}
+
+void metrics_free(struct metrics *m)
+{
+    if (m == NULL) return;
+    for (size_t i = 0; i < m->n; i++) {
+        for (struct metric *s = m->families[i].first, *next; s != NULL; s = next) {
+            next = s->next;
+            free(s);
+        }
+        map_done(&m->families[i].series);
+    }
+    pthread_mutex_destroy(&m->lock);
+    free(m->families);
+    free(m);
+}
+
+static size_t labels_len(const struct metric_def *d)
+{
+    size_t n = 0;
+    while (n < METRIC_MAX_LABELS && d->labels[n] != NULL) n++;
+    return n;
+}
+
+static enum err append_value(struct buf *b, struct str v)
+{
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < v.n && e == ERR_OK; i++) {
+        if (v.p[i] == '\\' || v.p[i] == '"')
+            e = buf_printf(b, "\\%c", v.p[i]);
+        else if (v.p[i] == '\n')
+            e = buf_appendz(b, "\\n");
+        else
+            e = buf_append_char(b, v.p[i]);
+    }
+    return e;
+}
+
+static enum err label_text(const struct metric_def *d, const struct str *values, struct buf *b)
+{
+    size_t n = labels_len(d);
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < n && e == ERR_OK; i++) {
+        e = buf_printf(b, "%s%s=\"", i == 0 ? "{" : ",", d->labels[i]);
+        if (e == ERR_OK) e = append_value(b, values != NULL ? values[i] : STR("other"));
+        if (e == ERR_OK) e = buf_append_char(b, '"');
+    }
+    if (e == ERR_OK && n > 0) e = buf_append_char(b, '}');
+    return e;
+}
+
+static struct metric *add_series(struct family *f, const struct metric_def *d, struct str labels)
+{
+    struct metric *s = xcalloc(1, sizeof *s + labels.n + 1);
+    s->def = d;
+    while (s->buckets_len < METRIC_MAX_BUCKETS && d->buckets[s->buckets_len] != 0) s->buckets_len++;
+    if (labels.n > 0) memcpy(s->labels, labels.p, labels.n);
+    if (map_put(&f->series, labels, s, NULL) != ERR_OK) {
+        free(s);
+        return NULL;
+    }
+    *f->last = s;
+    f->last = &s->next;
+    return s;
+}
+
+struct metric *metrics_get(struct metrics *m, size_t which, const struct str *values)
+{
+    ASSERT(which < m->n);
+    const struct metric_def *d = &m->defs[which];
+    struct family *f = &m->families[which];
+    struct buf b;
+    buf_init(&b, LABELS_TEXT_MAX);
+    bool fits = label_text(d, values, &b) == ERR_OK;
+
+    pthread_mutex_lock(&m->lock);
+    struct metric *s = fits ? map_get(&f->series, buf_str(&b)) : NULL;
+    if (s == NULL && fits && f->series.len + 1 < f->series.max) s = add_series(f, d, buf_str(&b));
+    if (s == NULL) {
+        buf_clear(&b);
+        ASSERT(label_text(d, NULL, &b) == ERR_OK);
+        s = map_get(&f->series, buf_str(&b));
+        if (s == NULL) s = add_series(f, d, buf_str(&b));
+    }
+    pthread_mutex_unlock(&m->lock);
+    ASSERT(s != NULL);
+    buf_done(&b);
+    return s;
+}
+
+static void atomic_add_double(_Atomic double *at, double v)
+{
+    double old = atomic_load_explicit(at, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(at, &old, old + v, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+    }
+}
+
+void metric_add(struct metric *s, double v)
+{
+    atomic_add_double(&s->value, v);
+}
+
+void metric_inc(struct metric *s)
+{
+    metric_add(s, 1);
+}
+
+void metric_set(struct metric *s, double v)
+{
+    atomic_store_explicit(&s->value, v, memory_order_relaxed);
+}
+
+void metric_observe(struct metric *s, double v)
+{
+    size_t i = 0;
+    while (i < s->buckets_len && v > s->def->buckets[i]) i++;
+    if (i < s->buckets_len) atomic_fetch_add_explicit(&s->buckets[i], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->count, 1, memory_order_relaxed);
+    metric_add(s, v);
+}
+
+double metric_value(const struct metric *s)
+{
+    return atomic_load_explicit(&s->value, memory_order_relaxed);
+}
+
+/* --- rendering
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+struct sum {
+    double value;
+    uint64_t count, buckets[METRIC_MAX_BUCKETS];
+};
+
+static void add_up(struct metrics *const *sets, size_t n, size_t which, struct str labels,
+                   struct sum *sum)
+{
+    for (size_t k = 0; k < n; k++) {
+        struct metric *s = map_get(&sets[k]->families[which].series, labels);
+        if (s == NULL) continue;
+        sum->value += metric_value(s);
+        sum->count += atomic_load_explicit(&s->count, memory_order_relaxed);
+        for (size_t i = 0; i < s->buckets_len; i++)
+            sum->buckets[i] += atomic_load_explicit(&s->buckets[i], memory_order_relaxed);
+    }
+}
+
+static enum err number(struct buf *out, double v)
+{
+    if (v == floor(v) && fabs(v) < 1e15) return buf_printf(out, " %.0f\n", v);
+    return buf_printf(out, " %.17g\n", v);
+}
+
+static enum err histogram(const struct metric_def *d, const char *labels, const struct sum *sum,
+                          struct buf *out)
+{
+    size_t len = strlen(labels);
+    int inner = len > 0 ? (int)len - 2 : 0; /* without { and } */
+    uint64_t below = 0;
+    enum err e = ERR_OK;
+    for (size_t i = 0; i <= METRIC_MAX_BUCKETS && e == ERR_OK; i++) {
+        char bound[32] = "+Inf";
+        bool last = i == METRIC_MAX_BUCKETS || d->buckets[i] == 0;
+        if (!last) {
+            below += sum->buckets[i];
+            (void)snprintf(bound, sizeof bound, "%g", d->buckets[i]);
+        }
+        e = buf_printf(out, "%s_bucket{%.*s%sle=\"%s\"} %llu\n", d->name, inner, labels + (len > 0),
+                       inner > 0 ? "," : "", bound,
+                       (unsigned long long)(last ? sum->count : below));
+        if (last) break;
+    }
+    if (e == ERR_OK) e = buf_printf(out, "%s_sum%s %.17g\n", d->name, labels, sum->value);
+    if (e == ERR_OK)
+        e = buf_printf(out, "%s_count%s %llu\n", d->name, labels, (unsigned long long)sum->count);
+    return e;
+}
+
+static bool seen_earlier(struct metrics *const *sets, size_t k, size_t which, struct str labels)
+{
+    for (size_t i = 0; i < k; i++)
+        if (map_get(&sets[i]->families[which].series, labels) != NULL) return true;
+    return false;
+}
+
+static enum err render_family(struct metrics *const *sets, size_t n, size_t which, struct buf *out)
+{
+    static const char *const types[] = { "counter", "gauge", "histogram" };
+    const struct metric_def *d = &sets[0]->defs[which];
+    enum err e = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", d->name, d->help, d->name,
+                            types[d->type]);
+    for (size_t k = 0; k < n; k++) {
+        for (struct metric *s = sets[k]->families[which].first; s != NULL && e == ERR_OK;
+             s = s->next) {
+            struct str labels = str_of(s->labels);
+            struct sum sum = { 0 };
+            if (seen_earlier(sets, k, which, labels)) continue;
+            add_up(sets, n, which, labels, &sum);
+            if (d->type == METRIC_HISTOGRAM) {
+                e = histogram(d, s->labels, &sum, out);
+            } else {
+                e = buf_printf(out, "%s%s", d->name, s->labels);
+                if (e == ERR_OK) e = number(out, sum.value);
+            }
+        }
+    }
+    return e;
+}
+
+enum err metrics_render(struct metrics *const *sets, size_t n, struct buf *out)
+{
+    enum err e = ERR_OK;
+    for (size_t k = 0; k < n; k++) pthread_mutex_lock(&sets[k]->lock);
+    for (size_t i = 0; n > 0 && i < sets[0]->n && e == ERR_OK; i++)
+        e = render_family(sets, n, i, out);
+    for (size_t k = n; k-- > 0;) pthread_mutex_unlock(&sets[k]->lock);
+    return e;
+}
+
+enum err metrics_markdown(const struct metric_def *defs, size_t n, struct buf *out)
+{
+    static const char *const types[] = { "counter", "gauge", "histogram" };
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < n && e == ERR_OK; i++) {
+        size_t labels = labels_len(&defs[i]);
+        e = buf_printf(out, "| `%s` | %s | ", defs[i].name, types[defs[i].type]);
+        for (size_t k = 0; k < labels && e == ERR_OK; k++)
+            e = buf_printf(out, "%s%s", k > 0 ? ", " : "", defs[i].labels[k]);
+        if (e == ERR_OK) e = buf_printf(out, " | %s |\n", defs[i].help);
+    }
+    return e;
+}
