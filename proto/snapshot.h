@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A configuration snapshot: what the config center pushes and every other daemon works from.
+ *
+ * On the bus it is content-addressed JSON, so that a change moves only what it touches:
+ *
+ *   manifest
+ * {"v","id","ts","from","format":1,"min_reader":1,"revision":N,"digest":"<sha256>","pages":["<sha256>",…]}
+ *   page       {"kind":"index","parts":[{"kind","namespace","index","digest","bytes"},…]}
+ *   part       {"kind":"policies","namespace":"<id>"|null,"index":0,"items":[<entity>,…]}
+ *
+ * Parts are per namespace and kind (namespace, matchers, routes, policies, keys) or global
+ * (upstreams, models, policies), at most PART_MAX_BYTES each; a kind that outgrows one part is
+ * spread over a power of two of them by the hash of the entity's id, so that a change still touches
+ * one. Parts are listed by pages: entry -> page by the hash of (namespace, kind), a power of two of
+ * pages of about 1000 entries. The digest of a part or page is the SHA-256 of its bytes; that of a
+ * manifest the SHA-256 of its page digests, each followed by "\n". In the bucket:
+ * "manifest.<revision>", "part.<digest>" (pages too), and "latest" = the newest manifest.
+ *
+ * A reader takes format N and N-1, and refuses a manifest whose min_reader is above
+ * SNAPSHOT_FORMAT.
+ *
+ * In memory it is immutable, reference counted, and belongs to nobody's thread.
+ */
+#ifndef PROTO_SNAPSHOT_H
+#define PROTO_SNAPSHOT_H
+
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "rt/json.h"
+
+enum { SNAPSHOT_FORMAT = 1, PART_MAX_BYTES = 256 * 1024, SNAPSHOT_KEEP = 64 };
+
+/* A list of strings. */
+struct snap_strings {
+    const struct str *v;
+    size_t n;
+};
+
+enum snap_auth { SNAP_AUTH_KEY, SNAP_AUTH_NONE };
+
+/* {"id","slug","name","enabled","auth":"key"|"none","default":bool} */
+struct snap_namespace {
+    struct str id, slug, name;
+    bool enabled, is_default;
+    enum snap_auth auth;
+};
+
+/* {"all":[…]} {"any":[…]} {"not":…} {"source","name"?,"op","value"|"values"} */
+enum snap_cond_kind { SNAP_COND_ALL, SNAP_COND_ANY, SNAP_COND_NOT, SNAP_COND_TEST };
+enum snap_source {
+    SNAP_SRC_HEADER,
+    SNAP_SRC_QUERY,
+    SNAP_SRC_PATH,
+    SNAP_SRC_METHOD,
+    SNAP_SRC_HOST,
+    SNAP_SRC_MODEL
+};
+enum snap_op {
+    SNAP_OP_EQUALS,
+    SNAP_OP_IN,
+    SNAP_OP_PREFIX,
+    SNAP_OP_SUFFIX,
+    SNAP_OP_CONTAINS,
+    SNAP_OP_EXISTS
+};
+enum { SNAP_COND_MAX_DEPTH = 8, SNAP_COND_MAX_NODES = 64 };
+struct snap_cond {
+    enum snap_cond_kind kind;
+    const struct snap_cond *children; /* of ALL, ANY, NOT */
+    size_t children_n;
+    enum snap_source source; /* of TEST */
+    struct str name;         /* header (lower case) or query argument */
+    enum snap_op op;
+    struct snap_strings values; /* one, or several of "in"; none of "exists" */
+};
+
+/* {"id","namespace":"<id>","slug","priority","when":<cond>}: the highest priority that holds wins.
+ */
+struct snap_matcher {
+    struct str id, slug;
+    const struct snap_namespace *ns;
+    int64_t priority;
+    const struct snap_cond *when;
+};
+
+enum snap_policy_kind { SNAP_REQUEST_RATE, SNAP_CONCURRENCY, SNAP_OUTPUT_TOKENS };
+enum snap_algorithm { SNAP_BUCKET, SNAP_SLIDING, SNAP_FIXED };
+enum snap_unavailable { SNAP_SHARE, SNAP_DENY, SNAP_ALLOW };
+enum snap_per { SNAP_PER_NAMESPACE, SNAP_PER_KEY, SNAP_PER_MODEL, SNAP_PER_UPSTREAM };
+enum { SNAP_PER_MAX = 4 };
+
+/* {"id","namespace":"<id>"|null,"slug","kind","enabled","mode":"enforce"|"shadow","priority","per":[…],"limit","window":"1s",
+ *  "algorithm","burst","on_unavailable":"share"|"deny"|"allow","strict","models":[…]} */
+struct snap_policy {
+    struct str id, slug;
+    const struct snap_namespace *ns; /* NULL: applies to all */
+    enum snap_policy_kind kind;
+    bool enabled, shadow, strict;
+    int64_t priority;
+    enum snap_per per[SNAP_PER_MAX];
+    size_t per_n;
+    uint64_t limit;     /* requests, slots or tokens */
+    uint64_t window_ms; /* of request_rate */
+    uint64_t burst;     /* of bucket */
+    enum snap_algorithm algorithm;
+    enum snap_unavailable on_unavailable;
+    struct snap_strings models; /* empty: all */
+};
+
+/* {"id","slug","url":"http://host:port/base","weight","enabled"} */
+struct snap_server {
+    struct str id, slug, url, host,
+        base_path; /* host without port and brackets; base_path without its last '/' */
+    uint16_t port;
+    bool tls, enabled;
+    uint64_t weight;
+};
+
+enum snap_dialect { SNAP_OPENAI, SNAP_ANTHROPIC };
+enum snap_balance { SNAP_ROUND_ROBIN };
+enum snap_upstream_auth { SNAP_UPAUTH_NONE, SNAP_UPAUTH_BEARER, SNAP_UPAUTH_HEADER };
+
+/* {"id","slug","name","dialect","balance","auth":{"type","header"?,"credential"? (sealed, aad =
+ * upstream id)},
+ *  "timeouts":{"connect_ms","first_byte_ms","idle_ms","total_ms"},"retries","servers":[…]} */
+struct snap_upstream {
+    struct str id, slug, name;
+    enum snap_dialect dialect;
+    enum snap_balance balance;
+    enum snap_upstream_auth auth;
+    struct str auth_header, credential_sealed;
+    uint64_t connect_ms, first_byte_ms, idle_ms,
+        total_ms;     /* defaults 5000, 300000, 120000, 3600000 */
+    uint64_t retries; /* on other servers; default 1 */
+    const struct snap_server *servers;
+    size_t servers_n;
+    size_t index; /* in the snapshot */
+};
+
+/* What the bodies on a route look like; AUTO decides by the path's end (…/chat/completions,
+ * /completions, /embeddings, /responses, /messages, /models). */
+enum snap_endpoint {
+    SNAP_EP_AUTO,
+    SNAP_EP_CHAT,
+    SNAP_EP_COMPLETIONS,
+    SNAP_EP_EMBEDDINGS,
+    SNAP_EP_RESPONSES,
+    SNAP_EP_MESSAGES,
+    SNAP_EP_MODELS,
+    SNAP_EP_PASSTHROUGH
+};
+
+/* {"id","namespace","slug","priority","path":{"exact":"/api/chat"}|{"prefix":"/v1/"},"methods":[…],"models":[…],"endpoint",
+ *  "upstream":"<id>","rewrite_path":null|"/v1/chat/completions","upstream_model":null|"name"} */
+struct snap_route {
+    struct str id, slug;
+    const struct snap_namespace *ns;
+    int64_t priority;
+    bool path_is_prefix;
+    struct str path;
+    struct snap_strings methods, models; /* empty: all */
+    enum snap_endpoint endpoint;
+    const struct snap_upstream *upstream;
+    struct str rewrite_path, upstream_model; /* p == NULL: as the client sent it */
+};
+
+/* {"id","slug","name","patterns":["qwen3-*"],"vocabulary":"qwen3","context_window",
+ *  "price":{"currency","revision","input_nano","output_nano","cached_nano"}}: nano-units per token
+ */
+struct snap_model {
+    struct str id, slug, name;
+    struct snap_strings patterns; /* '*' matches any run; compared without case */
+    struct str vocabulary;        /* "": by built-in patterns */
+    uint64_t context_window;      /* tokens; 0: unknown */
+    struct str currency;
+    int64_t price_revision, input_nano, output_nano, cached_nano;
+};
+
+enum { SNAP_HMAC_LEN = 32 };
+/* {"id","namespace","slug","prefix","hmac":"<hex>","enabled","expires_at":null|RFC
+ * 3339,"models":[…]} */
+struct snap_key {
+    struct str id, slug, prefix;
+    const struct snap_namespace *ns;
+    unsigned char hmac[SNAP_HMAC_LEN]; /* HMAC-SHA-256 of the key under KEY_PEPPER */
+    bool enabled;
+    uint64_t expires_at_ms; /* wall clock; 0: never */
+    struct snap_strings models;
+};
+
+struct snapshot {
+    uint64_t revision;
+    char digest[65];
+    const struct snap_namespace *namespaces;
+    const struct snap_matcher *matchers; /* highest priority first, then by id */
+    const struct snap_policy *policies;  /* highest priority first, then by id; disabled ones too */
+    const struct snap_upstream *upstreams;
+    const struct snap_route *routes; /* highest priority first, then exact before prefix, longer
+                                        before shorter, then by id */
+    const struct snap_model *models;
+    const struct snap_key *keys; /* sorted by hmac */
+    size_t namespaces_n, matchers_n, policies_n, upstreams_n, routes_n, models_n, keys_n;
+    /* private */
+    struct arena arena;
+    _Atomic unsigned refs;
+};
+
+/* Builds a snapshot from its parts' texts (any order; pages excluded). References between entities
+ * are resolved; one that leads nowhere, a value out of bounds or an unknown word is ERR_INVALID
+ * with the place in why. The caller has checked the digests. Returns owned, with one reference. */
+enum err snapshot_build(uint64_t revision, const char *digest, const struct str *parts, size_t n,
+                        struct snapshot **ret, struct why *why) MUSTCHECK;
+struct snapshot *snapshot_ref(struct snapshot *s);
+void snapshot_unref(struct snapshot *s); /* NULL is fine */
+
+/* Decodes one entity of a kind ("namespaces", "matchers", …) only to check its shape: every problem
+ * is reported with the JSON pointer of the member, such as "/limit". For the admin API; the same
+ * rules as snapshot_build(). */
+typedef void (*snap_problem_fn)(void *ctx, const char *pointer, const char *message);
+void snapshot_check_entity(const char *kind, const struct json *entity, snap_problem_fn fn,
+                           void *ctx);
+
+/* "1s", "250ms", "10m", "1h", "1d" in milliseconds. */
+enum err snapshot_parse_window(struct str s, uint64_t *ret_ms) MUSTCHECK;
+
+/* --- manifest and index
+ * ------------------------------------------------------------------------------------------- */
+
+struct manifest {
+    uint64_t revision;
+    char digest[65];
+    struct snap_digest {
+        char hex[65];
+    } * pages; /* owned */
+    size_t pages_n;
+};
+/* Decodes and checks format, min_reader and digest. Free with manifest_done(). */
+enum err manifest_parse(struct str text, struct manifest *ret, struct why *why) MUSTCHECK;
+void manifest_done(struct manifest *m);
+/* Digests of the parts that a page lists, appended to a heap array the caller frees. */
+enum err page_parse(struct str text, struct snap_digest **ret, size_t *ret_n,
+                    struct why *why) MUSTCHECK;
+
+#endif
