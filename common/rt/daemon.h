@@ -72,6 +72,9 @@ bool daemon_is_draining(const struct daemon *d);
  */
 void daemon_set_revision(struct daemon *d, uint64_t revision);
 void daemon_set_load(struct daemon *d, uint64_t load);
+/* The daemon's own metrics (with scrape() called first), for a /metrics beside the ops listener's.
+ * Any thread. */
+enum err daemon_render_metrics(struct daemon *d, struct buf *out) MUSTCHECK;
 /* Ask the daemon to end, as SIGTERM does (for fatal conditions noticed later). Any thread. */
 void daemon_end(struct daemon *d, const char *why);
 
