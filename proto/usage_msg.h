@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The usage record: what one request used, sent by an edge on usage.<namespace slug> and kept in
+ * its spool until JetStream has it. Exactly one per request, whatever its way out. No prompt, no
+ * completion, no credential. Schema: proto/schema/usage_record.json.
+ *
+ * The struct holds views: on the edge they point into the request's arena and its snapshot, which
+ * live as long as the request; a decoded record points into the arena that it was decoded into. A
+ * zeroed record is valid: empty strings are left out of the message. Any thread, no state.
+ */
+#ifndef PROTO_USAGE_MSG_H
+#define PROTO_USAGE_MSG_H
+
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+
+enum {
+    USAGE_VERSION = 1,
+    USAGE_MAX_BYTES = 32 * 1024, /* of an encoded record */
+    USAGE_TEXT_MAX = 256,        /* bytes of one string; encoding cuts longer ones */
+    USAGE_ATTEMPTS_MAX = 8       /* the last ones count */
+};
+
+/* The namespace of a request that matched none: stands in the record and in the subject. */
+#define USAGE_NO_NAMESPACE "-"
+
+/* How it ended. CRASHED: the edge died on it; tokens are what was known by then. */
+#define USAGE_OUTCOMES(X)               \
+    X(OK, "ok")                         \
+    X(CUT, "cut")                       \
+    X(CLIENT_GONE, "client_gone")       \
+    X(UPSTREAM_ERROR, "upstream_error") \
+    X(TIMEOUT, "timeout")               \
+    X(REJECTED, "rejected")             \
+    X(SHUTDOWN, "shutdown")             \
+    X(CRASHED, "crashed")
+
+enum usage_outcome {
+#define X(symbol, word) USAGE_##symbol,
+    USAGE_OUTCOMES(X)
+#undef X
+        USAGE_OUTCOME_MAX
+};
+
+/* Where a token count comes from: our own count with the model's vocabulary, the upstream's word,
+ * or a guess. NONE: there was nothing to count (left out of the message). */
+#define USAGE_SOURCES(X)    \
+    X(NONE, "none")         \
+    X(EXACT, "exact")       \
+    X(UPSTREAM, "upstream") \
+    X(ESTIMATE, "estimate")
+
+enum usage_source {
+#define X(symbol, word) USAGE_SOURCE_##symbol,
+    USAGE_SOURCES(X)
+#undef X
+        USAGE_SOURCE_MAX
+};
+
+struct usage_attempt {
+    struct str upstream, server; /* slugs */
+    unsigned status;             /* 0: no answer */
+    uint64_t tokens;             /* output tokens that came */
+    uint64_t ms;
+};
+
+struct usage_record {
+    struct str id;   /* UUIDv7, ours: never a client's request id. Message id and unique key */
+    uint64_t ts_ms;  /* wall clock, when the request's head was read */
+    struct str from; /* instance that sends this message: a successor for a crashed edge */
+    struct str edge; /* instance that served the request */
+
+    struct str namespace_slug; /* "namespace" in the message; empty: USAGE_NO_NAMESPACE */
+    struct str namespace_id, key_id;
+    struct str route, route_id; /* slug and id */
+    struct str dialect;         /* openai, responses, anthropic … */
+    struct str model; /* the configured model's name; as the client sent it when none fits */
+    struct str upstream_model;        /* what the upstream was asked for */
+    struct str upstream, upstream_id; /* of the last attempt; empty: none was made */
+    bool stream;
+    unsigned status; /* sent to the client; 0: none was */
+    enum usage_outcome outcome;
+
+    struct {
+        struct str policy;    /* slug; empty when no policy but a rule refused (key, route, body) */
+        struct str dimension; /* requests, tokens, concurrency, key, route … */
+    } reject;                 /* of REJECTED */
+
+    uint64_t input_tokens, output_tokens, cached_tokens, reasoning_tokens;
+    enum usage_source input_source, output_source;
+    struct {
+        bool known;
+        uint64_t input, output;
+    } upstream_reported; /* drift against our own count is a metric */
+
+    struct {
+        int64_t nano;        /* 10^-9 of the currency */
+        struct str currency; /* ISO 4217; empty: no price is configured */
+        int64_t price_revision;
+    } cost;
+
+    struct usage_attempt attempts[USAGE_ATTEMPTS_MAX];
+    size_t attempts_n;
+
+    bool has_ttft; /* a first token came */
+    uint64_t ttft_ms, duration_ms, overhead_us;
+    uint64_t revision;          /* of the configuration it was served by */
+    struct str client_ip, user; /* can be hashed or empty, by setting */
+};
+
+const char *usage_outcome_name(enum usage_outcome o);
+const char *usage_source_name(enum usage_source s);
+enum err usage_outcome_parse(struct str s, enum usage_outcome *ret) MUSTCHECK;
+
+/* Appends the message as JSON text. Strings are cut at USAGE_TEXT_MAX bytes on a character's
+ * border, bytes that are not UTF-8 become U+FFFD. On an error out is as it was: ERR_LIMIT,
+ * ERR_NOMEM. */
+enum err usage_encode(const struct usage_record *r, struct buf *out) MUSTCHECK;
+
+/* Strings are copied into the arena. ERR_UNSUPPORTED: a version that is not ours (may be a newer
+ * edge's: keep it); ERR_INVALID: no record, with the reason in why; ERR_LIMIT: over
+ * USAGE_MAX_BYTES; ERR_NOMEM: the arena's budget. */
+enum err usage_decode(struct str text, struct arena *arena, struct usage_record *ret,
+                      struct why *why) MUSTCHECK;
+
+/* 2026-01-31T23:59:59[.fraction]Z, 1970 to 9999, to milliseconds since 1970. */
+enum err usage_parse_ts(struct str s, uint64_t *ret_ms) MUSTCHECK;
+
+#endif
