@@ -32,29 +32,18 @@ struct usage_settings {
     int64_t max_bytes, sync_ms;
     bool full_refuses;
 };
-#define USAGE_OPTS(type, member)                                                                         \
-    { "SPOOL_MAX_BYTES",                                                                                 \
-      OPT_INT,                                                                                           \
-      offsetof(type, member.max_bytes),                                                                  \
-      "1073741824",                                                                                      \
-      16 << 20,                                                                                          \
-      INT64_C(1) << 40,                                                                                  \
-      "bytes",                                                                                           \
-      "Most bytes of usage records on disk that JetStream has not acknowledged yet." },                  \
-        { "SPOOL_SYNC_MS",                                                                               \
-          OPT_INT,                                                                                       \
-          offsetof(type, member.sync_ms),                                                                \
-          "100",                                                                                         \
-          1,                                                                                             \
-          60000,                                                                                         \
-          "ms",                                                                                          \
-          "How often usage records are forced to disk: a power failure loses at most this much; a "      \
-          "killed process loses nothing." },                                                             \
-    {                                                                                                    \
-        "SPOOL_FULL_REFUSES", OPT_BOOL, offsetof(type, member.full_refuses), "false", 0, 0, NULL,        \
-            "When the spool is full: true refuses requests (503), false serves them and counts records " \
-            "that are lost."                                                                             \
-    }
+/* clang-format off */
+#define USAGE_OPTS(type, member)                                                                   \
+    { "SPOOL_MAX_BYTES", OPT_INT, offsetof(type, member.max_bytes), "1073741824", 16 << 20,        \
+      INT64_C(1) << 40, "bytes",                                                                   \
+      "Most bytes of usage records on disk that JetStream has not acknowledged yet." },            \
+    { "SPOOL_SYNC_MS", OPT_INT, offsetof(type, member.sync_ms), "100", 1, 60000, "ms",             \
+      "How often usage records are forced to disk: a power failure loses at most this much; a "    \
+      "killed process loses nothing." },                                                           \
+    { "SPOOL_FULL_REFUSES", OPT_BOOL, offsetof(type, member.full_refuses), "false", 0, 0, NULL,    \
+      "When the spool is full: true refuses requests (503), false serves them and counts records " \
+      "that are lost." }
+/* clang-format on */
 
 struct usage_options {
     const char *state_dir; /* the spool is <state_dir>/spool */

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The usage record's codec: round trips, samples, bounds, and what must be refused. */
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "proto/usage_msg.h"
+
+static struct usage_record full_record(void)
+{
+    return (struct usage_record){
+        .id = STR("01944d2e-8a00-7cc3-98c4-dc0c0c07398f"),
+        .ts_ms = 1736496930123u,
+        .from = STR("edge-2"),
+        .edge = STR("edge-1"),
+        .namespace_slug = STR("team-a"),
+        .namespace_id = STR("ns-id"),
+        .key_id = STR("key-id"),
+        .route = STR("chat"),
+        .route_id = STR("route-id"),
+        .dialect = STR("openai"),
+        .model = STR("Qwen3-8B"),
+        .upstream_model = STR("Qwen/Qwen3-8B"),
+        .upstream = STR("vllm"),
+        .upstream_id = STR("upstream-id"),
+        .stream = true,
+        .status = 200,
+        .outcome = USAGE_CUT,
+        .reject = { STR("daily"), STR("tokens") },
+        .input_tokens = 9,
+        .output_tokens = 64,
+        .cached_tokens = 4,
+        .reasoning_tokens = 10,
+        .input_source = USAGE_SOURCE_EXACT,
+        .output_source = USAGE_SOURCE_ESTIMATE,
+        .upstream_reported = { true, 9, 66 },
+        .cost = { -73000, STR("USD"), 3 },
+        .attempts = { { STR("vllm"), STR("vllm-1"), 503, 0, 12 },
+                      { STR("vllm"), STR("vllm-2"), 200, 64, 1830 } },
+        .attempts_n = 2,
+        .has_ttft = true,
+        .ttft_ms = 140,
+        .duration_ms = 1842,
+        .overhead_us = 310,
+        .revision = 42,
+        .client_ip = STR("10.1.2.3"),
+        .user = STR("a \"quoted\"\n\x01 user 用户"),
+    };
+}
+
+static void assert_str(struct str a, struct str b)
+{
+    if (!str_eq(a, b)) fail_msg("'%.*s' is not '%.*s'", STR_ARG(a), STR_ARG(b));
+}
+
+static void assert_same(const struct usage_record *a, const struct usage_record *b)
+{
+    const struct str *as[] = { &a->id,
+                               &a->from,
+                               &a->edge,
+                               &a->namespace_slug,
+                               &a->namespace_id,
+                               &a->key_id,
+                               &a->route,
+                               &a->route_id,
+                               &a->dialect,
+                               &a->model,
+                               &a->upstream_model,
+                               &a->upstream,
+                               &a->upstream_id,
+                               &a->reject.policy,
+                               &a->reject.dimension,
+                               &a->cost.currency,
+                               &a->client_ip,
+                               &a->user };
+    const struct str *bs[] = { &b->id,
+                               &b->from,
+                               &b->edge,
+                               &b->namespace_slug,
+                               &b->namespace_id,
+                               &b->key_id,
+                               &b->route,
+                               &b->route_id,
+                               &b->dialect,
+                               &b->model,
+                               &b->upstream_model,
+                               &b->upstream,
+                               &b->upstream_id,
+                               &b->reject.policy,
+                               &b->reject.dimension,
+                               &b->cost.currency,
+                               &b->client_ip,
+                               &b->user };
+    for (size_t i = 0; i < ARRAY_LEN(as); i++) assert_str(*as[i], *bs[i]);
+    assert_int_equal(a->ts_ms, b->ts_ms);
+    assert_int_equal(a->stream, b->stream);
+    assert_int_equal(a->status, b->status);
+    assert_int_equal(a->outcome, b->outcome);
+    assert_int_equal(a->input_tokens, b->input_tokens);
+    assert_int_equal(a->output_tokens, b->output_tokens);
+    assert_int_equal(a->cached_tokens, b->cached_tokens);
+    assert_int_equal(a->reasoning_tokens, b->reasoning_tokens);
+    assert_int_equal(a->input_source, b->input_source);
+    assert_int_equal(a->output_source, b->output_source);
+    assert_int_equal(a->upstream_reported.known, b->upstream_reported.known);
+    assert_int_equal(a->upstream_reported.input, b->upstream_reported.input);
+    assert_int_equal(a->upstream_reported.output, b->upstream_reported.output);
+    assert_int_equal(a->cost.nano, b->cost.nano);
+    assert_int_equal(a->cost.price_revision, b->cost.price_revision);
+    assert_int_equal(a->has_ttft, b->has_ttft);
+    assert_int_equal(a->ttft_ms, b->ttft_ms);
+    assert_int_equal(a->duration_ms, b->duration_ms);
+    assert_int_equal(a->overhead_us, b->overhead_us);
+    assert_int_equal(a->revision, b->revision);
+    assert_int_equal(a->attempts_n, b->attempts_n);
+    for (size_t i = 0; i < a->attempts_n; i++) {
+        assert_str(a->attempts[i].upstream, b->attempts[i].upstream);
+        assert_str(a->attempts[i].server, b->attempts[i].server);
+        assert_int_equal(a->attempts[i].status, b->attempts[i].status);
+        assert_int_equal(a->attempts[i].tokens, b->attempts[i].tokens);
+        assert_int_equal(a->attempts[i].ms, b->attempts[i].ms);
+    }
+}
+
+static void what_is_encoded_is_decoded(void **state)
+{
+    struct usage_record r = full_record(), back;
+    struct arena arena;
+    struct buf b;
+    struct why why;
+    (void)state;
+    arena_init(&arena, 1 << 20);
+    buf_init(&b, USAGE_MAX_BYTES);
+    for (unsigned o = 0; o < USAGE_OUTCOME_MAX; o++) {
+        r.outcome = (enum usage_outcome)o;
+        r.has_ttft = o % 2 == 0;
+        if (!r.has_ttft) r.ttft_ms = 0;
+        buf_clear(&b);
+        assert_int_equal(usage_encode(&r, &b), ERR_OK);
+        assert_int_equal(usage_decode(buf_str(&b), &arena, &back, &why), ERR_OK);
+        assert_same(&r, &back);
+    }
+    buf_done(&b);
+    arena_done(&arena);
+}
+
+static void a_bare_record_gets_the_sender_and_no_namespace(void **state)
+{
+    struct usage_record r = { .id = STR("01944d2e-8a00-7cc3-98c4-dc0c0c07398f"),
+                              .edge = STR("edge-1") };
+    struct usage_record back;
+    struct arena arena;
+    struct buf b;
+    (void)state;
+    arena_init(&arena, 1 << 16);
+    buf_init(&b, USAGE_MAX_BYTES);
+    assert_int_equal(usage_encode(&r, &b), ERR_OK);
+    assert_int_equal(usage_decode(buf_str(&b), &arena, &back, NULL), ERR_OK);
+    assert_str(back.namespace_slug, STR("-"));
+    assert_str(back.from, STR("edge-1"));
+    assert_int_equal(back.cost.currency.n, 0);
+    assert_false(back.upstream_reported.known);
+    assert_false(str_contains(buf_str(&b), STR("cost")));
+    buf_done(&b);
+    arena_done(&arena);
+}
+
+static void long_and_broken_texts_are_cut_and_still_decode(void **state)
+{
+    char text[2000], wide[2000];
+    struct usage_record r = full_record(), back;
+    struct arena arena;
+    struct buf b;
+    (void)state;
+    memset(text, 0xff, sizeof text);
+    for (size_t i = 0; i + 3 <= sizeof wide; i += 3) memcpy(wide + i, "\xe7\x94\xa8", 3);
+    r.user = str_n(text, sizeof text);
+    r.model = str_n(wide, sizeof wide - 2);
+    arena_init(&arena, 1 << 16);
+    buf_init(&b, USAGE_MAX_BYTES);
+    assert_int_equal(usage_encode(&r, &b), ERR_OK);
+    assert_int_equal(usage_decode(buf_str(&b), &arena, &back, NULL), ERR_OK);
+    assert_int_equal(back.user.n, 3 * USAGE_TEXT_MAX);
+    assert_int_equal(back.model.n, USAGE_TEXT_MAX - USAGE_TEXT_MAX % 3);
+    assert_true(str_is_utf8(back.model));
+    buf_done(&b);
+    arena_done(&arena);
+}
+
+static void the_largest_record_fits(void **state)
+{
+    char text[USAGE_TEXT_MAX];
+    struct usage_record r = full_record();
+    struct buf b;
+    (void)state;
+    memset(text, 1, sizeof text); /* six bytes each as an escape */
+    struct str t = str_n(text, sizeof text);
+    struct str *all[] = { &r.from,
+                          &r.edge,
+                          &r.namespace_id,
+                          &r.key_id,
+                          &r.route,
+                          &r.route_id,
+                          &r.dialect,
+                          &r.model,
+                          &r.upstream_model,
+                          &r.upstream,
+                          &r.upstream_id,
+                          &r.reject.policy,
+                          &r.reject.dimension,
+                          &r.client_ip,
+                          &r.user };
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) *all[i] = t;
+    r.attempts_n = USAGE_ATTEMPTS_MAX;
+    for (size_t i = 0; i < r.attempts_n; i++)
+        r.attempts[i] = (struct usage_attempt){ STR("a-slug-of-an-upstream"), STR("server-1"), 503,
+                                                UINT64_MAX, UINT64_MAX };
+    buf_init(&b, USAGE_MAX_BYTES);
+    assert_int_equal(usage_encode(&r, &b), ERR_OK);
+    buf_done(&b);
+}
+
+static void a_buffer_that_is_too_small_stays_as_it_was(void **state)
+{
+    struct usage_record r = full_record();
+    struct buf b;
+    (void)state;
+    for (size_t max = 3; max < 700; max++) {
+        buf_init(&b, max);
+        assert_int_equal(buf_append_str(&b, STR("abc")), ERR_OK);
+        assert_int_equal(usage_encode(&r, &b), ERR_LIMIT);
+        assert_str(buf_str(&b), STR("abc"));
+        buf_done(&b);
+    }
+}
+
+static void times_are_read_strictly(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "2025-01-10",
+        "2025-01-10T08:15:30",
+        "2025-01-10T08:15:30+00:00",
+        "2025-13-10T08:15:30Z",
+        "2025-00-10T08:15:30Z",
+        "2025-02-29T08:15:30Z",
+        "2025-01-10T24:00:00Z",
+        "2025-01-10T08:60:30Z",
+        "2025-01-10T08:15:30.Z",
+        "2025-01-10T08:15:30.12xZ",
+        "1969-12-31T23:59:59Z",
+        "2025-01-10 08:15:30Z",
+    };
+    uint64_t ms = 7;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        if (usage_parse_ts(str_of(bad[i]), &ms) != ERR_INVALID) fail_msg("took '%s'", bad[i]);
+    assert_int_equal(ms, 7);
+    assert_int_equal(usage_parse_ts(STR("1970-01-01T00:00:00Z"), &ms), ERR_OK);
+    assert_int_equal(ms, 0);
+    assert_int_equal(usage_parse_ts(STR("2024-02-29T23:59:59.999999Z"), &ms), ERR_OK);
+    assert_int_equal(ms, 1709251199999u);
+}
+
+static void times_are_written_as_everywhere_else(void **state)
+{
+    struct rng_fake f;
+    struct arena arena;
+    struct buf b;
+    (void)state;
+    rng_fake_init(&f, 1);
+    arena_init(&arena, 1 << 16);
+    buf_init(&b, USAGE_MAX_BYTES);
+    for (int i = 0; i < 3000; i++) {
+        char ts[TIME_RFC3339_LEN + 1];
+        struct usage_record r = full_record();
+        uint64_t back;
+        r.ts_ms = rng_below(&f.rng, 253402300800000u); /* the year 10000 */
+        if (i < 60) r.ts_ms = (uint64_t)(i / 2) * 31536000000u + 86400000u * 59 - (i % 2 == 0);
+        buf_clear(&b);
+        assert_int_equal(usage_encode(&r, &b), ERR_OK);
+        /* wall_ns of far years does not fit 64 bits: compare those that do with libc's way */
+        if (r.ts_ms < UINT64_MAX / 1000000) {
+            time_rfc3339(r.ts_ms * 1000000, ts);
+            assert_true(str_contains(buf_str(&b), str_of(ts)));
+        }
+        struct usage_record decoded;
+        arena_reset(&arena);
+        assert_int_equal(usage_decode(buf_str(&b), &arena, &decoded, NULL), ERR_OK);
+        back = decoded.ts_ms;
+        assert_int_equal(back, r.ts_ms);
+    }
+    buf_done(&b);
+    arena_done(&arena);
+}
+
+/* Calls fn with the content of each file of a folder of samples; returns how many there were. */
+static size_t each_sample(const char *folder, void (*fn)(const char *name, struct str text))
+{
+    char path[512], text[USAGE_MAX_BYTES];
+    DIR *d = opendir(folder);
+    struct dirent *e;
+    size_t n = 0;
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        if (e->d_name[0] == '.') continue;
+        (void)snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        FILE *f = fopen(path, "rb");
+        assert_non_null(f);
+        size_t len = fread(text, 1, sizeof text, f);
+        (void)fclose(f);
+        fn(e->d_name, str_trim(str_n(text, len > 0 && text[len - 1] == '\n' ? len - 1 : len)));
+        n++;
+    }
+    (void)closedir(d);
+    return n;
+}
+
+static void good_sample(const char *name, struct str text)
+{
+    struct usage_record r, again;
+    struct arena arena;
+    struct buf b;
+    struct why why = { "" };
+    arena_init(&arena, 1 << 16);
+    buf_init(&b, USAGE_MAX_BYTES);
+    if (usage_decode(text, &arena, &r, &why) != ERR_OK) fail_msg("%s: %s", name, why.text);
+    assert_int_equal(usage_encode(&r, &b), ERR_OK);
+    assert_int_equal(usage_decode(buf_str(&b), &arena, &again, &why), ERR_OK);
+    if (r.edge.n > 0) assert_same(&r, &again);
+    /* The canonical form is what we write ourselves. */
+    if (strcmp(name, "full.json") == 0) assert_str(buf_str(&b), text);
+    buf_done(&b);
+    arena_done(&arena);
+}
+
+static void bad_sample(const char *name, struct str text)
+{
+    struct usage_record r = { .status = 77 };
+    struct arena arena;
+    struct why why = { "" };
+    arena_init(&arena, 1 << 16);
+    enum err e = usage_decode(text, &arena, &r, &why);
+    enum err want = strcmp(name, "version_2.json") == 0 ? ERR_UNSUPPORTED : ERR_INVALID;
+    if (e != want) fail_msg("%s: %s instead of %s", name, err_name(e), err_name(want));
+    assert_true(why.text[0] != '\0');
+    assert_int_equal(r.status, 77);
+    arena_done(&arena);
+}
+
+static void samples_are_taken_and_refused_as_they_should(void **state)
+{
+    (void)state;
+    assert_true(each_sample("proto/samples/usage_record/good", good_sample) >= 4);
+    assert_true(each_sample("proto/samples/usage_record/bad", bad_sample) >= 10);
+}
+
+static void an_arena_that_is_too_small_is_an_error(void **state)
+{
+    struct usage_record r = full_record(), back;
+    struct arena arena;
+    struct buf b;
+    (void)state;
+    buf_init(&b, USAGE_MAX_BYTES);
+    assert_int_equal(usage_encode(&r, &b), ERR_OK);
+    arena_init(&arena, 64);
+    assert_int_equal(usage_decode(buf_str(&b), &arena, &back, NULL), ERR_NOMEM);
+    arena_done(&arena);
+    buf_done(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_encoded_is_decoded),
+        cmocka_unit_test(a_bare_record_gets_the_sender_and_no_namespace),
+        cmocka_unit_test(long_and_broken_texts_are_cut_and_still_decode),
+        cmocka_unit_test(the_largest_record_fits),
+        cmocka_unit_test(a_buffer_that_is_too_small_stays_as_it_was),
+        cmocka_unit_test(times_are_read_strictly),
+        cmocka_unit_test(times_are_written_as_everywhere_else),
+        cmocka_unit_test(samples_are_taken_and_refused_as_they_should),
+        cmocka_unit_test(an_arena_that_is_too_small_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
