@@ -9,13 +9,14 @@
  *   page       {"kind":"index","parts":[{"kind","namespace","index","digest","bytes"},…]}
  *   part       {"kind":"policies","namespace":"<id>"|null,"index":0,"items":[<entity>,…]}
  *
- * Parts are per namespace and kind (namespace, matchers, routes, policies, keys) or global
- * (upstreams, models, policies), at most PART_MAX_BYTES each; a kind that outgrows one part is
- * spread over a power of two of them by the hash of the entity's id, so that a change still touches
- * one. Parts are listed by pages: entry -> page by the hash of (namespace, kind), a power of two of
- * pages of about 1000 entries. The digest of a part or page is the SHA-256 of its bytes; that of a
- * manifest the SHA-256 of its page digests, each followed by "\n". In the bucket:
- * "manifest.<revision>", "part.<digest>" (pages too), and "latest" = the newest manifest.
+ * Parts are per namespace and kind (namespaces: the namespace itself, matchers, routes, policies,
+ * keys) or global (upstreams, models, policies), at most PART_MAX_BYTES each; a kind that outgrows
+ * one part is spread over a power of two of them by the hash of the entity's id, so that a change
+ * still touches one. Parts are listed by pages: entry -> page by the hash of (namespace, kind,
+ * index), a power of two of pages of about 1000 entries. The digest of a part or page is the
+ * SHA-256 of its bytes; that of a manifest the SHA-256 of its page digests, each followed by "\n".
+ * In the bucket: "manifest.<revision>", "part.<digest>" (pages too), and "latest" = the newest
+ * manifest.
  *
  * A reader takes format N and N-1, and refuses a manifest whose min_reader is above
  * SNAPSHOT_FORMAT.
@@ -25,6 +26,7 @@
 #ifndef PROTO_SNAPSHOT_H
 #define PROTO_SNAPSHOT_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "base/arena.h"
@@ -171,7 +173,8 @@ struct snap_route {
  */
 struct snap_model {
     struct str id, slug, name;
-    struct snap_strings patterns; /* '*' matches any run; compared without case */
+    struct snap_strings patterns; /* '*' matches any run; compared without case; never empty: the
+                                     name, or the slug, when none were given */
     struct str vocabulary;        /* "": by built-in patterns */
     uint64_t context_window;      /* tokens; 0: unknown */
     struct str currency;
@@ -199,8 +202,8 @@ struct snapshot {
     const struct snap_upstream *upstreams;
     const struct snap_route *routes; /* highest priority first, then exact before prefix, longer
                                         before shorter, then by id */
-    const struct snap_model *models;
-    const struct snap_key *keys; /* sorted by hmac */
+    const struct snap_model *models; /* by slug */
+    const struct snap_key *keys;     /* sorted by hmac */
     size_t namespaces_n, matchers_n, policies_n, upstreams_n, routes_n, models_n, keys_n;
     /* private */
     struct arena arena;
@@ -228,17 +231,20 @@ enum err snapshot_parse_window(struct str s, uint64_t *ret_ms) MUSTCHECK;
 /* --- manifest and index
  * ------------------------------------------------------------------------------------------- */
 
+struct snap_digest {
+    char hex[65];
+};
 struct manifest {
     uint64_t revision;
     char digest[65];
-    struct snap_digest {
-        char hex[65];
-    } * pages; /* owned */
+    struct snap_digest *pages; /* owned */
     size_t pages_n;
 };
 /* Decodes and checks format, min_reader and digest. Free with manifest_done(). */
 enum err manifest_parse(struct str text, struct manifest *ret, struct why *why) MUSTCHECK;
 void manifest_done(struct manifest *m);
+/* The digest of a manifest with these pages, as hexadecimal digits. */
+void manifest_digest(const struct snap_digest *pages, size_t n, char out[65]);
 /* Digests of the parts that a page lists, appended to a heap array the caller frees. */
 enum err page_parse(struct str text, struct snap_digest **ret, size_t *ret_n,
                     struct why *why) MUSTCHECK;
