@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An answer on its way to the client: counts its tokens as it passes, cuts it at the token where
+ * its budget ends, hides what the gateway asked for on its own account (the usage chunk), and notes
+ * what the upstream reports. Streams or whole. Pure: bytes in, bytes out; one owner. What comes out
+ * does not depend on how the bytes that went in were split.
+ */
+#ifndef EDGE_ANSWER_H
+#define EDGE_ANSWER_H
+
+#include "dialect.h"
+#include "tokenizer/meter.h"
+
+enum {
+    ANSWER_EVENT_MAX = 1024 * 1024, /* bytes of one event of a stream */
+    ANSWER_HELD_MAX = 256 * 1024,   /* bytes of events that wait for a decision */
+    ANSWER_MAX_TEXTS = 64,
+};
+
+struct answer_options {
+    const struct dialect *dialect;
+    struct vocab *vocab; /* NULL: estimate */
+    uint64_t limit;      /* output tokens over all choices; METER_NO_LIMIT: none */
+    bool hide_usage;     /* the gateway asked for usage, the client did not */
+    bool want_usage;     /* the client asked for it: a cut ends with it */
+    uint64_t input_tokens;
+};
+
+enum answer_state {
+    ANSWER_OPEN,
+    ANSWER_DONE, /* the dialect's terminator came */
+    ANSWER_CUT   /* the limit was passed, and the ending written: close the upstream */
+};
+
+struct answer;
+
+struct answer *answer_new(const struct answer_options *o); /* NULL: out of memory */
+void answer_free(struct answer *a);                        /* NULL is fine */
+
+/* The next bytes of a stream; what the client shall get is appended to out. After ANSWER_CUT
+ * nothing is taken any more. ERR_LIMIT: an event too large or too much to hold back, or out is
+ * full; ERR_NOMEM. */
+enum err answer_feed(struct answer *a, struct str bytes, struct buf *out) MUSTCHECK;
+/* The upstream's body ended in good order. */
+enum err answer_end(struct answer *a, struct buf *out) MUSTCHECK;
+/* A whole body; out gets it, cut when it is over the limit. What is no JSON of the dialect passes
+ * as it is, uncounted. */
+enum err answer_whole(struct answer *a, struct str body, struct buf *out) MUSTCHECK;
+
+enum answer_state answer_state(const struct answer *a);
+/* Whether the stream came to its proper end: a terminator, or every choice finished. */
+bool answer_is_complete(const struct answer *a);
+/* Tokens delivered or about to be, all texts together; of those, reasoning. */
+uint64_t answer_tokens(const struct answer *a);
+uint64_t answer_reasoning_tokens(const struct answer *a);
+bool answer_is_exact(const struct answer *a);
+bool answer_saw_error(const struct answer *a); /* an error event passed */
+const struct reported_usage *answer_reported(const struct answer *a);
+
+#endif

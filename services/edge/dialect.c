@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What all dialects share. */
+#include "dialect.h"
+
+int refusal_status(enum refusal r)
+{
+    static const int status[REFUSE_MAX] = {
+        [REFUSE_BAD_KEY] = 401,
+        [REFUSE_FORBIDDEN] = 403,
+        [REFUSE_NO_ROUTE] = 404,
+        [REFUSE_NO_MODEL] = 404,
+        [REFUSE_BAD_BODY] = 400,
+        [REFUSE_CONTEXT_LENGTH] = 400,
+        [REFUSE_BODY_TOO_LARGE] = 413,
+        [REFUSE_REQUESTS] = 429,
+        [REFUSE_TOKENS] = 429,
+        [REFUSE_CONCURRENCY] = 429,
+        [REFUSE_QUOTA] = 429,
+        [REFUSE_NO_UPSTREAM] = 503,
+        [REFUSE_LIMITER_AWAY] = 503,
+        [REFUSE_OVERLOADED] = 503,
+        [REFUSE_DRAINING] = 503,
+        [REFUSE_UPSTREAM_BROKE] = 502,
+        [REFUSE_UPSTREAM_TIMEOUT] = 504,
+        [REFUSE_METHOD] = 405,
+        [REFUSE_CLIENT_TIMEOUT] = 408,
+        [REFUSE_MEDIA_TYPE] = 415,
+        [REFUSE_HEAD_TOO_LARGE] = 431,
+        [REFUSE_UNKNOWN_CODING] = 501,
+        [REFUSE_BAD_REQUEST] = 400,
+        [REFUSE_INTERNAL] = 500,
+    };
+    ASSERT((unsigned)r < REFUSE_MAX);
+    return status[r];
+}
+
+const struct dialect *dialect_of(enum snap_endpoint ep)
+{
+    return ep == SNAP_EP_MESSAGES ? &dialect_anthropic : &dialect_openai;
+}
+
+enum snap_endpoint endpoint_of_path(struct str path)
+{
+    static const struct {
+        const char *end;
+        enum snap_endpoint ep;
+    } ends[] = {
+        { "/chat/completions", SNAP_EP_CHAT }, { "/completions", SNAP_EP_COMPLETIONS },
+        { "/embeddings", SNAP_EP_EMBEDDINGS }, { "/responses", SNAP_EP_RESPONSES },
+        { "/messages", SNAP_EP_MESSAGES },     { "/models", SNAP_EP_MODELS },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+        if (str_ends(path, str_of(ends[i].end))) return ends[i].ep;
+    return SNAP_EP_PASSTHROUGH;
+}
+
+bool endpoint_is_metered(enum snap_endpoint ep)
+{
+    return ep == SNAP_EP_CHAT || ep == SNAP_EP_COMPLETIONS || ep == SNAP_EP_MESSAGES;
+}
+
+enum err scan_positive(struct js_val v, const char *name, uint64_t *ret, const char **ret_param,
+                       struct why *why)
+{
+    uint64_t n;
+    if (v.raw.p == NULL || v.type == JS_NULL) return ERR_OK;
+    if (js_u64(v, &n) != ERR_OK || n == 0) {
+        *ret_param = name;
+        return why_set(why, ERR_INVALID, "%s: must be a whole number of at least 1", name);
+    }
+    *ret = MAX(*ret, n);
+    return ERR_OK;
+}
+
+bool chunk_add_delta(struct chunk *c, enum delta_kind kind, uint64_t choice, uint64_t item,
+                     struct js_val text)
+{
+    if (!js_is(text, JS_STRING) || text.raw.n <= 2) return true;
+    if (c->deltas_n == CHUNK_MAX_DELTAS) return false;
+    c->deltas[c->deltas_n++] = (struct delta){ kind, (uint32_t)choice, (uint32_t)item, text };
+    return true;
+}
+
+void chunk_clear(struct chunk *c)
+{
+    const struct js_val absent = { JS_NULL, STR_NULL };
+    /* Not the arrays: they are large, and their lengths say what counts. */
+    c->is_done = c->is_error = c->usage_only = c->block_started = c->block_stopped = false;
+    c->deltas_n = c->choices_n = 0;
+    c->usage = c->completion_tokens = c->total_tokens = absent;
+    c->usage_member = STR_NULL;
+    c->reported = (struct reported_usage){ 0 };
+}

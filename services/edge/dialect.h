@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an API's bodies, streams and errors look like. One table of functions per dialect; all pure.
+ * Slices point into the text that was parsed.
+ */
+#ifndef EDGE_DIALECT_H
+#define EDGE_DIALECT_H
+
+#include "base/buf.h"
+#include "json_scan.h"
+#include "proto/snapshot.h"
+
+/* --- requests
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+enum { MAX_OUTPUT_PARAMS = 3 };
+
+/* What the gateway needs to know of a request's body. Values are absent (raw.p == NULL) when the
+ * body lacks them. */
+struct request_scan {
+    struct js_val root, model, messages, prompt, input, tools, system, stream_options,
+        include_usage;
+    struct js_val generation_prompt, template_kwargs, user;
+    struct js_val max_output[MAX_OUTPUT_PARAMS]; /* every parameter that bounds the output, in the
+                                                    dialect's order */
+    bool stream, wants_usage;
+    uint64_t max_tokens; /* the largest of max_output; 0: none given */
+    uint64_t n;          /* choices asked for, at least 1 */
+};
+
+/* --- answers
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+enum delta_kind { DELTA_CONTENT, DELTA_REASONING, DELTA_REFUSAL, DELTA_TOOL };
+
+enum { CHUNK_MAX_DELTAS = 64, CHUNK_MAX_CHOICES = 32 };
+
+/* A piece of text of one of the answer's texts. */
+struct delta {
+    enum delta_kind kind;
+    uint32_t choice, item; /* choice index; tool call or content block index */
+    struct js_val text;
+};
+
+struct reported_usage {
+    bool present;
+    uint64_t input, output, cached, reasoning;
+};
+
+/* What one event of a stream, or a whole answer, holds. */
+struct chunk {
+    bool is_done, is_error, usage_only;
+    struct delta deltas[CHUNK_MAX_DELTAS];
+    size_t deltas_n;
+    struct {
+        uint32_t index;
+        bool finished;
+        struct js_val finish_reason, logprobs; /* for splices at a cut */
+    } choices[CHUNK_MAX_CHOICES];
+    size_t choices_n;
+    bool block_started, block_stopped; /* Anthropic: a content block began, or ended */
+    uint32_t block;
+    struct js_val usage;     /* an object or null */
+    struct str usage_member; /* "usage":… with the comma that goes with it */
+    struct js_val completion_tokens, total_tokens; /* of usage */
+    struct reported_usage reported;
+};
+
+/* What a stream's ending is made of. */
+struct ending {
+    struct str id, object, created,
+        model; /* raw JSON of the last event that had them; p == NULL: none */
+    const struct chunk *last;
+    uint32_t open_choices[CHUNK_MAX_CHOICES];
+    size_t open_n;
+    bool block_open; /* Anthropic: a content block is open */
+    uint32_t block;
+    bool want_usage;
+    uint64_t input_tokens, output_tokens;
+};
+
+/* Why the gateway itself answers: the rows of the error table. */
+enum refusal {
+    REFUSE_BAD_KEY,
+    REFUSE_FORBIDDEN,
+    REFUSE_NO_ROUTE,
+    REFUSE_NO_MODEL,
+    REFUSE_BAD_BODY,
+    REFUSE_CONTEXT_LENGTH,
+    REFUSE_BODY_TOO_LARGE,
+    REFUSE_REQUESTS,
+    REFUSE_TOKENS,
+    REFUSE_CONCURRENCY,
+    REFUSE_QUOTA,
+    REFUSE_NO_UPSTREAM,
+    REFUSE_LIMITER_AWAY,
+    REFUSE_OVERLOADED,
+    REFUSE_DRAINING,
+    REFUSE_UPSTREAM_BROKE,
+    REFUSE_UPSTREAM_TIMEOUT,
+    REFUSE_METHOD,
+    REFUSE_CLIENT_TIMEOUT,
+    REFUSE_MEDIA_TYPE,
+    REFUSE_HEAD_TOO_LARGE,
+    REFUSE_UNKNOWN_CODING,
+    REFUSE_BAD_REQUEST,
+    REFUSE_INTERNAL,
+    REFUSE_MAX
+};
+int refusal_status(enum refusal r);
+
+struct dialect {
+    /* Reads a request's body. ERR_INVALID: why, and the parameter's name in *ret_param (a literal).
+     */
+    enum err (*scan_request)(enum snap_endpoint ep, struct js_val root, struct request_scan *ret,
+                             const char **ret_param, struct why *why);
+    /* Reads an event (name may be p == NULL). ERR_INVALID: not what the dialect sends; pass it on
+     * as it is. */
+    enum err (*parse_event)(struct str name, struct str data, struct chunk *ret);
+    /* Reads a whole answer. */
+    enum err (*parse_answer)(struct js_val root, struct chunk *ret);
+    /* Appends the events that end a stream which was cut. */
+    enum err (*write_ending)(const struct ending *e, struct buf *out);
+    /* Appends the event that tells of an error inside a stream. */
+    enum err (*write_error_event)(enum refusal r, struct str message, struct str request_id,
+                                  struct buf *out);
+    /* Appends the body of a refusal. param may be NULL. */
+    enum err (*write_error)(enum refusal r, struct str message, const char *param,
+                            struct str request_id, struct buf *out);
+    const char
+        *max_output_param;    /* what to insert when the request bounds nothing; NULL: nothing */
+    struct str length_reason; /* the finish reason of a cut answer, as JSON */
+};
+
+extern const struct dialect dialect_openai, dialect_anthropic;
+
+/* Of an endpoint that is not AUTO; and what AUTO means for a path. */
+const struct dialect *dialect_of(enum snap_endpoint ep);
+enum snap_endpoint endpoint_of_path(struct str path);
+/* Whether the endpoint's answers are text whose tokens are counted. */
+bool endpoint_is_metered(enum snap_endpoint ep);
+
+/* --- for the dialects' own files
+ * ------------------------------------------------------------------------------------ */
+
+/* Reads the integer parameter v named name into the scan; what is no positive whole number is
+ * refused. */
+enum err scan_positive(struct js_val v, const char *name, uint64_t *ret, const char **ret_param,
+                       struct why *why) MUSTCHECK;
+void chunk_clear(struct chunk *c);
+bool chunk_add_delta(struct chunk *c, enum delta_kind kind, uint64_t choice, uint64_t item,
+                     struct js_val text);
+
+#endif

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * OpenAI's chat completions, completions and embeddings, as vLLM and others speak them too.
+ * Shapes: OpenAI API reference, "Chat", "Completions", "Embeddings", "Streaming".
+ */
+#include "dialect.h"
+
+/* --- requests
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+struct member {
+    const char *name;
+    size_t offset; /* in struct request_scan */
+};
+#define M(name, field)                             \
+    {                                              \
+        name, offsetof(struct request_scan, field) \
+    }
+
+static const struct member members[] = {
+    M("model", model),
+    M("messages", messages),
+    M("prompt", prompt),
+    M("input", input),
+    M("tools", tools),
+    M("stream_options", stream_options),
+    M("max_completion_tokens", max_output[0]),
+    M("max_tokens", max_output[1]),
+    M("user", user),
+    M("add_generation_prompt", generation_prompt),
+    M("chat_template_kwargs", template_kwargs),
+};
+
+static enum err twice(const char *name, const char **ret_param, struct why *why)
+{
+    *ret_param = name;
+    return why_set(why, ERR_INVALID, "%s: given twice", name);
+}
+
+static enum err take_member(struct str key, struct js_val v, struct request_scan *r,
+                            struct js_val *stream, struct js_val *n, const char **ret_param,
+                            struct why *why)
+{
+    for (size_t i = 0; i < ARRAY_LEN(members); i++) {
+        if (!js_key_is(key, members[i].name)) continue;
+        struct js_val *to = (struct js_val *)(void *)((char *)r + members[i].offset);
+        if (to->raw.p != NULL) return twice(members[i].name, ret_param, why);
+        *to = v;
+        return ERR_OK;
+    }
+    struct js_val *to = js_key_is(key, "stream") ? stream : js_key_is(key, "n") ? n : NULL;
+    if (to == NULL) return ERR_OK;
+    if (to->raw.p != NULL) return twice(to == stream ? "stream" : "n", ret_param, why);
+    *to = v;
+    return ERR_OK;
+}
+
+static enum err want(bool ok, const char *name, const char *what, const char **ret_param,
+                     struct why *why)
+{
+    if (ok) return ERR_OK;
+    *ret_param = name;
+    return why_set(why, ERR_INVALID, "%s: %s", name, what);
+}
+
+static enum err scan_stream_options(struct request_scan *r, const char **ret_param, struct why *why)
+{
+    struct js_iter it;
+    struct str key;
+    struct js_val v;
+    if (r->stream_options.raw.p == NULL || r->stream_options.type == JS_NULL) return ERR_OK;
+    enum err e = want(js_is(r->stream_options, JS_OBJECT), "stream_options", "must be an object",
+                      ret_param, why);
+    if (e != ERR_OK) return e;
+    js_iter_init(&it, r->stream_options);
+    while (js_next_member(&it, &key, &v)) {
+        if (!js_key_is(key, "include_usage")) continue;
+        if (r->include_usage.raw.p != NULL)
+            return twice("stream_options.include_usage", ret_param, why);
+        r->include_usage = v;
+        r->wants_usage = v.type == JS_TRUE;
+    }
+    return ERR_OK;
+}
+
+static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct request_scan *ret,
+                             const char **ret_param, struct why *why)
+{
+    struct request_scan r = { .root = root, .n = 1 };
+    struct js_val stream = { JS_NULL, STR_NULL }, n = { JS_NULL, STR_NULL };
+    struct js_iter it;
+    struct str key;
+    struct js_val v;
+    enum err e = want(js_is(root, JS_OBJECT), "body", "must be a JSON object", ret_param, why);
+    if (e != ERR_OK) return e;
+    js_iter_init(&it, root);
+    while (e == ERR_OK && js_next_member(&it, &key, &v))
+        e = take_member(key, v, &r, &stream, &n, ret_param, why);
+    if (e == ERR_OK)
+        e = want(js_is(r.model, JS_STRING) && r.model.raw.n > 2, "model", "required, a string",
+                 ret_param, why);
+    if (e == ERR_OK && ep == SNAP_EP_CHAT)
+        e = want(js_is(r.messages, JS_ARRAY), "messages", "required, an array", ret_param, why);
+    if (e == ERR_OK && ep == SNAP_EP_COMPLETIONS)
+        e = want(r.prompt.raw.p != NULL, "prompt", "required", ret_param, why);
+    if (e == ERR_OK && ep == SNAP_EP_EMBEDDINGS)
+        e = want(r.input.raw.p != NULL, "input", "required", ret_param, why);
+    if (e == ERR_OK && stream.raw.p != NULL && stream.type != JS_NULL) {
+        e = want(stream.type == JS_TRUE || stream.type == JS_FALSE, "stream",
+                 "must be true or false", ret_param, why);
+        r.stream = stream.type == JS_TRUE;
+    }
+    if (e == ERR_OK) e = scan_positive(n, "n", &r.n, ret_param, why);
+    if (e == ERR_OK) e = want(r.n <= CHUNK_MAX_CHOICES, "n", "must be at most 32", ret_param, why);
+    if (e == ERR_OK)
+        e = scan_positive(r.max_output[0], "max_completion_tokens", &r.max_tokens, ret_param, why);
+    if (e == ERR_OK)
+        e = scan_positive(r.max_output[1], "max_tokens", &r.max_tokens, ret_param, why);
+    if (e == ERR_OK) e = scan_stream_options(&r, ret_param, why);
+    if (e == ERR_OK) *ret = r;
+    return e;
+}
+
+/* --- answers
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static bool take_tool_calls(struct chunk *c, uint64_t choice, struct js_val calls)
+{
+    struct js_iter it;
+    struct js_val call;
+    uint64_t position = 0;
+    js_iter_init(&it, calls);
+    for (; js_next_element(&it, &call); position++) {
+        uint64_t index = position;
+        if (js_u64(js_get(call, "index"), &index) != ERR_OK) index = position;
+        struct js_val fn = js_get(call, "function");
+        if (!chunk_add_delta(c, DELTA_TOOL, choice, index, js_get(fn, "arguments"))) return false;
+    }
+    return true;
+}
+
+/* A delta of a stream, or the message of a whole answer. */
+static bool take_message(struct chunk *c, uint64_t choice, struct js_val message)
+{
+    struct js_iter it;
+    struct str key;
+    struct js_val v;
+    bool ok = true;
+    js_iter_init(&it, message);
+    while (ok && js_next_member(&it, &key, &v)) {
+        if (js_key_is(key, "content"))
+            ok = chunk_add_delta(c, DELTA_CONTENT, choice, 0, v);
+        else if (js_key_is(key, "reasoning_content") || js_key_is(key, "reasoning"))
+            ok = chunk_add_delta(c, DELTA_REASONING, choice, 0, v);
+        else if (js_key_is(key, "refusal"))
+            ok = chunk_add_delta(c, DELTA_REFUSAL, choice, 0, v);
+        else if (js_key_is(key, "tool_calls"))
+            ok = take_tool_calls(c, choice, v);
+        else if (js_key_is(key, "function_call"))
+            ok = chunk_add_delta(c, DELTA_TOOL, choice, 0, js_get(v, "arguments"));
+    }
+    return ok;
+}
+
+static bool take_choice(struct chunk *c, uint64_t position, struct js_val choice)
+{
+    struct js_iter it;
+    struct str key;
+    struct js_val v, message = { JS_NULL, STR_NULL }, text = message, finish = message,
+                     logprobs = message;
+    uint64_t index = position;
+    js_iter_init(&it, choice);
+    while (js_next_member(&it, &key, &v)) {
+        if (js_key_is(key, "index")) {
+            if (js_u64(v, &index) != ERR_OK) return false;
+        } else if (js_key_is(key, "delta") || js_key_is(key, "message")) {
+            message = v;
+        } else if (js_key_is(key, "text")) {
+            text = v;
+        } else if (js_key_is(key, "finish_reason")) {
+            finish = v;
+        } else if (js_key_is(key, "logprobs")) {
+            logprobs = v;
+        }
+    }
+    if (c->choices_n == CHUNK_MAX_CHOICES || index >= CHUNK_MAX_CHOICES) return false;
+    c->choices[c->choices_n].index = (uint32_t)index;
+    c->choices[c->choices_n].finished = js_is(finish, JS_STRING);
+    c->choices[c->choices_n].finish_reason = finish;
+    c->choices[c->choices_n].logprobs = logprobs;
+    c->choices_n++;
+    return take_message(c, index, message) && chunk_add_delta(c, DELTA_CONTENT, index, 0, text);
+}
+
+static void take_usage(struct chunk *c, struct js_val usage)
+{
+    struct js_iter it;
+    struct str key;
+    struct js_val v;
+    c->usage = usage;
+    if (!js_is(usage, JS_OBJECT)) return;
+    struct reported_usage r = { .present = true };
+    js_iter_init(&it, usage);
+    while (js_next_member(&it, &key, &v)) {
+        uint64_t n = 0;
+        if (js_is(v, JS_NUMBER) && js_u64(v, &n) != ERR_OK) continue;
+        if (js_key_is(key, "prompt_tokens")) {
+            r.input = n;
+        } else if (js_key_is(key, "completion_tokens")) {
+            r.output = n;
+            c->completion_tokens = v;
+        } else if (js_key_is(key, "total_tokens")) {
+            c->total_tokens = v;
+        } else if (js_key_is(key, "prompt_tokens_details")) {
+            if (js_u64(js_get(v, "cached_tokens"), &r.cached) != ERR_OK) r.cached = 0;
+        } else if (js_key_is(key, "completion_tokens_details")) {
+            if (js_u64(js_get(v, "reasoning_tokens"), &r.reasoning) != ERR_OK) r.reasoning = 0;
+        }
+    }
+    c->reported = r;
+}
+
+/* The member from its key's quote to its value's end, with one comma beside it, so that it can be
+ * taken out. */
+static struct str member_with_comma(struct js_val object, struct str key, struct js_val v)
+{
+    const char *start = key.p - 1, *end = v.raw.p + v.raw.n, *p;
+    for (p = start - 1; p > object.raw.p && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t');
+         p--) {
+    }
+    if (*p == ',') return str_n(p, (size_t)(end - p));
+    for (p = end; *p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'; p++) {
+    }
+    return str_n(start, (size_t)((*p == ',' ? p + 1 : end) - start));
+}
+
+static enum err parse_answer(struct js_val root, struct chunk *ret)
+{
+    struct js_iter it, choices_it;
+    struct str key;
+    struct js_val v, choice;
+    bool has_choices = false;
+    uint64_t position = 0;
+    if (!js_is(root, JS_OBJECT)) return ERR_INVALID;
+    chunk_clear(ret);
+    js_iter_init(&it, root);
+    while (js_next_member(&it, &key, &v)) {
+        if (js_key_is(key, "choices")) {
+            has_choices = js_is(v, JS_ARRAY);
+            js_iter_init(&choices_it, v);
+            while (js_next_element(&choices_it, &choice))
+                if (!take_choice(ret, position++, choice)) return ERR_LIMIT;
+        } else if (js_key_is(key, "usage")) {
+            take_usage(ret, v);
+            ret->usage_member = member_with_comma(root, key, v);
+        } else if (js_key_is(key, "error")) {
+            ret->is_error = v.type != JS_NULL;
+        }
+    }
+    ret->usage_only = has_choices && ret->choices_n == 0 && ret->reported.present;
+    return ERR_OK;
+}
+
+static enum err parse_event(struct str name, struct str data, struct chunk *ret)
+{
+    struct js_val root;
+    (void)name;
+    if (str_eqz(str_trim(data), "[DONE]")) {
+        chunk_clear(ret);
+        ret->is_done = true;
+        return ERR_OK;
+    }
+    enum err e = js_parse(data, &root, NULL);
+    return e == ERR_OK ? parse_answer(root, ret) : e;
+}
+
+static enum err head(const struct ending *e, struct buf *out)
+{
+    enum err err = buf_appendz(out, "data: {");
+    struct {
+        const char *name;
+        struct str raw;
+    } f[] = {
+        { "id", e->id }, { "object", e->object }, { "created", e->created }, { "model", e->model }
+    };
+    for (size_t i = 0; i < ARRAY_LEN(f) && err == ERR_OK; i++)
+        if (f[i].raw.p != NULL) err = buf_printf(out, "\"%s\":%.*s,", f[i].name, STR_ARG(f[i].raw));
+    return err;
+}
+
+static enum err write_ending(const struct ending *e, struct buf *out)
+{
+    /* Completions have "text" where chat has "delta"; their object tells which it is. */
+    bool text = str_eqz(e->object, "\"text_completion\"");
+    enum err err = ERR_OK;
+    if (e->open_n > 0) {
+        err = head(e, out);
+        if (err == ERR_OK) err = buf_appendz(out, "\"choices\":[");
+        for (size_t i = 0; i < e->open_n && err == ERR_OK; i++)
+            err = buf_printf(
+                out, "%s{\"index\":%u,%s,\"logprobs\":null,\"finish_reason\":\"length\"}",
+                i > 0 ? "," : "", e->open_choices[i], text ? "\"text\":\"\"" : "\"delta\":{}");
+        if (err == ERR_OK) err = buf_appendz(out, "]}\n\n");
+    }
+    if (err == ERR_OK && e->want_usage) {
+        err = head(e, out);
+        if (err == ERR_OK)
+            err = buf_printf(
+                out,
+                "\"choices\":[],\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,"
+                "\"total_tokens\":%llu}}\n\n",
+                (unsigned long long)e->input_tokens, (unsigned long long)e->output_tokens,
+                (unsigned long long)(e->input_tokens + e->output_tokens));
+    }
+    return err == ERR_OK ? buf_appendz(out, "data: [DONE]\n\n") : err;
+}
+
+/* --- errors
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static const struct {
+    const char *type, *code;
+} errors[REFUSE_MAX] = {
+    [REFUSE_BAD_KEY] = { "invalid_request_error", "invalid_api_key" },
+    [REFUSE_FORBIDDEN] = { "permission_error", "access_denied" },
+    [REFUSE_NO_ROUTE] = { "invalid_request_error", "route_not_found" },
+    [REFUSE_NO_MODEL] = { "invalid_request_error", "model_not_found" },
+    [REFUSE_BAD_BODY] = { "invalid_request_error", "invalid_body" },
+    [REFUSE_CONTEXT_LENGTH] = { "invalid_request_error", "context_length_exceeded" },
+    [REFUSE_BODY_TOO_LARGE] = { "invalid_request_error", "body_too_large" },
+    [REFUSE_REQUESTS] = { "requests", "rate_limit_exceeded" },
+    [REFUSE_TOKENS] = { "tokens", "rate_limit_exceeded" },
+    [REFUSE_CONCURRENCY] = { "concurrency", "rate_limit_exceeded" },
+    [REFUSE_QUOTA] = { "insufficient_quota", "insufficient_quota" },
+    [REFUSE_NO_UPSTREAM] = { "service_unavailable_error", "no_healthy_upstream" },
+    [REFUSE_LIMITER_AWAY] = { "service_unavailable_error", "limiter_unavailable" },
+    [REFUSE_OVERLOADED] = { "service_unavailable_error", "overloaded" },
+    [REFUSE_DRAINING] = { "service_unavailable_error", "draining" },
+    [REFUSE_UPSTREAM_BROKE] = { "upstream_error", "upstream_error" },
+    [REFUSE_UPSTREAM_TIMEOUT] = { "upstream_error", "upstream_timeout" },
+    [REFUSE_METHOD] = { "invalid_request_error", "method_not_allowed" },
+    [REFUSE_CLIENT_TIMEOUT] = { "invalid_request_error", "request_timeout" },
+    [REFUSE_MEDIA_TYPE] = { "invalid_request_error", "unsupported_media_type" },
+    [REFUSE_HEAD_TOO_LARGE] = { "invalid_request_error", "head_too_large" },
+    [REFUSE_UNKNOWN_CODING] = { "invalid_request_error", "unsupported_coding" },
+    [REFUSE_BAD_REQUEST] = { "invalid_request_error", "bad_request" },
+    [REFUSE_INTERNAL] = { "server_error", "internal_error" },
+};
+
+static enum err write_error(enum refusal r, struct str message, const char *param,
+                            struct str request_id, struct buf *out)
+{
+    (void)request_id;
+    enum err e = buf_appendz(out, "{\"error\":{\"message\":");
+    if (e == ERR_OK) e = buf_append_json(out, message);
+    if (e == ERR_OK) e = buf_printf(out, ",\"type\":\"%s\",\"param\":", errors[r].type);
+    if (e == ERR_OK)
+        e = param != NULL ? buf_append_json(out, str_of(param)) : buf_appendz(out, "null");
+    return e == ERR_OK ? buf_printf(out, ",\"code\":\"%s\"}}", errors[r].code) : e;
+}
+
+static enum err write_error_event(enum refusal r, struct str message, struct str request_id,
+                                  struct buf *out)
+{
+    enum err e = buf_appendz(out, "data: ");
+    if (e == ERR_OK) e = write_error(r, message, NULL, request_id, out);
+    return e == ERR_OK ? buf_appendz(out, "\n\n") : e;
+}
+
+const struct dialect dialect_openai = {
+    .scan_request = scan_request,
+    .parse_event = parse_event,
+    .parse_answer = parse_answer,
+    .write_ending = write_ending,
+    .write_error_event = write_error_event,
+    .write_error = write_error,
+    .max_output_param = "max_completion_tokens",
+    .length_reason = { "\"length\"", 8 },
+};

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "json_scan.h"
+
+#include "base/utf8.h"
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_hex(char c)
+{
+    return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+static const char *skip_space(const char *p, const char *end)
+{
+    while (p < end && is_space(*p)) p++;
+    return p;
+}
+
+/* Each check_*() returns the byte behind what it read, or NULL. */
+
+static const char *check_string(const char *p, const char *end)
+{
+    for (p++; p < end; p++) {
+        unsigned char c = (unsigned char)*p;
+        if (c == '"') return p + 1;
+        if (c < 0x20) return NULL;
+        if (c != '\\') continue;
+        if (++p >= end) return NULL;
+        if (*p == 'u') {
+            if (end - p < 5) return NULL;
+            for (int i = 1; i <= 4; i++)
+                if (!is_hex(p[i])) return NULL;
+            p += 4;
+        } else if (memchr("\"\\/bfnrt", *p, 8) == NULL) {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+static const char *check_digits(const char *p, const char *end)
+{
+    if (p >= end || !is_digit(*p)) return NULL;
+    while (p < end && is_digit(*p)) p++;
+    return p;
+}
+
+static const char *check_number(const char *p, const char *end)
+{
+    if (*p == '-') p++;
+    if (p >= end) return NULL;
+    p = *p == '0' ? p + 1 : check_digits(p, end);
+    if (p != NULL && p < end && *p == '.') p = check_digits(p + 1, end);
+    if (p != NULL && p < end && (*p == 'e' || *p == 'E')) {
+        p++;
+        if (p < end && (*p == '+' || *p == '-')) p++;
+        p = check_digits(p, end);
+    }
+    return p;
+}
+
+static const char *check_word(const char *p, const char *end, struct str word)
+{
+    return str_starts(str_n(p, (size_t)(end - p)), word) ? p + word.n : NULL;
+}
+
+static const char *check_scalar(const char *p, const char *end)
+{
+    switch (*p) {
+    case '"': return check_string(p, end);
+    case 't': return check_word(p, end, STR("true"));
+    case 'f': return check_word(p, end, STR("false"));
+    case 'n': return check_word(p, end, STR("null"));
+    default: return *p == '-' || is_digit(*p) ? check_number(p, end) : NULL;
+    }
+}
+
+static enum js_type type_of(char first)
+{
+    switch (first) {
+    case '{': return JS_OBJECT;
+    case '[': return JS_ARRAY;
+    case '"': return JS_STRING;
+    case 't': return JS_TRUE;
+    case 'f': return JS_FALSE;
+    case 'n': return JS_NULL;
+    default: return JS_NUMBER;
+    }
+}
+
+static enum err bad(struct why *why, struct str text, const char *at, const char *what)
+{
+    return why_set(why, ERR_INVALID, "not valid JSON: %s at byte %zu", what, (size_t)(at - text.p));
+}
+
+/* One pass with an explicit stack of brackets. What may stand at p: a value, a key, or what follows
+ * a value. */
+enum err js_parse(struct str text, struct js_val *ret, struct why *why)
+{
+    enum { WANT_VALUE, WANT_KEY, AFTER_VALUE } state = WANT_VALUE;
+    char stack[JS_MAX_DEPTH];
+    size_t depth = 0;
+    bool may_close = false; /* right behind an opening bracket */
+    const char *p = text.p, *end = text.p + text.n, *start;
+    if (!str_is_utf8(text)) return why_set(why, ERR_INVALID, "not valid UTF-8");
+    p = start = skip_space(p, end);
+    while (state != AFTER_VALUE || depth > 0) {
+        p = skip_space(p, end);
+        if (p >= end) return bad(why, text, p, "unexpected end");
+        char c = *p;
+        if ((may_close || state == AFTER_VALUE) && (c == '}' || c == ']')) {
+            if (depth == 0 || stack[depth - 1] != (c == '}' ? '{' : '['))
+                return bad(why, text, p, "unexpected bracket");
+            depth--, p++, may_close = false, state = AFTER_VALUE;
+        } else if (state == AFTER_VALUE) {
+            if (c != ',') return bad(why, text, p, "expected a comma");
+            p++, state = stack[depth - 1] == '{' ? WANT_KEY : WANT_VALUE;
+        } else if (state == WANT_KEY) {
+            const char *key_end = c == '"' ? check_string(p, end) : NULL;
+            if (key_end == NULL) return bad(why, text, p, "expected a key");
+            p = skip_space(key_end, end);
+            if (p >= end || *p != ':') return bad(why, text, p, "expected a colon");
+            p++, may_close = false, state = WANT_VALUE;
+        } else if (c == '{' || c == '[') {
+            if (depth == JS_MAX_DEPTH)
+                return why_set(why, ERR_LIMIT, "nested deeper than %d levels", JS_MAX_DEPTH);
+            stack[depth++] = c;
+            p++, may_close = true, state = c == '{' ? WANT_KEY : WANT_VALUE;
+        } else {
+            const char *next = check_scalar(p, end);
+            if (next == NULL) return bad(why, text, p, "unexpected character");
+            p = next, may_close = false, state = AFTER_VALUE;
+        }
+    }
+    if (skip_space(p, end) != end) return bad(why, text, p, "bytes behind the document");
+    *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(p - start)) };
+    return ERR_OK;
+}
+
+/* --- walking what was validated
+ * ------------------------------------------------------------------------------------ */
+
+static const char *skip_string(const char *p)
+{
+    for (p++; *p != '"'; p++)
+        if (*p == '\\') p++;
+    return p + 1;
+}
+
+/* The byte behind the value at p. */
+static const char *skip_value(const char *p, const char *end)
+{
+    size_t depth = 0;
+    do {
+        switch (*p) {
+        case '"': p = skip_string(p); continue;
+        case '{':
+        case '[': depth++; break;
+        case '}':
+        case ']': depth--; break;
+        default:
+            if (depth == 0) {
+                while (p < end && *p != ',' && *p != '}' && *p != ']' && !is_space(*p)) p++;
+                return p;
+            }
+        }
+        p++;
+    } while (depth > 0);
+    return p;
+}
+
+void js_iter_init(struct js_iter *it, struct js_val container)
+{
+    bool inside = js_is(container, JS_OBJECT) || js_is(container, JS_ARRAY);
+    it->p = inside ? container.raw.p + 1 : NULL;
+    it->end = inside ? container.raw.p + container.raw.n - 1 : NULL;
+}
+
+static bool at_next(struct js_iter *it)
+{
+    it->p = skip_space(it->p, it->end);
+    if (it->p < it->end && *it->p == ',') it->p = skip_space(it->p + 1, it->end);
+    return it->p < it->end;
+}
+
+bool js_next_element(struct js_iter *it, struct js_val *ret)
+{
+    if (!at_next(it)) return false;
+    const char *start = it->p;
+    it->p = skip_value(start, it->end);
+    *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(it->p - start)) };
+    return true;
+}
+
+bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret)
+{
+    if (!at_next(it)) return false;
+    const char *key = it->p + 1;
+    it->p = skip_string(it->p);
+    *ret_key = str_n(key, (size_t)(it->p - 1 - key));
+    it->p = skip_space(it->p, it->end) + 1; /* the colon */
+    it->p = skip_space(it->p, it->end);
+    return js_next_element(it, ret);
+}
+
+struct js_val js_get(struct js_val object, const char *key)
+{
+    struct js_iter it;
+    struct str k;
+    struct js_val v;
+    if (js_is(object, JS_OBJECT)) {
+        js_iter_init(&it, object);
+        while (js_next_member(&it, &k, &v))
+            if (js_key_is(k, key)) return v;
+    }
+    return (struct js_val){ JS_NULL, STR_NULL };
+}
+
+enum err js_u64(struct js_val v, uint64_t *ret)
+{
+    return js_is(v, JS_NUMBER) ? str_to_u64(v.raw, ret) : ERR_INVALID;
+}
+
+/* --- strings
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static uint32_t hex4(const char *p)
+{
+    uint64_t v = 0;
+    return str_hex_to_u64(str_n(p, 4), &v) == ERR_OK ? (uint32_t)v : 0;
+}
+
+/* Decodes the escape at p (a backslash). Returns its raw length, and its bytes in out. */
+static size_t decode_escape(const char *p, const char *end, char out[4], size_t *ret_n)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    if (p[1] != 'u') {
+        const char *at = memchr(from, p[1], 8);
+        out[0] = to[at - from];
+        *ret_n = 1;
+        return 2;
+    }
+    uint32_t cp = hex4(p + 2);
+    size_t raw = 6;
+    if (cp >= 0xd800 && cp <= 0xdbff && end - p >= 12 && p[6] == '\\' && p[7] == 'u') {
+        uint32_t low = hex4(p + 8);
+        if (low >= 0xdc00 && low <= 0xdfff) {
+            cp = 0x10000 + ((cp - 0xd800) << 10) + (low - 0xdc00);
+            raw = 12;
+        }
+    }
+    if (cp >= 0xd800 && cp <= 0xdfff) cp = 0xfffd;
+    *ret_n = utf8_encode(cp, out);
+    return raw;
+}
+
+enum err js_decode(struct js_val string, struct buf *out)
+{
+    const char *p = string.raw.p + 1, *end = string.raw.p + string.raw.n - 1;
+    enum err e = ERR_OK;
+    while (p < end && e == ERR_OK) {
+        const char *slash = memchr(p, '\\', (size_t)(end - p));
+        e = buf_append(out, p, (size_t)((slash != NULL ? slash : end) - p));
+        if (slash == NULL || e != ERR_OK) break;
+        char bytes[4];
+        size_t n;
+        p = slash + decode_escape(slash, end, bytes, &n);
+        e = buf_append(out, bytes, n);
+    }
+    return e;
+}
+
+size_t js_raw_prefix(struct js_val string, uint64_t n)
+{
+    const char *start = string.raw.p + 1, *end = string.raw.p + string.raw.n - 1, *p = start;
+    while (p < end && n > 0) {
+        char bytes[4];
+        size_t len = 1;
+        const char *next = *p == '\\' ? p + decode_escape(p, end, bytes, &len) : p + 1;
+        if (len > n) break;
+        n -= len;
+        p = next;
+    }
+    return (size_t)(p - start);
+}
+
+bool js_key_is(struct str raw_key, const char *name)
+{
+    struct str want = str_of(name);
+    if (raw_key.n == 0 || memchr(raw_key.p, '\\', raw_key.n) == NULL) return str_eq(raw_key, want);
+    const char *p = raw_key.p, *end = raw_key.p + raw_key.n;
+    size_t at = 0;
+    while (p < end) {
+        char bytes[4] = { *p };
+        size_t len = 1;
+        p = *p == '\\' ? p + decode_escape(p, end, bytes, &len) : p + 1;
+        if (len > want.n - at || memcmp(want.p + at, bytes, len) != 0) return false;
+        at += len;
+    }
+    return at == want.n;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reads JSON in place: validates a document once, then walks it by slices, without a tree and
+ * without copying. Pure. A value's `raw` is its bytes as the sender wrote them, so that edits can
+ * be splices at known offsets.
+ */
+#ifndef EDGE_JSON_SCAN_H
+#define EDGE_JSON_SCAN_H
+
+#include "base/buf.h"
+
+enum { JS_MAX_DEPTH = 128 };
+
+enum js_type { JS_NULL, JS_TRUE, JS_FALSE, JS_NUMBER, JS_STRING, JS_ARRAY, JS_OBJECT };
+
+struct js_val {
+    enum js_type type;
+    struct str raw; /* with its quotes or brackets; p == NULL: absent */
+};
+
+/* Validates the whole text (RFC 8259: one value, UTF-8, no byte behind it but white space, at most
+ * JS_MAX_DEPTH deep). */
+enum err js_parse(struct str text, struct js_val *ret, struct why *why) MUSTCHECK;
+
+/* Walks a container of a text that js_parse() took. */
+struct js_iter {
+    const char *p, *end;
+};
+void js_iter_init(struct js_iter *it,
+                  struct js_val container); /* nothing to see in what is no container */
+/* The next member; key is raw, without its quotes. False at the end. */
+bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret);
+bool js_next_element(struct js_iter *it, struct js_val *ret);
+
+/* The first member of that name, or one with raw.p == NULL. */
+struct js_val js_get(struct js_val object, const char *key);
+/* Compares a raw key, whose escapes are honoured. */
+bool js_key_is(struct str raw_key, const char *name);
+
+/* A whole number without fraction or exponent, at least 0. */
+enum err js_u64(struct js_val v, uint64_t *ret) MUSTCHECK;
+static inline bool js_is(struct js_val v, enum js_type t)
+{
+    return v.raw.p != NULL && v.type == t;
+}
+
+/* Appends what a string value means (UTF-8). A lone surrogate escape becomes U+FFFD. */
+enum err js_decode(struct js_val string, struct buf *out) MUSTCHECK;
+/* How many raw bytes behind the opening quote stand for the first n decoded bytes (n at a
+ * character's end). */
+size_t js_raw_prefix(struct js_val string, uint64_t n);
+
+#endif
