@@ -32,6 +32,9 @@ struct bus_options {
     const struct rng *rng;
     /* Called on every change of state, from a bus thread; may be NULL. */
     void (*on_state)(void *ctx, bool connected, const char *why);
+    /* What went wrong beside any call: a missing permission, a handler too slow for its messages.
+     * From a bus thread; may be NULL. */
+    void (*on_error)(void *ctx, const char *why);
     void *ctx;
 };
 
@@ -93,7 +96,7 @@ struct bus_endpoint {
  * answer $SRV. */
 enum err bus_serve(struct bus *b, const struct bus_endpoint *e, bus_msg_fn fn, void *ctx,
                    struct bus_sub **ret) MUSTCHECK;
-void bus_endpoint_error(struct bus_sub *s, const char *why);
+void bus_endpoint_error(struct bus_sub *s, const char *why); /* NULL is fine */
 /* For handlers that answer later than they return: adds to the endpoint's processing time. */
 void bus_endpoint_time(struct bus_sub *s, uint64_t ns);
 
@@ -129,6 +132,7 @@ uint64_t bus_js_deliveries(const struct bus_js_msg *m); /* 1 at the first */
 void bus_js_ack(struct bus_js_msg *m);                  /* done with it */
 void bus_js_nak(struct bus_js_msg *m, int delay_ms);    /* again, later */
 void bus_js_term(struct bus_js_msg *m);                 /* never again */
+void bus_js_release(struct bus_js_msg *m); /* says nothing: again after ack_wait; NULL is fine */
 
 struct bus_consumer;
 struct bus_consumer_options {

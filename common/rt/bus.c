@@ -1,0 +1,645 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The connection and the subscriptions. cnats reconnects by itself, but gives up for good in some
+ * cases (the same refusal of a log-in twice): then the connecting thread makes a new connection and
+ * all subscriptions anew. See bus_impl.h for threads and locks.
+ */
+#include "rt/bus.h"
+
+#include <nats/nats.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "rt/bus_impl.h"
+
+enum {
+    CONNECT_TIMEOUT_MS = 2000,
+    BACKOFF_MIN_MS = 50,
+    BACKOFF_MAX_MS = 2000,
+    PING_INTERVAL_MS = 2000,
+    PINGS_OUT = 2,
+    WRITE_DEADLINE_MS = 1000
+};
+
+/* --- errors and subjects */
+
+enum err bus_err(natsStatus s)
+{
+    switch (s) {
+    case NATS_OK: return ERR_OK;
+    case NATS_TIMEOUT: return ERR_TIMEOUT;
+    case NATS_MAX_PAYLOAD: return ERR_LIMIT;
+    case NATS_NO_MEMORY: return ERR_NOMEM;
+    case NATS_NOT_FOUND: return ERR_NOT_FOUND;
+    case NATS_NOT_PERMITTED:
+    case NATS_CONNECTION_AUTH_FAILED: return ERR_DENIED;
+    case NATS_INVALID_ARG:
+    case NATS_INVALID_SUBJECT:
+    case NATS_INVALID_QUEUE_NAME: return ERR_INVALID;
+    case NATS_NO_RESPONDERS:
+    case NATS_CONNECTION_CLOSED:
+    case NATS_CONNECTION_DISCONNECTED:
+    case NATS_NO_SERVER:
+    case NATS_NOT_YET_CONNECTED:
+    case NATS_INSUFFICIENT_BUFFER: /* reconnecting, and we allow no buffer for that */
+    case NATS_INVALID_SUBSCRIPTION:
+    case NATS_STALE_CONNECTION:
+    case NATS_DRAINING:
+    case NATS_IO_ERROR: return ERR_UNAVAILABLE;
+    default: return ERR_IO;
+    }
+}
+
+enum err bus_why(struct why *why, natsStatus s, const char *what)
+{
+    const char *text = nats_GetLastError(NULL);
+    return why_set(why, bus_err(s), "%s: %s", what,
+                   text != NULL && text[0] != '\0' ? text : natsStatus_GetText(s));
+}
+
+bool bus_subject_is_valid(const char *subject, bool wildcards)
+{
+    struct str rest = str_of(subject);
+    if (rest.n == 0) return false;
+    while (rest.p != NULL) {
+        struct str token = str_cut(&rest, '.');
+        if (token.n == 0) return false;
+        if (str_eq(token, STR(">")) && (!wildcards || rest.p != NULL)) return false;
+        if (str_eq(token, STR("*")) && !wildcards) return false;
+        for (size_t i = 0; i < token.n; i++)
+            if ((unsigned char)token.p[i] <= ' ' || token.p[i] == 0x7f) return false;
+    }
+    return true;
+}
+
+enum err bus_subject_z(struct str subject, char *out, size_t cap)
+{
+    if (subject.n >= cap || memchr(subject.p, '\0', subject.n) != NULL) return ERR_INVALID;
+    str_copyz(out, cap, subject);
+    return bus_subject_is_valid(out, false) ? ERR_OK : ERR_INVALID;
+}
+
+void bus_token(struct bus *b, char out[BUS_TOKEN_LEN + 1])
+{
+    static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    for (size_t i = 0; i < BUS_TOKEN_LEN; i++) out[i] = digits[rng_below(b->o.rng, 62)];
+    out[BUS_TOKEN_LEN] = '\0';
+}
+
+/* --- the connection */
+
+natsConnection *bus_nc_get(struct bus *b)
+{
+    pthread_rwlock_rdlock(&b->nc_lock);
+    return b->nc;
+}
+
+void bus_nc_put(struct bus *b)
+{
+    pthread_rwlock_unlock(&b->nc_lock);
+}
+
+bool bus_is_connected(const struct bus *b)
+{
+    struct bus *m = (struct bus *)(uintptr_t)b; /* for its lock */
+    natsConnection *nc = bus_nc_get(m);
+    bool yes = nc != NULL && natsConnection_Status(nc) == NATS_CONN_STATUS_CONNECTED;
+    bus_nc_put(m);
+    return yes;
+}
+
+/* A deadline on the clock of b->wait. */
+static void deadline_in(int ms, struct timespec *ret)
+{
+    clock_gettime(CLOCK_MONOTONIC, ret);
+    ret->tv_sec += ms / 1000;
+    ret->tv_nsec += (long)(ms % 1000) * 1000000;
+    if (ret->tv_nsec >= 1000000000) ret->tv_sec++, ret->tv_nsec -= 1000000000;
+}
+
+bool bus_wait_change(struct bus *b, int ms)
+{
+    struct timespec until;
+    deadline_in(ms, &until);
+    pthread_mutex_lock(&b->wait_lock);
+    if (!b->stop) pthread_cond_timedwait(&b->wait, &b->wait_lock, &until);
+    bool go_on = !b->stop;
+    pthread_mutex_unlock(&b->wait_lock);
+    return go_on;
+}
+
+/* Tells on_state when it is not as it was told last. */
+static void report_state(struct bus *b, const char *why)
+{
+    pthread_mutex_lock(&b->state_lock);
+    bool now = bus_is_connected(b);
+    if (now != b->reported) {
+        b->reported = now;
+        if (b->o.on_state != NULL) b->o.on_state(b->o.ctx, now, why);
+    }
+    pthread_mutex_unlock(&b->state_lock);
+    pthread_mutex_lock(&b->wait_lock);
+    pthread_cond_broadcast(&b->wait);
+    pthread_mutex_unlock(&b->wait_lock);
+}
+
+static void on_connected(natsConnection *nc, void *ctx)
+{
+    (void)nc;
+    report_state(ctx, "connected");
+}
+
+static void on_reconnected(natsConnection *nc, void *ctx)
+{
+    struct bus *b = ctx;
+    (void)nc;
+    atomic_fetch_add(&b->reconnects, 1);
+    report_state(b, "connected again");
+}
+
+static void on_disconnected(natsConnection *nc, void *ctx)
+{
+    struct bus *b = ctx;
+    (void)nc;
+    atomic_fetch_add(&b->breaks, 1);
+    requests_break(b->requests);
+    report_state(b, "connection lost");
+}
+
+static void on_closed(natsConnection *nc, void *ctx)
+{
+    struct bus *b = ctx;
+    const char *text = NULL;
+    char why[200];
+    natsConnection_GetLastError(nc, &text);
+    snprintf(why, sizeof why, "connection closed: %s",
+             text != NULL && text[0] != '\0' ? text : "no reason given");
+    atomic_fetch_add(&b->breaks, 1);
+    requests_break(b->requests);
+    report_state(b, why);
+    pthread_mutex_lock(&b->wait_lock);
+    b->nc_closed = true;
+    pthread_cond_broadcast(&b->wait);
+    pthread_mutex_unlock(&b->wait_lock);
+}
+
+/* What cnats reports beside the calls: slow consumers, missing permissions. */
+static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus s, void *ctx)
+{
+    struct bus *b = ctx;
+    const char *text = NULL;
+    char why[256];
+    if (b->o.on_error == NULL) return;
+    natsConnection_GetLastError(nc, &text);
+    if (s == NATS_SLOW_CONSUMER)
+        snprintf(why, sizeof why, "messages dropped on %s: their handler is too slow",
+                 sub != NULL ? natsSubscription_GetSubject(sub) : "a subscription");
+    else
+        snprintf(why, sizeof why, "%s%s%s", natsStatus_GetText(s),
+                 text != NULL && text[0] != '\0' ? ": " : "", text != NULL ? text : "");
+    b->o.on_error(b->o.ctx, why);
+}
+
+static int backoff_ms(struct bus *b, int attempts)
+{
+    int ms = attempts < 7 ? BACKOFF_MIN_MS << MAX(attempts - 1, 0) : BACKOFF_MAX_MS;
+    ms = MIN(ms, BACKOFF_MAX_MS);
+    return ms / 2 + (int)rng_below(b->o.rng, (uint64_t)(ms / 2) + 1);
+}
+
+static int64_t reconnect_delay(natsConnection *nc, int attempts, void *ctx)
+{
+    (void)nc;
+    return backoff_ms(ctx, attempts);
+}
+
+static natsStatus make_options(struct bus *b, natsOptions **ret)
+{
+    natsOptions *o = NULL;
+    int n = 0;
+    while (b->servers[n] != NULL) n++;
+    natsStatus s = natsOptions_Create(&o);
+    if (s != NATS_OK) return s;
+    s = natsOptions_SetServers(o, (const char **)(void *)b->servers, n);
+    if (s == NATS_OK && b->o.user[0] != '\0')
+        s = natsOptions_SetUserInfo(o, b->o.user, b->o.password);
+    if (s == NATS_OK) s = natsOptions_SetName(o, b->o.instance);
+    if (s == NATS_OK) s = natsOptions_SetTimeout(o, CONNECT_TIMEOUT_MS);
+    if (s == NATS_OK) s = natsOptions_SetWriteDeadline(o, WRITE_DEADLINE_MS);
+    if (s == NATS_OK) s = natsOptions_SetSendAsap(o, true);
+    if (s == NATS_OK) s = natsOptions_SetCustomInboxPrefix(o, b->inbox_prefix);
+    if (s == NATS_OK) s = natsOptions_SetAllowReconnect(o, true);
+    if (s == NATS_OK) s = natsOptions_SetMaxReconnect(o, -1);
+    if (s == NATS_OK) s = natsOptions_SetCustomReconnectDelay(o, reconnect_delay, b);
+    if (s == NATS_OK) s = natsOptions_SetReconnectBufSize(o, 0);
+    if (s == NATS_OK) s = natsOptions_SetFailRequestsOnDisconnect(o, true);
+    if (s == NATS_OK) s = natsOptions_SetPingInterval(o, PING_INTERVAL_MS);
+    if (s == NATS_OK) s = natsOptions_SetMaxPingsOut(o, PINGS_OUT);
+    if (s == NATS_OK) s = natsOptions_SetRetryOnFailedConnect(o, true, on_connected, b);
+    if (s == NATS_OK) s = natsOptions_SetDisconnectedCB(o, on_disconnected, b);
+    if (s == NATS_OK) s = natsOptions_SetReconnectedCB(o, on_reconnected, b);
+    if (s == NATS_OK) s = natsOptions_SetClosedCB(o, on_closed, b);
+    if (s == NATS_OK) s = natsOptions_SetErrorHandler(o, on_error, b);
+    if (s == NATS_OK)
+        *ret = o;
+    else
+        natsOptions_Destroy(o);
+    return s;
+}
+
+static void attach_all(struct bus *b);
+static void detach_all(struct bus *b);
+
+/* Makes the connection and waits until it is closed, by us or for good. */
+static void live_once(struct bus *b, natsOptions *o)
+{
+    natsConnection *nc = NULL;
+    natsStatus s = natsConnection_Connect(&nc, o);
+    if (s != NATS_OK && s != NATS_NOT_YET_CONNECTED) return;
+
+    pthread_rwlock_wrlock(&b->nc_lock);
+    b->nc = nc;
+    b->epoch++;
+    pthread_rwlock_unlock(&b->nc_lock);
+    attach_all(b);
+    report_state(b, "connected");
+
+    pthread_mutex_lock(&b->wait_lock);
+    while (!b->stop && !b->nc_closed) pthread_cond_wait(&b->wait, &b->wait_lock);
+    pthread_mutex_unlock(&b->wait_lock);
+    natsConnection_Close(nc);
+    /* The last callback that names us comes from another thread: wait for it. */
+    pthread_mutex_lock(&b->wait_lock);
+    while (!b->nc_closed) pthread_cond_wait(&b->wait, &b->wait_lock);
+    b->nc_closed = false;
+    pthread_mutex_unlock(&b->wait_lock);
+
+    detach_all(b);
+    pthread_rwlock_wrlock(&b->nc_lock);
+    b->nc = NULL;
+    pthread_rwlock_unlock(&b->nc_lock);
+    natsConnection_Destroy(nc);
+}
+
+static void *connector_main(void *ctx)
+{
+    struct bus *b = ctx;
+    bool stop = false;
+    for (int attempts = 7; !stop;) {
+        natsOptions *o = NULL;
+        if (make_options(b, &o) == NATS_OK) {
+            live_once(b, o);
+            natsOptions_Destroy(o);
+        }
+        struct timespec until;
+        deadline_in(backoff_ms(b, attempts), &until);
+        pthread_mutex_lock(&b->wait_lock);
+        while (!b->stop && pthread_cond_timedwait(&b->wait, &b->wait_lock, &until) == 0) continue;
+        stop = b->stop;
+        pthread_mutex_unlock(&b->wait_lock);
+    }
+    nats_ReleaseThreadMemory();
+    return NULL;
+}
+
+/* --- subscriptions */
+
+static void sub_unref(struct bus_sub *s)
+{
+    if (atomic_fetch_sub(&s->refs, 1) != 1) return;
+    pthread_mutex_destroy(&s->gate);
+    pthread_cond_destroy(&s->idle);
+    if (s->endpoint != NULL) free(s->endpoint->name);
+    free(s->endpoint);
+    free(s->subject);
+    free(s->queue);
+    free(s);
+}
+
+/* cnats will call this subscription no more. */
+static void on_complete(void *ctx)
+{
+    sub_unref(ctx);
+}
+
+static void call_handler(struct bus_sub *s, natsMsg *m)
+{
+    if (s->raw != NULL) {
+        s->raw(s->ctx, m);
+        return;
+    }
+    const struct bus_msg msg = { str_of(natsMsg_GetSubject(m)), str_of(natsMsg_GetReply(m)),
+                                 str_n(natsMsg_GetData(m), (size_t)natsMsg_GetDataLength(m)) };
+    s->fn(s->ctx, &msg);
+}
+
+static void on_msg(natsConnection *nc, natsSubscription *sub, natsMsg *m, void *ctx)
+{
+    struct bus_sub *s = ctx;
+    (void)nc;
+    (void)sub;
+    pthread_mutex_lock(&s->gate);
+    bool open = !s->closed;
+    if (open) {
+        s->running++;
+        if (s->endpoint != NULL) s->endpoint->requests++;
+    }
+    pthread_mutex_unlock(&s->gate);
+    if (open) {
+        uint64_t start = s->endpoint != NULL ? clock_mono_ns(s->bus->o.clock) : 0;
+        call_handler(s, m);
+        pthread_mutex_lock(&s->gate);
+        if (s->endpoint != NULL) s->endpoint->ns += clock_mono_ns(s->bus->o.clock) - start;
+        if (--s->running == 0) pthread_cond_broadcast(&s->idle);
+        pthread_mutex_unlock(&s->gate);
+    }
+    natsMsg_Destroy(m);
+}
+
+/* Subscribes on the present connection. Holding b->lock. */
+static enum err attach(struct bus *b, struct bus_sub *s)
+{
+    natsStatus st = NATS_OK;
+    natsConnection *nc = bus_nc_get(b);
+    if (nc == NULL || s->sub != NULL) goto out;
+    atomic_fetch_add(&s->refs, 1);
+    st = s->queue != NULL
+             ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject, s->queue, on_msg, s)
+             : natsConnection_Subscribe(&s->sub, nc, s->subject, on_msg, s);
+    if (st != NATS_OK) {
+        s->sub = NULL;
+        sub_unref(s);
+        /* A closed one is replaced soon, and then it is tried again. */
+        if (bus_err(st) == ERR_UNAVAILABLE) st = NATS_OK;
+        goto out;
+    }
+    (void)natsSubscription_SetPendingLimits(s->sub, BUS_PENDING_MSGS, BUS_PENDING_BYTES);
+    /* When this fails the connection has just been closed, and nobody will say when cnats is done
+     * with s: the reference stays. */
+    (void)natsSubscription_SetOnCompleteCB(s->sub, on_complete, s);
+out:
+    bus_nc_put(b);
+    return bus_err(st);
+}
+
+static void detach(struct bus *b, struct bus_sub *s)
+{
+    int64_t dropped = 0;
+    if (s->sub == NULL) return;
+    if (natsSubscription_GetDropped(s->sub, &dropped) == NATS_OK && dropped > 0)
+        atomic_fetch_add(&b->dropped, (uint64_t)dropped);
+    (void)natsSubscription_Unsubscribe(s->sub);
+    natsSubscription_Destroy(s->sub);
+    s->sub = NULL;
+}
+
+static void attach_all(struct bus *b)
+{
+    pthread_mutex_lock(&b->lock);
+    LIST_EACH(n, &b->subs)
+    {
+        enum err e = attach(b, LIST_ENTRY(n, struct bus_sub, node));
+        (void)e; /* out of memory: it will get no messages until the next connection */
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void detach_all(struct bus *b)
+{
+    pthread_mutex_lock(&b->lock);
+    LIST_EACH(n, &b->subs) detach(b, LIST_ENTRY(n, struct bus_sub, node));
+    pthread_mutex_unlock(&b->lock);
+}
+
+enum err bus_sub_new(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn,
+                     void (*raw)(void *ctx, natsMsg *msg), void *ctx, const char *endpoint,
+                     struct bus_sub **ret)
+{
+    if (!bus_subject_is_valid(subject, true)) return ERR_INVALID;
+    if (queue != NULL && !bus_subject_is_valid(queue, false)) return ERR_INVALID;
+    struct bus_sub *s = xcalloc(1, sizeof *s);
+    s->bus = b;
+    s->subject = xstrdup(subject);
+    s->queue = queue != NULL ? xstrdup(queue) : NULL;
+    s->fn = fn;
+    s->raw = raw;
+    s->ctx = ctx;
+    atomic_init(&s->refs, 1);
+    pthread_mutex_init(&s->gate, NULL);
+    pthread_cond_init(&s->idle, NULL);
+    if (endpoint != NULL) {
+        s->endpoint = xcalloc(1, sizeof *s->endpoint);
+        s->endpoint->name = xstrdup(endpoint);
+    }
+    pthread_mutex_lock(&b->lock);
+    enum err e = attach(b, s);
+    if (e == ERR_OK) list_push_back(&b->subs, &s->node);
+    pthread_mutex_unlock(&b->lock);
+    if (e != ERR_OK) {
+        sub_unref(s);
+        return e;
+    }
+    *ret = s;
+    return ERR_OK;
+}
+
+enum err bus_subscribe(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn,
+                       void *ctx, struct bus_sub **ret)
+{
+    return bus_sub_new(b, subject, queue, fn, NULL, ctx, NULL, ret);
+}
+
+void bus_unsubscribe(struct bus_sub *s)
+{
+    if (s == NULL) return;
+    struct bus *b = s->bus;
+    pthread_mutex_lock(&b->lock);
+    list_remove(&s->node);
+    detach(b, s);
+    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&s->gate);
+    s->closed = true;
+    while (s->running > 0) pthread_cond_wait(&s->idle, &s->gate);
+    pthread_mutex_unlock(&s->gate);
+    sub_unref(s);
+}
+
+/* --- publishing */
+
+static enum err publish(struct bus *b, const char *subject, struct str data)
+{
+    if (data.n > INT32_MAX) return ERR_LIMIT;
+    natsConnection *nc = bus_nc_get(b);
+    natsStatus s = nc == NULL ? NATS_NOT_YET_CONNECTED
+                              : natsConnection_Publish(nc, subject, data.p, (int)data.n);
+    bus_nc_put(b);
+    return bus_err(s);
+}
+
+enum err bus_publish(struct bus *b, const char *subject, struct str data)
+{
+    return bus_subject_is_valid(subject, false) ? publish(b, subject, data) : ERR_INVALID;
+}
+
+enum err bus_reply(struct bus *b, struct str reply_to, struct str data)
+{
+    char subject[512];
+    if (reply_to.n == 0) return ERR_OK;
+    enum err e = bus_subject_z(reply_to, subject, sizeof subject);
+    return e == ERR_OK ? publish(b, subject, data) : e;
+}
+
+/* --- life */
+
+const char *bus_instance(const struct bus *b)
+{
+    return b->o.instance;
+}
+
+const char *bus_prefix(const struct bus *b)
+{
+    return b->o.prefix;
+}
+
+static char **split_servers(const char *url)
+{
+    struct str rest = str_of(url);
+    size_t n = 0;
+    char **list = xcalloc(1, sizeof *list);
+    while (rest.p != NULL) {
+        struct str one = str_trim(str_cut(&rest, ','));
+        if (one.n == 0) continue;
+        list = xrealloc(list, (n + 2) * sizeof *list);
+        list[n++] = str_dupz(one);
+        list[n] = NULL;
+    }
+    return list;
+}
+
+static const char *copy(const char *z)
+{
+    return xstrdup(z != NULL ? z : "");
+}
+
+static void free_copy(const char *z)
+{
+    free((void *)(uintptr_t)z);
+}
+
+struct bus *bus_new(const struct bus_options *o)
+{
+    struct bus *b = xcalloc(1, sizeof *b);
+    b->o = *o;
+    b->o.url = copy(o->url);
+    b->o.user = copy(o->user);
+    b->o.password = copy(o->password);
+    b->o.instance = copy(o->instance);
+    b->o.service = copy(o->service);
+    b->o.version = copy(o->version);
+    b->o.description = copy(o->description);
+    b->o.prefix = copy(o->prefix);
+    b->servers = split_servers(b->o.url);
+    struct str user = str_of(b->o.user);
+    b->inbox_prefix = xcalloc(1, user.n + sizeof "_INBOX_");
+    snprintf(b->inbox_prefix, user.n + sizeof "_INBOX_", "_INBOX%s%s", user.n > 0 ? "_" : "",
+             b->o.user);
+
+    pthread_rwlockattr_t rw;
+    pthread_rwlockattr_init(&rw);
+    pthread_rwlockattr_setkind_np(&rw, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&b->nc_lock, &rw);
+    pthread_rwlockattr_destroy(&rw);
+    pthread_condattr_t mono;
+    pthread_condattr_init(&mono);
+    pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
+    pthread_cond_init(&b->wait, &mono);
+    pthread_condattr_destroy(&mono);
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_mutex_init(&b->wait_lock, NULL);
+    pthread_mutex_init(&b->state_lock, NULL);
+    list_init(&b->subs);
+
+    b->requests = requests_new(b);
+    b->services = services_new(b);
+    ASSERT(pthread_create(&b->connector, NULL, connector_main, b) == 0);
+    return b;
+}
+
+void bus_drain(struct bus *b, int timeout_ms)
+{
+    uint64_t deadline = clock_mono_ns(b->o.clock) + (uint64_t)MAX(timeout_ms, 1) * 1000000;
+    /* Requests on their way to us stop; those that came are still handled. Our inbox stays. */
+    pthread_mutex_lock(&b->lock);
+    LIST_EACH(n, &b->subs)
+    {
+        struct bus_sub *s = LIST_ENTRY(n, struct bus_sub, node);
+        if (s->sub != NULL && s->raw == NULL)
+            (void)natsSubscription_DrainTimeout(s->sub, MAX(timeout_ms, 1));
+    }
+    pthread_mutex_unlock(&b->lock);
+    requests_wait_idle(b->requests, deadline);
+    uint64_t now = clock_mono_ns(b->o.clock);
+    int64_t left = now < deadline ? (int64_t)((deadline - now) / 1000000) : 0;
+    natsConnection *nc = bus_nc_get(b);
+    if (nc != NULL && natsConnection_Status(nc) == NATS_CONN_STATUS_CONNECTED)
+        (void)natsConnection_FlushTimeout(nc, MAX(left, 1));
+    bus_nc_put(b);
+}
+
+void bus_free(struct bus *b)
+{
+    if (b == NULL) return;
+    services_free(b->services);
+    pthread_mutex_lock(&b->wait_lock);
+    b->stop = true;
+    pthread_cond_broadcast(&b->wait);
+    pthread_mutex_unlock(&b->wait_lock);
+    pthread_join(b->connector, NULL);
+    requests_stop(b->requests);
+    while (!list_empty(&b->subs)) bus_unsubscribe(LIST_ENTRY(b->subs.next, struct bus_sub, node));
+    requests_free(b->requests);
+
+    pthread_rwlock_destroy(&b->nc_lock);
+    pthread_cond_destroy(&b->wait);
+    pthread_mutex_destroy(&b->lock);
+    pthread_mutex_destroy(&b->wait_lock);
+    pthread_mutex_destroy(&b->state_lock);
+    for (char **s = b->servers; *s != NULL; s++) free(*s);
+    free(b->servers);
+    free(b->inbox_prefix);
+    free_copy(b->o.url);
+    free_copy(b->o.user);
+    free_copy(b->o.password);
+    free_copy(b->o.instance);
+    free_copy(b->o.service);
+    free_copy(b->o.version);
+    free_copy(b->o.description);
+    free_copy(b->o.prefix);
+    free(b);
+}
+
+void bus_stats(const struct bus *b, struct bus_stats *ret)
+{
+    struct bus *m = (struct bus *)(uintptr_t)b;
+    struct bus_stats out = { .reconnects = atomic_load(&m->reconnects),
+                             .dropped = atomic_load(&m->dropped) };
+    natsStatistics *stats = NULL;
+    pthread_mutex_lock(&m->lock);
+    LIST_EACH(n, &m->subs)
+    {
+        struct bus_sub *s = LIST_ENTRY(n, struct bus_sub, node);
+        int64_t dropped = 0;
+        if (s->sub != NULL && natsSubscription_GetDropped(s->sub, &dropped) == NATS_OK)
+            out.dropped += (uint64_t)MAX(dropped, 0);
+    }
+    natsConnection *nc = bus_nc_get(m);
+    if (nc != NULL && natsStatistics_Create(&stats) == NATS_OK) {
+        if (natsConnection_GetStats(nc, stats) == NATS_OK)
+            (void)natsStatistics_GetCounts(stats, &out.in_msgs, &out.in_bytes, &out.out_msgs,
+                                           &out.out_bytes, NULL);
+        natsStatistics_Destroy(stats);
+    }
+    bus_nc_put(m);
+    pthread_mutex_unlock(&m->lock);
+    *ret = out;
+}
