@@ -48,10 +48,10 @@ enum err token_encode(const struct vocab *v, struct str text, enum special_mode 
 struct token_counter {
     const struct vocab *vocab; /* borrowed */
     enum special_mode mode;
-    struct buf tail;       /* raw bytes that are not fully counted */
-    size_t skip;           /* how many bytes of the tail, once normalised, are counted */
-    struct token_list *to; /* or NULL: only count */
-    struct buf scratch;
+    struct buf tail;                /* raw bytes that are not fully counted */
+    size_t skip;                    /* how many bytes of the tail, once normalised, are counted */
+    struct token_list *to;          /* or NULL: only count */
+    struct pieces_scratch *scratch; /* owned */
     uint64_t count;
 };
 

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Byte-pair encoding of one piece. Pure. */
+#include "tokenizer/bpe.h"
+
+#include <stdlib.h>
+
+size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids)
+{
+    uint32_t ranks[BPE_SHORT], merged[BPE_SHORT]; /* of the pair that begins here */
+    ASSERT(n > 0 && n <= BPE_SHORT);
+    for (size_t i = 0; i < n; i++) ids[i] = v->byte_ids[(unsigned char)p[i]];
+    for (size_t i = 0; i + 1 < n; i++) {
+        const struct vocab_pair *m = vocab_pair(v, ids[i], ids[i + 1]);
+        ranks[i] = m != NULL ? m->rank : VOCAB_NO_RANK;
+        merged[i] = m != NULL ? m->id : 0;
+    }
+    while (n > 1) {
+        size_t at = 0;
+        uint32_t best = ranks[0];
+        for (size_t i = 1; i + 1 < n; i++)
+            if (ranks[i] < best) best = ranks[i], at = i;
+        if (best == VOCAB_NO_RANK) break;
+        ids[at] = merged[at];
+        for (size_t i = at + 1; i + 1 < n; i++) {
+            ids[i] = ids[i + 1];
+            ranks[i] = ranks[i + 1];
+            merged[i] = merged[i + 1];
+        }
+        n--;
+        for (size_t i = at > 0 ? at - 1 : 0; i <= at && i + 1 < n; i++) {
+            const struct vocab_pair *m = vocab_pair(v, ids[i], ids[i + 1]);
+            ranks[i] = m != NULL ? m->rank : VOCAB_NO_RANK;
+            merged[i] = m != NULL ? m->id : 0;
+        }
+    }
+    return n;
+}
+
+/* ---- heap ---- */
+
+struct symbol {
+    uint32_t id, prev, next; /* next == n: none */
+    uint32_t rank;           /* of the pair with next */
+};
+
+struct heap {
+    uint64_t *keys; /* rank << 32 | position */
+    size_t len;
+};
+
+static void heap_push(struct heap *h, uint64_t key)
+{
+    size_t i = h->len++;
+    for (; i > 0 && h->keys[(i - 1) / 2] > key; i = (i - 1) / 2) h->keys[i] = h->keys[(i - 1) / 2];
+    h->keys[i] = key;
+}
+
+static uint64_t heap_pop(struct heap *h)
+{
+    uint64_t top = h->keys[0], key = h->keys[--h->len];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= h->len) break;
+        if (child + 1 < h->len && h->keys[child + 1] < h->keys[child]) child++;
+        if (h->keys[child] >= key) break;
+        h->keys[i] = h->keys[child];
+        i = child;
+    }
+    h->keys[i] = key;
+    return top;
+}
+
+static void pair_up(const struct vocab *v, struct symbol *s, size_t n, uint32_t at, struct heap *h)
+{
+    s[at].rank = VOCAB_NO_RANK;
+    if (s[at].next == n) return;
+    const struct vocab_pair *m = vocab_pair(v, s[at].id, s[s[at].next].id);
+    if (m == NULL) return;
+    s[at].rank = m->rank;
+    heap_push(h, (uint64_t)m->rank << 32 | at);
+}
+
+enum err bpe_merge_heap(const struct vocab *v, const char *p, size_t n, uint32_t *ids, size_t *ret)
+{
+    if (n >= UINT32_MAX / 4) return ERR_LIMIT;
+    /* Each pair is pushed once at first, and each of at most n - 1 merges pushes two. */
+    struct symbol *s = malloc(n * sizeof *s);
+    struct heap h = { malloc(3 * n * sizeof *h.keys), 0 };
+    enum err e = ERR_NOMEM;
+    if (s == NULL || h.keys == NULL) goto out;
+    for (size_t i = 0; i < n; i++) {
+        s[i] = (struct symbol){ v->byte_ids[(unsigned char)p[i]],
+                                i > 0 ? (uint32_t)(i - 1) : UINT32_MAX, (uint32_t)(i + 1),
+                                VOCAB_NO_RANK };
+    }
+    for (size_t i = 0; i + 1 < n; i++) pair_up(v, s, n, (uint32_t)i, &h);
+    while (h.len > 0) {
+        uint64_t key = heap_pop(&h);
+        uint32_t at = (uint32_t)key;
+        if (s[at].rank != key >> 32 || s[at].next == n) continue; /* out of date */
+        uint32_t with = s[at].next;
+        s[at].id = vocab_pair(v, s[at].id, s[with].id)->id;
+        s[at].next = s[with].next;
+        s[with].rank = VOCAB_NO_RANK;
+        s[with].next = (uint32_t)n;
+        if (s[at].next != n) s[s[at].next].prev = at;
+        pair_up(v, s, n, at, &h);
+        if (s[at].prev != UINT32_MAX) pair_up(v, s, n, s[at].prev, &h);
+    }
+    size_t count = 0;
+    for (uint32_t i = 0; i != n; i = s[i].next) ids[count++] = s[i].id;
+    *ret = count;
+    e = ERR_OK;
+out:
+    free(s);
+    free(h.keys);
+    return e;
+}
+
+/* ---- all prefixes ---- */
+
+/*
+ * Would merging leave `left` and `right` standing side by side? Undoes their merges from the last
+ * to the first; at each step the two parts that then touched must not have been due to merge before
+ * the step that was undone. Of equal ranks the one further left merges first.
+ */
+static bool compatible(const struct vocab *v, uint32_t left, uint32_t right)
+{
+    uint32_t limit = UINT32_MAX;
+    for (;;) {
+        const struct vocab_pair *m = vocab_pair(v, left, right);
+        if (m != NULL && m->rank + 1 < limit) return false;
+        const struct vocab_split *l = &v->splits[left], *r = &v->splits[right];
+        if (l->rank > r->rank) {
+            limit = l->rank;
+            left = l->right;
+        } else {
+            if (r->rank == 0) return true;
+            limit = r->rank + 1;
+            right = r->left;
+        }
+    }
+}
+
+static uint32_t next_state(const struct vocab *v, uint32_t state, unsigned char byte)
+{
+    uint32_t mask = v->h->edge_mask;
+    for (;;) {
+        uint32_t key = state << 8 | byte;
+        for (uint32_t i = vocab_hash_edge(key);; i++) {
+            const struct vocab_edge *edge = &v->edges[i & mask];
+            if (edge->to == 0) break;
+            if (edge->key == key) return edge->to;
+        }
+        if (state == 0) return 0;
+        state = v->states[state].fail;
+    }
+}
+
+void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count)
+{
+    uint32_t state = 0;
+    for (size_t i = 0; i < n; i++) {
+        state = next_state(v, state, (unsigned char)p[i]);
+        uint32_t token = v->states[state].token;
+        size_t start;
+        for (;; token = v->splits[token].suffix) {
+            start = i + 1 - vocab_token_len(v, token);
+            /* A single byte always ends the chain: taken as it is should nothing else fit. */
+            if (start == 0 || v->splits[token].suffix == VOCAB_NO_TOKEN ||
+                compatible(v, last[start - 1], token))
+                break;
+        }
+        last[i] = token;
+        count[i] = 1 + (start > 0 ? count[start - 1] : 0);
+    }
+}
+
+/* ---- */
+
+static enum err list_reserve(struct token_list *l, size_t n)
+{
+    if (l->cap - l->len >= n) return ERR_OK;
+    size_t cap = MAX(l->cap + l->cap / 2, MAX(l->len + n, (size_t)64));
+    uint32_t *ids = realloc(l->ids, cap * sizeof *ids);
+    if (ids == NULL) return ERR_NOMEM;
+    l->ids = ids;
+    if (l->want_ends) {
+        uint64_t *ends = realloc(l->ends, cap * sizeof *ends);
+        if (ends == NULL) return ERR_NOMEM;
+        l->ends = ends;
+    }
+    l->cap = cap;
+    return ERR_OK;
+}
+
+enum err token_list_push(struct token_list *l, uint32_t id)
+{
+    enum err e = list_reserve(l, 1);
+    if (e == ERR_OK) l->ids[l->len++] = id;
+    return e;
+}
+
+void token_list_done(struct token_list *l)
+{
+    free(l->ids);
+    free(l->ends);
+    *l = (struct token_list){ .want_ends = l->want_ends };
+}
+
+static enum err linear_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                             uint64_t *ret)
+{
+    uint32_t small[2 * BPE_STACK], *room = small;
+    if (n >= UINT32_MAX) return ERR_LIMIT;
+    if (n > BPE_STACK) {
+        room = malloc(2 * n * sizeof *room);
+        if (room == NULL) return ERR_NOMEM;
+    }
+    uint32_t *last = room, *count = room + n;
+    bpe_prefixes(v, p, n, last, count);
+    uint32_t total = count[n - 1];
+    enum err e = ERR_OK;
+    if (to != NULL) e = list_reserve(to, total);
+    if (e == ERR_OK && to != NULL) {
+        size_t at = n;
+        for (uint32_t k = total; k > 0; k--) {
+            to->ids[to->len + k - 1] = last[at - 1];
+            at -= vocab_token_len(v, last[at - 1]);
+        }
+        to->len += total;
+    }
+    if (e == ERR_OK) *ret = total;
+    if (room != small) free(room);
+    return e;
+}
+
+enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                   uint64_t *ret)
+{
+    uint32_t whole = vocab_whole(v, p, n);
+    if (whole != VOCAB_NO_TOKEN) {
+        if (to != NULL) {
+            enum err e = token_list_push(to, whole);
+            if (e != ERR_OK) return e;
+        }
+        *ret = 1;
+        return ERR_OK;
+    }
+    if (n <= BPE_SHORT) {
+        uint32_t ids[BPE_SHORT];
+        size_t count = bpe_merge_plain(v, p, n, ids);
+        if (to != NULL) {
+            enum err e = list_reserve(to, count);
+            if (e != ERR_OK) return e;
+            memcpy(to->ids + to->len, ids, count * sizeof *ids);
+            to->len += count;
+        }
+        *ret = count;
+        return ERR_OK;
+    }
+    if (v->h->linear != 0) return linear_piece(v, p, n, to, ret);
+    uint32_t *ids = malloc(n * sizeof *ids);
+    size_t count = 0;
+    enum err e = ids != NULL ? bpe_merge_heap(v, p, n, ids, &count) : ERR_NOMEM;
+    if (e == ERR_OK && to != NULL) e = list_reserve(to, count);
+    if (e == ERR_OK) {
+        if (to != NULL) {
+            memcpy(to->ids + to->len, ids, count * sizeof *ids);
+            to->len += count;
+        }
+        *ret = count;
+    }
+    free(ids);
+    return e;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Byte-pair encoding of one piece. Three methods that give the same tokens: a plain lowest-rank
+ * merge (short pieces), a linear one over all prefixes (long pieces), and a merge with a heap, n
+ * log n, which is the reference and serves vocabularies for which the linear one does not hold.
+ * Internal to this folder. Pure.
+ */
+#ifndef TOKENIZER_BPE_H
+#define TOKENIZER_BPE_H
+
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/vocab_file.h"
+
+enum {
+    BPE_SHORT = 64,   /* bytes up to which the plain merge is used */
+    BPE_STACK = 4096, /* bytes up to which nothing is allocated but what `to` needs */
+};
+
+/* The number of tokens of a piece, n > 0; appended to `to` unless it is NULL (which must then have
+ * room or fails with ERR_NOMEM). */
+enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                   uint64_t *ret) MUSTCHECK;
+
+/* The methods, without looking the whole piece up first. ids holds n. They return how many tokens.
+ */
+size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids);
+enum err bpe_merge_heap(const struct vocab *v, const char *p, size_t n, uint32_t *ids,
+                        size_t *ret) MUSTCHECK;
+/* last[i] becomes the last token of the prefix p[0..i], count[i] the number of its tokens. */
+void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count);
+
+enum err token_list_push(struct token_list *l, uint32_t id) MUSTCHECK;
+
+#endif

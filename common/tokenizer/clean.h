@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Clean text is what pre-tokenizers see: valid UTF-8, in NFC where the vocabulary wants it. Raw
+ * bytes become clean text cluster by cluster: a cluster is a character with all that may combine
+ * with it (just the character where there is no NFC), and clusters are cleaned independently of
+ * each other. Internal to this folder. Pure.
+ */
+#ifndef TOKENIZER_CLEAN_H
+#define TOKENIZER_CLEAN_H
+
+#include "base/buf.h"
+
+/*
+ * The length of the longest prefix that is clean as it stands, whatever follows it: it ends at a
+ * character, and with nfc holds only characters that nothing can change but a following mark.
+ */
+size_t clean_prefix(const char *p, size_t n, bool nfc);
+
+/* The length of the first cluster of raw bytes; 0 when n = 0 or when it may go on behind n and
+ * `more` says that there is something. */
+size_t clean_cluster(const char *p, size_t n, bool more, bool nfc);
+
+/* True when a cluster begins at p whatever stands before; n > 0. False when the bytes end before
+ * it is known. */
+bool clean_boundary(const char *p, size_t n, bool nfc);
+
+/* Appends the clean form of one whole cluster. `points` is scratch. */
+enum err clean_append(const char *p, size_t n, bool nfc, struct buf *points,
+                      struct buf *out) MUSTCHECK;
+
+#endif

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Walks a text piece by piece. One owner thread. */
+#include "tokenizer/pieces.h"
+
+#include "tokenizer/clean.h"
+
+enum { BLOCK = 4096 }; /* raw bytes; more where a piece is longer */
+
+/* The ends of one cluster, counted from the beginning of its block. */
+struct pieces_mark {
+    uint32_t raw, clean;
+};
+
+void pieces_scratch_init(struct pieces_scratch *s)
+{
+    buf_init(&s->clean, UINT32_MAX / 2);
+    buf_init(&s->map, SIZE_MAX / 4);
+    buf_init(&s->points, SIZE_MAX / 4);
+}
+
+void pieces_scratch_done(struct pieces_scratch *s)
+{
+    buf_done(&s->clean);
+    buf_done(&s->map);
+    buf_done(&s->points);
+}
+
+void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mode,
+                 struct pieces_scratch *scratch, struct str raw, bool final, size_t skip)
+{
+    *it = (struct pieces){ .v = v,
+                           .scratch = scratch,
+                           .mode = mode,
+                           .raw = raw.p,
+                           .n = raw.n,
+                           .final = final,
+                           .skip = skip,
+                           .want = BLOCK };
+}
+
+/* ---- added tokens ---- */
+
+/*
+ * The longest added token at p. Returns its length, 0 if there is none; sets *ret_open when p[0..n)
+ * is the beginning of one that would be longer.
+ */
+static size_t added_at(const struct vocab *v, const char *p, size_t n, uint32_t *ret_id,
+                       bool *ret_open)
+{
+    /* Narrow the sorted list down to those that begin with p[0..k), for growing k. */
+    const struct vocab_added *a = v->added;
+    uint32_t lo = 0, hi = v->h->added;
+    size_t best = 0;
+    *ret_open = false;
+    for (size_t k = 0;; k++) {
+        if (lo < hi && a[lo].n == k) {
+            if (k > 0) best = k, *ret_id = a[lo].id;
+            lo++;
+        }
+        if (lo == hi) return best;
+        if (k == n) return *ret_open = true, best;
+        unsigned char c = (unsigned char)p[k];
+        uint32_t l = lo, h = hi;
+        while (l < h) {
+            uint32_t mid = l + (h - l) / 2;
+            if ((unsigned char)v->strings[a[mid].at + k] < c)
+                l = mid + 1;
+            else
+                h = mid;
+        }
+        lo = l;
+        h = hi;
+        while (l < h) {
+            uint32_t mid = l + (h - l) / 2;
+            if ((unsigned char)v->strings[a[mid].at + k] <= c)
+                l = mid + 1;
+            else
+                h = mid;
+        }
+        hi = l;
+    }
+}
+
+/* Finds where the stretch that begins at it->at ends. */
+static void find_stretch(struct pieces *it)
+{
+    const uint64_t *first = it->v->h->added_first;
+    it->stretch_known = true;
+    it->stretch_end = it->n;
+    it->stretch_closed = it->final;
+    it->stretch_token = VOCAB_NO_TOKEN;
+    if (it->mode == SPECIAL_TEXT || it->v->h->added == 0) return;
+    for (size_t i = it->at; i < it->n; i++) {
+        unsigned char c = (unsigned char)it->raw[i];
+        if ((first[c / 64] >> c % 64 & 1) == 0) continue;
+        bool open;
+        uint32_t id = 0;
+        size_t n = added_at(it->v, it->raw + i, it->n - i, &id, &open);
+        if (open && !it->final) { /* it may yet become one */
+            it->stretch_end = i;
+            return;
+        }
+        if (n == 0) continue;
+        it->stretch_end = i;
+        it->stretch_closed = true;
+        it->stretch_token = id;
+        it->stretch_token_n = n;
+        return;
+    }
+}
+
+/* ---- blocks ---- */
+
+/* Text in NFC ends at n: can what follows change the character before it? Few ASCII characters
+ * combine with marks. */
+static bool settled(const struct pieces *it, size_t n)
+{
+    if (n == 0) return true;
+    unsigned char c = (unsigned char)it->raw[it->at + n - 1];
+    return c < 0x80 && !((c | 0x20) >= 'a' && (c | 0x20) <= 'z') && !(c >= '<' && c <= '>');
+}
+
+/* Raw [at, at + n) as it stands, if it is clean; closed: the stretch ends there. */
+static bool load_identity(struct pieces *it, size_t n, bool closed)
+{
+    bool nfc = it->v->h->nfc != 0;
+    const char *p = it->raw + it->at;
+    size_t stretch = it->stretch_end - it->at;
+    size_t clean = clean_prefix(p, n, nfc);
+    if (clean < n && (n - clean >= 4 || n == stretch)) {
+        /* A character cut in two at the end of the block is no fault, anything else is. */
+        if (n - clean >= 4 || closed) return false;
+        if (clean_cluster(p + clean, n - clean, true, nfc) != 0) return false;
+    }
+    n = clean;
+    if (nfc && !closed && !settled(it, n) &&
+        (n == stretch || !clean_boundary(p + n, stretch - n, nfc))) {
+        while (n > 0 && ((unsigned char)p[n - 1] & 0xc0) == 0x80) n--;
+        if (n > 0) n--; /* the last character is not settled */
+    }
+    if (n == 0 && !closed) return stretch == 0;
+    it->clean = p;
+    it->clean_n = n;
+    it->block_end = it->at + n;
+    it->identity = true;
+    return true;
+}
+
+static enum err load_changed(struct pieces *it, size_t n, bool closed)
+{
+    struct pieces_scratch *s = it->scratch;
+    bool nfc = it->v->h->nfc != 0;
+    const char *p = it->raw + it->at;
+    buf_clear(&s->clean);
+    buf_clear(&s->map);
+    size_t i = 0;
+    while (i < n) {
+        size_t len = clean_cluster(p + i, n - i, !closed, nfc);
+        if (len == 0) break;
+        enum err e = clean_append(p + i, len, nfc, &s->points, &s->clean);
+        if (e != ERR_OK) return e;
+        i += len;
+        struct pieces_mark mark = { (uint32_t)i, (uint32_t)s->clean.len };
+        e = buf_append(&s->map, &mark, sizeof mark);
+        if (e != ERR_OK) return e;
+    }
+    it->clean = s->clean.data;
+    it->clean_n = s->clean.len;
+    it->block_end = it->at + i;
+    it->identity = false;
+    return ERR_OK;
+}
+
+static enum err load(struct pieces *it)
+{
+    size_t left = it->stretch_end - it->at, n = MIN(left, it->want);
+    bool closed = n == left && it->stretch_closed;
+    it->loaded = true;
+    it->clean = it->raw + it->at;
+    it->clean_n = 0;
+    it->block_end = it->at;
+    it->identity = true;
+    enum err e = ERR_OK;
+    if (n > 0 && !load_identity(it, n, closed)) e = load_changed(it, n, closed);
+    it->pos = it->skip;
+    return e;
+}
+
+static const struct pieces_mark *mark_before(const struct pieces *it, size_t pos)
+{
+    const struct pieces_mark *m = (const struct pieces_mark *)(const void *)it->scratch->map.data;
+    size_t lo = 0, hi = it->scratch->map.len / sizeof *m;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (m[mid].clean <= pos)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo > 0 ? &m[lo - 1] : NULL;
+}
+
+void pieces_position(const struct pieces *it, size_t *ret_at, size_t *ret_skip)
+{
+    *ret_at = it->at;
+    *ret_skip = it->skip;
+    if (!it->loaded) return;
+    if (it->identity) {
+        *ret_at = it->at + it->pos;
+        *ret_skip = 0;
+        return;
+    }
+    const struct pieces_mark *m = mark_before(it, it->pos);
+    *ret_at = it->at + (m != NULL ? m->raw : 0);
+    *ret_skip = it->pos - (m != NULL ? m->clean : 0);
+}
+
+size_t pieces_raw_offset(const struct pieces *it, size_t back)
+{
+    size_t pos = it->pos - back;
+    if (it->identity) return it->at + pos;
+    const struct pieces_mark *m = mark_before(it, pos);
+    return it->at + (m != NULL ? m->raw : 0);
+}
+
+/* Moves the block up to where the walk stands. */
+static void move_up(struct pieces *it)
+{
+    size_t at, skip;
+    pieces_position(it, &at, &skip);
+    it->at = at;
+    it->skip = skip;
+    it->loaded = false;
+}
+
+enum err pieces_next(struct pieces *it, struct piece *ret)
+{
+    for (;;) {
+        if (!it->stretch_known) find_stretch(it);
+        if (!it->loaded) {
+            enum err e = load(it);
+            if (e != ERR_OK) return e;
+        }
+        bool all = it->block_end == it->stretch_end;
+        size_t left = it->clean_n - it->pos;
+        if (left > 0) {
+            bool more = !all || !it->stretch_closed;
+            size_t n = scan_piece((enum scan_shape)it->v->h->shape, it->clean + it->pos, left,
+                                  more);
+            if (n > 0) {
+                *ret = (struct piece){ it->clean + it->pos, n, VOCAB_NO_TOKEN };
+                it->pos += n;
+                return ERR_OK;
+            }
+        }
+        /* The block holds no more whole pieces: a longer one, or one that begins here, may. */
+        bool progress = it->pos > it->skip;
+        bool seen = it->stretch_end - it->at <= it->want; /* all there is was looked at */
+        if (!(all && left == 0) && !seen) {
+            move_up(it);
+            it->want = progress ? BLOCK : it->want * 2;
+            continue;
+        }
+        if (!it->stretch_closed || !(all && left == 0)) return ERR_AGAIN;
+        if (it->stretch_token == VOCAB_NO_TOKEN) return ERR_AGAIN; /* the end */
+        *ret = (struct piece){ it->raw + it->stretch_end, it->stretch_token_n, it->stretch_token };
+        it->at = it->stretch_end + it->stretch_token_n;
+        it->skip = it->pos = 0;
+        it->loaded = false;
+        it->stretch_known = false;
+        it->want = BLOCK;
+        return ERR_OK;
+    }
+}

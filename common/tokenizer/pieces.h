@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Walks a text piece by piece: finds added tokens, cleans what lies between, and cuts it with the
+ * vocabulary's scanner. Works in blocks, so that memory does not grow with the text; where a block
+ * is clean as it stands nothing is copied. Internal to this folder. One owner thread.
+ *
+ *   raw    | done | at ............ block_end | ......... n |
+ *   clean         | skip: done | pos | ....... |
+ */
+#ifndef TOKENIZER_PIECES_H
+#define TOKENIZER_PIECES_H
+
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/vocab_file.h"
+
+/* Kept by who walks, so that it is not allocated again and again. */
+struct pieces_scratch {
+    struct buf clean;  /* a block that had to be changed */
+    struct buf map;    /* struct pieces_mark of its clusters */
+    struct buf points; /* of clean.c */
+};
+void pieces_scratch_init(struct pieces_scratch *s);
+void pieces_scratch_done(struct pieces_scratch *s);
+
+struct piece {
+    const char *p; /* clean bytes, valid until the next call */
+    size_t n;
+    uint32_t added; /* an added token's id, or VOCAB_NO_TOKEN */
+};
+
+struct pieces {
+    const struct vocab *v;
+    struct pieces_scratch *scratch;
+    enum special_mode mode;
+    const char *raw;
+    size_t n;
+    bool final;  /* nothing follows raw[n) */
+    size_t at;   /* raw: the beginning of the block, at a cluster */
+    size_t skip; /* clean bytes of the block that are done */
+    /* the stretch between two added tokens that `at` is in */
+    size_t stretch_end;
+    bool stretch_known, stretch_closed; /* closed: nothing joins on behind stretch_end */
+    uint32_t stretch_token;             /* the added token behind it */
+    size_t stretch_token_n;
+    /* the block */
+    const char *clean;
+    size_t clean_n, pos, block_end, want;
+    bool loaded, identity;
+};
+
+/* Text raw[0..n) of which `skip` clean bytes were done before. */
+void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mode,
+                 struct pieces_scratch *scratch, struct str raw, bool final, size_t skip);
+
+/* The next piece; ERR_AGAIN at the end of what can be decided (with `final`: of the text). */
+enum err pieces_next(struct pieces *it, struct piece *ret) MUSTCHECK;
+
+/*
+ * Where the walk stands, behind the piece returned last: raw bytes [0, *ret_at) are done and so are
+ * *ret_skip clean bytes of what follows. A walk can be taken up again from there.
+ */
+void pieces_position(const struct pieces *it, size_t *ret_at, size_t *ret_skip);
+
+/* The raw offset of the clean byte `back` bytes before the end of the piece returned last (not an
+ * added token); where the text was changed, of the last cluster boundary at or before it. */
+size_t pieces_raw_offset(const struct pieces *it, size_t back);
+
+#endif

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The vocabulary file, as it lies on disk and in memory. Little-endian; every section begins at a
+ * multiple of 64. Written by vocab_build.c, mapped by vocab.c, read by bpe.c and pieces.c; internal
+ * to this folder.
+ *
+ *   header | section | section | ...
+ *
+ * Any change of the meaning of a section raises VOCAB_VERSION: files are made again, not migrated.
+ */
+#ifndef TOKENIZER_VOCAB_FILE_H
+#define TOKENIZER_VOCAB_FILE_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "tokenizer/scan.h"
+#include "tokenizer/vocab.h"
+
+#define VOCAB_MAGIC "AIGWVOCB"
+enum { VOCAB_VERSION = 1, VOCAB_ALIGN = 64 };
+#define VOCAB_NO_TOKEN UINT32_MAX
+#define VOCAB_NO_RANK UINT32_MAX
+
+enum vocab_section {
+    VS_OFFSETS, /* u32[size + 1]: where each token's bytes begin in VS_BYTES */
+    VS_BYTES,
+    VS_BYTE_IDS,  /* u32[256]: the token of each single byte */
+    VS_SHORT,     /* struct vocab_key[short_mask + 1]: whole pieces of at most 15 bytes */
+    VS_SHORT_IDS, /* u32[short_mask + 1] */
+    VS_LONG,      /* u32[long_mask + 1]: ids of whole pieces of 16 bytes and more */
+    VS_PAIRS,     /* struct vocab_pair[pair_mask + 1] */
+    VS_ADDED,     /* struct vocab_added[added]: by content */
+    VS_STRINGS,   /* what struct vocab_text points into */
+    VS_TEXTS,     /* struct vocab_text[texts]: name, digest, config, special strings, templates */
+    VS_SPLITS,    /* struct vocab_split[size]: the merge that makes each token */
+    VS_STATES,    /* struct vocab_state[states] */
+    VS_EDGES,     /* struct vocab_edge[edge_mask + 1] */
+    VS_COUNT
+};
+
+struct vocab_header {
+    char magic[8];
+    uint32_t version, header_size;
+    uint64_t file_size;
+    uint64_t checksum; /* of everything behind the header */
+    uint32_t size;     /* one more than the largest id */
+    uint32_t shape;    /* enum scan_shape */
+    uint32_t nfc;      /* 1: normalise first */
+    uint32_t longest;  /* bytes of the longest token */
+    uint32_t short_mask, long_mask, pair_mask;
+    uint32_t added, texts, states;
+    uint32_t linear; /* 1: the linear method agreed with the merges when it was built */
+    uint32_t edge_mask;
+    uint64_t added_first[4]; /* bitmap: bytes that added tokens begin with */
+    struct {
+        uint64_t at, size;
+    } sections[VS_COUNT];
+};
+
+/* A piece of 1..15 bytes: its bytes, zeros, and its length in the last byte. A free place is 0, 0.
+ */
+struct vocab_key {
+    uint64_t lo, hi;
+};
+/* left and right merge to `id`, the sooner the lower the rank. A free place has left =
+ * VOCAB_NO_TOKEN. */
+struct vocab_pair {
+    uint32_t left, right, rank, id;
+};
+struct vocab_added {
+    uint32_t at, n, id; /* content in VS_STRINGS */
+    uint32_t special;
+};
+struct vocab_text {
+    uint32_t key_at, key_n, at, n;
+};
+/* The last merge that makes a token. A single byte has rank 0, what merges cannot make
+ * VOCAB_NO_RANK; other ranks are 1 more than in struct vocab_pair. */
+struct vocab_split {
+    uint32_t left, right, rank;
+    uint32_t suffix; /* the longest other token that it ends with, or VOCAB_NO_TOKEN */
+};
+/* The automaton of Aho and Corasick over all tokens that merges can make. State 0 is the root. */
+struct vocab_state {
+    uint32_t fail;
+    uint32_t token; /* the longest that ends in this state; undefined for the root */
+};
+struct vocab_edge {
+    uint32_t key; /* state << 8 | byte */
+    uint32_t to;  /* 0: a free place */
+};
+
+struct vocab {
+    atomic_uint refs;
+    unsigned char *map;
+    size_t map_size;
+    bool mapped;
+    const struct vocab_header *h;
+    const uint32_t *offsets;
+    const char *bytes;
+    const uint32_t *byte_ids;
+    const struct vocab_key *shorts;
+    const uint32_t *short_ids;
+    const uint32_t *longs;
+    const struct vocab_pair *pairs;
+    const struct vocab_added *added;
+    const char *strings;
+    const struct vocab_text *texts;
+    const struct vocab_split *splits;
+    const struct vocab_state *states;
+    const struct vocab_edge *edges;
+};
+
+static inline uint64_t vocab_mix(uint64_t a, uint64_t b)
+{
+    uint64_t x = (a ^ (b << 32 | b >> 32)) * 0x9e3779b97f4a7c15u;
+    x ^= x >> 32;
+    x = (x + b) * 0xd6e8feb86659fd93u;
+    return x ^ x >> 29;
+}
+
+/* n in 1..15 */
+static inline struct vocab_key vocab_key_of(const char *p, size_t n)
+{
+    unsigned char b[16] = { 0 };
+    struct vocab_key k;
+    memcpy(b, p, n);
+    b[15] = (unsigned char)n;
+    memcpy(&k, b, sizeof k);
+    return k;
+}
+
+static inline uint64_t vocab_hash_pair(uint32_t left, uint32_t right)
+{
+    uint64_t x = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
+    x ^= x >> 32;
+    x *= 0xd6e8feb86659fd93u;
+    return x ^ x >> 32;
+}
+
+static inline uint32_t vocab_hash_edge(uint32_t key)
+{
+    return (uint32_t)(key * 0x9e3779b97f4a7c15u >> 32);
+}
+
+uint64_t vocab_hash_long(const char *p, size_t n);
+uint64_t vocab_checksum(const void *p, size_t n);
+
+/* NULL when the two do not merge. */
+static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_t left,
+                                                  uint32_t right)
+{
+    uint32_t mask = v->h->pair_mask;
+    for (uint64_t i = vocab_hash_pair(left, right);; i++) {
+        const struct vocab_pair *p = &v->pairs[i & mask];
+        if (p->left == left && p->right == right) return p;
+        if (p->left == VOCAB_NO_TOKEN) return NULL;
+    }
+}
+
+static inline uint32_t vocab_token_len(const struct vocab *v, uint32_t id)
+{
+    return v->offsets[id + 1] - v->offsets[id];
+}
+
+/* The token that a whole piece is, or VOCAB_NO_TOKEN. */
+uint32_t vocab_whole(const struct vocab *v, const char *p, size_t n);
+
+#endif
