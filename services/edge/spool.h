@@ -5,14 +5,15 @@
  *
  *      <dir>/lock                     held while directories are made, adopted and removed
  *      <dir>/<incarnation>/lock       held (flock) as long as the incarnation lives
- *      <dir>/<incarnation>/<no>.seg   segments: see segment.h for their format
+ *      <dir>/<incarnation>/<no>.seg   segments: see spool_segment.h for their format
  *
  * Writing is a copy into a preallocated, mapped segment: no system call on the way of a request,
  * and what was written survives kill -9 of the process from the moment the call returns. A thread
  * of the spool (the keeper) has the disk take it every sync_ms (fdatasync): a power failure loses
- * at most that. The keeper also makes spare segments, moves records that would hold an old segment,
- * deletes segments whose records are all delivered, and adopts directories whose owner is dead:
- * what was open there comes out of spool_next() marked as crashed, what was settled as it is.
+ * at most that (of progress, what the system has written back by itself). The keeper also makes
+ * spare segments, moves records that would hold an old segment, deletes segments whose records are
+ * all delivered, and adopts directories whose owner is dead: what was open there comes out of
+ * spool_next() marked as crashed, what was settled as it is.
  *
  * Threads: a worker writes through its own writer (a short lock of its own, shared with the keeper
  * only); ONE thread calls spool_next(); spool_done() may be called by any.
@@ -43,7 +44,6 @@ struct spool_options {
 enum err spool_new(const struct spool_options *o, struct spool **ret, struct why *why) MUSTCHECK;
 /* No other call may be under way. What is not delivered stays on disk for a successor. */
 void spool_free(struct spool *s);
-/* The process must be able to go away without the work of spool_free(): tests of crashes. */
 const char *spool_path(const struct spool *s); /* of this incarnation */
 
 /* Opens a record: id (36 bytes), name (a slug) and text are copied. text is what is delivered if
@@ -63,8 +63,9 @@ void spool_progress(struct spool_ticket *t, const struct spool_progress *p);
 /* Ends an open record with its final text; consumes the ticket unless it fails. Goes on beyond
  * max_bytes (the excess is bounded by the records that were open). ERR_LIMIT, ERR_IO. */
 enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text) MUSTCHECK;
-/* Forgets an open record that shall not be delivered, or whose settling failed for good. */
-void spool_cancel(struct spool *s, struct spool_ticket *t);
+/* Lets go of a ticket that could not be settled: the record stays open on disk, and comes out as
+ * crashed after the next start, with what progress said. */
+void spool_abandon(struct spool *s, struct spool_ticket *t);
 /* Opens and settles in one: errors as spool_begin(). */
 enum err spool_put(struct spool *s, unsigned worker, struct str id, struct str name,
                    struct str text) MUSTCHECK;
