@@ -18,7 +18,7 @@ struct follower;
 
 struct follower_options {
     struct bus *bus;
-    const char *state_dir; /* the snapshot file goes here; NULL: none is kept */
+    const char *state_dir; /* the folder "snapshot" is made in it; NULL: nothing is kept */
     const struct clock *clock;
     const struct rng *rng;
     /* Runs on the follower's thread when a snapshot was built and checked, before it is announced
@@ -34,7 +34,8 @@ struct follower *follower_new(const struct follower_options *o); /* starts its t
 void follower_free(struct follower *f);                          /* joins it */
 /* The snapshot in use with a reference of its own, or NULL when there is none yet. Any thread. */
 struct snapshot *follower_snapshot(struct follower *f);
-/* Parts fetched over the bus since the start (tests: a change moves only its parts). */
+/* Parts (pages do not count) fetched over the bus since the start (tests: a change moves only its
+ * parts). */
 uint64_t follower_parts_fetched(const struct follower *f);
 
 #endif
