@@ -150,7 +150,8 @@ status: ## What runs, since when, how often it was restarted
 
 # --- testing -------------------------------------------------------------------------------------------------------
 
-check: $(UNIT_BIN) $(REPLAY_BIN) ## Unit tests and fuzz corpora, in seconds (SAN=asan or tsan for a sanitizer build)
+unit-programs: $(UNIT_BIN) $(REPLAY_BIN)
+check: unit-programs ## Unit tests and fuzz corpora, in seconds (SAN=asan or tsan for a sanitizer build)
 	@tests/unit.sh $(BUILD)
 
 e2e: ## End-to-end tests against real servers (E2E=pattern picks files; SAN=asan for a sanitizer build)
@@ -189,6 +190,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab run stop status check e2e test fuzz fuzz-run lint format docs install clean help
+.PHONY: all deps test-deps vocab run stop status unit-programs check e2e test fuzz fuzz-run lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

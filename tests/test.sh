@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The whole of `make test`, from a fresh clone: what it needs, lint, unit tests and end-to-end tests of a build with
+# AddressSanitizer and UndefinedBehaviorSanitizer. Goes on after a failure, and counts everything on the last line.
+cd "$(dirname "$0")/.." || exit 2
+make=${MAKE:-make}
+jobs=-j$(nproc)
+build=build/asan
+log=build/test.log
+mkdir -p build
+: >$log
+begin=$(date +%s)
+unset MAKEFLAGS MFLAGS MAKELEVEL
+
+step() { echo "== $(($(date +%s) - begin)) s: $*"; }
+must() { "$@" || { echo "0 passed, 1 failed"; exit 1; }; }
+counted() { # runs and shows the command, keeping its last line for the sum
+    { "$@" 2>&1; echo "exit $?"; } | tee build/test.step | grep -v '^exit [0-9]*$'
+    counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' build/test.step | tail -n 1)
+    # A step that did not even get to its counts, or says 0 failed and exits otherwise, has failed.
+    case $counts:$(tail -n 1 build/test.step) in
+    "":* | *" 0 failed:exit "[1-9]*) counts="0 passed, 1 failed" ;;
+    esac
+    echo "$counts" >>$log
+}
+
+step "packages"
+must $make -s deps
+must $make -s test-deps
+step "build with sanitizers"
+must $make -s SAN=asan $jobs all
+step "vocabularies"
+must $make -s SAN=asan vocab
+step "lint"
+counted tests/lint/run.sh
+step "unit tests"
+if $make -s SAN=asan $jobs unit-programs; then
+    counted tests/unit.sh $build
+else
+    echo "0 passed, 1 failed" >>$log
+fi
+step "reference pages"
+counted tests/reference.sh $build
+step "end-to-end tests"
+counted tests/e2e.sh $build
+step "done"
+rm -f build/test.step
+awk '{ p += $1; f += $3 } END { print p " passed, " f " failed"; exit f > 0 || p == 0 }' $log
