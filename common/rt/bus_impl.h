@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of the bus share: bus.c (connection, subscriptions), bus_request.c (replies and
- * acknowledgements), bus_srv.c ($SRV), bus_js.c (streams, consumers), bus_kv.c. Include nats/nats.h
- * before this.
+ * What the files of the bus share: bus.c (connection), bus_sub.c (subscriptions), bus_request.c
+ * (replies and acknowledgements), bus_srv.c ($SRV), bus_js.c (streams, consumers), bus_kv.c.
+ * Include nats/nats.h before this.
  *
  * Threads: cnats has one per subscription, one for changes of state and its own; we have one that
  * makes the connection (bus.c) and one for time-outs (bus_request.c).
@@ -98,6 +98,10 @@ void bus_token(struct bus *b, char out[BUS_TOKEN_LEN + 1]);
 enum err bus_sub_new(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn,
                      void (*raw)(void *ctx, natsMsg *msg), void *ctx, const char *endpoint,
                      struct bus_sub **ret) MUSTCHECK;
+
+/* --- bus_sub.c */
+void bus_subs_attach(struct bus *b); /* all, on the present connection */
+void bus_subs_detach(struct bus *b);
 
 /* --- bus_request.c */
 struct requests *requests_new(struct bus *b);

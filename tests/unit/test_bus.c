@@ -1,0 +1,1056 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bus against a real nats-server: messages, requests, breaks of the connection, streams,
+ * buckets, $SRV. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "rt/bus.h"
+#include "rt/json.h"
+#include "support_nats.h"
+
+enum { SOON_MS = 5000 };
+
+/* --- waiting for callbacks */
+
+struct box {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int count;
+    char text[256]; /* of the last */
+    enum err e;
+    bool dup;
+    uint64_t at_ns;
+};
+
+static void box_init(struct box *x)
+{
+    pthread_condattr_t mono;
+    memset(x, 0, sizeof *x);
+    pthread_condattr_init(&mono);
+    pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
+    pthread_cond_init(&x->changed, &mono);
+    pthread_condattr_destroy(&mono);
+    pthread_mutex_init(&x->lock, NULL);
+}
+
+static void box_put(struct box *x, enum err e, struct str text, bool dup)
+{
+    pthread_mutex_lock(&x->lock);
+    x->count++;
+    x->e = e;
+    x->dup = dup;
+    x->at_ns = clock_mono_ns(clock_system());
+    str_copyz(x->text, sizeof x->text, text);
+    pthread_cond_broadcast(&x->changed);
+    pthread_mutex_unlock(&x->lock);
+}
+
+/* Waits until count is at least n; false when that does not happen in ms. */
+static bool box_wait(struct box *x, int n, int ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+    pthread_mutex_lock(&x->lock);
+    while (x->count < n)
+        if (pthread_cond_timedwait(&x->changed, &x->lock, &t) != 0) break;
+    bool ok = x->count >= n;
+    pthread_mutex_unlock(&x->lock);
+    return ok;
+}
+
+static int box_count(struct box *x)
+{
+    pthread_mutex_lock(&x->lock);
+    int n = x->count;
+    pthread_mutex_unlock(&x->lock);
+    return n;
+}
+
+static void box_msg(void *ctx, const struct bus_msg *m)
+{
+    box_put(ctx, ERR_OK, m->data, false);
+}
+
+static void box_reply(void *ctx, enum err e, struct str data)
+{
+    box_put(ctx, e, data, false);
+}
+
+static void box_ack(void *ctx, enum err e, bool dup)
+{
+    box_put(ctx, e, STR_NULL, dup);
+}
+
+/* --- a server and a bus for each test */
+
+struct fixture {
+    struct nats_server server;
+    struct bus *bus;
+    struct box up, down, errors;
+};
+
+static void on_state(void *ctx, bool connected, const char *why)
+{
+    struct fixture *f = ctx;
+    box_put(connected ? &f->up : &f->down, ERR_OK, str_of(why), false);
+}
+
+static void on_error(void *ctx, const char *why)
+{
+    struct fixture *f = ctx;
+    box_put(&f->errors, ERR_OK, str_of(why), false);
+}
+
+static struct bus *another_bus(struct fixture *f, const char *service, const char *instance,
+                               const char *user, const char *password)
+{
+    const struct bus_options o = { .url = f->server.url,
+                                   .user = user,
+                                   .password = password,
+                                   .instance = instance,
+                                   .service = service,
+                                   .version = "1.2.3",
+                                   .description = "a service under test",
+                                   .prefix = "aigw",
+                                   .clock = clock_system(),
+                                   .rng = rng_system(),
+                                   .on_state = on_state,
+                                   .on_error = on_error,
+                                   .ctx = f };
+    return bus_new(&o);
+}
+
+static int setup_server(void **state)
+{
+    struct fixture *f = xcalloc(1, sizeof *f);
+    box_init(&f->up);
+    box_init(&f->down);
+    box_init(&f->errors);
+    nats_server_start(&f->server, NULL);
+    *state = f;
+    return 0;
+}
+
+static int setup(void **state)
+{
+    setup_server(state);
+    struct fixture *f = *state;
+    f->bus = another_bus(f, "edge", "edge-1", NULL, NULL);
+    assert_true(box_wait(&f->up, 1, SOON_MS));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    bus_free(f->bus);
+    nats_server_done(&f->server);
+    free(f);
+    return 0;
+}
+
+/* A round trip: what was subscribed before is known to the server. */
+static void sync_bus(struct bus *b)
+{
+    struct box done;
+    struct bus_sub *s;
+    box_init(&done);
+    assert_int_equal(bus_subscribe(b, "test.sync", NULL, box_msg, &done, &s), ERR_OK);
+    assert_int_equal(bus_publish(b, "test.sync", STR("x")), ERR_OK);
+    assert_true(box_wait(&done, 1, SOON_MS));
+    bus_unsubscribe(s);
+}
+
+static double ms_since(uint64_t start, uint64_t end)
+{
+    return (double)(end - start) / 1e6;
+}
+
+/* --- publish and subscribe */
+
+static void every_subscriber_gets_a_message(void **state)
+{
+    struct fixture *f = *state;
+    struct box a, b;
+    struct bus_sub *sa, *sb;
+    box_init(&a);
+    box_init(&b);
+    assert_int_equal(bus_subscribe(f->bus, "test.news", NULL, box_msg, &a, &sa), ERR_OK);
+    assert_int_equal(bus_subscribe(f->bus, "test.*", NULL, box_msg, &b, &sb), ERR_OK);
+    assert_int_equal(bus_publish(f->bus, "test.news", STR("hello")), ERR_OK);
+    assert_true(box_wait(&a, 1, SOON_MS));
+    assert_true(box_wait(&b, 1, SOON_MS));
+    assert_string_equal(a.text, "hello");
+    bus_unsubscribe(sa);
+    assert_int_equal(bus_publish(f->bus, "test.news", STR("again")), ERR_OK);
+    assert_true(box_wait(&b, 2, SOON_MS));
+    assert_int_equal(box_count(&a), 1);
+    bus_unsubscribe(sb);
+}
+
+static void one_of_a_queue_group_gets_a_message(void **state)
+{
+    struct fixture *f = *state;
+    struct box all;
+    struct bus_sub *s[3], *last;
+    box_init(&all);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(bus_subscribe(f->bus, "test.work", "workers", box_msg, &all, &s[i]),
+                         ERR_OK);
+    for (int i = 0; i < 60; i++)
+        assert_int_equal(bus_publish(f->bus, "test.work", STR("w")), ERR_OK);
+    assert_true(box_wait(&all, 60, SOON_MS));
+    struct box end;
+    box_init(&end);
+    assert_int_equal(bus_subscribe(f->bus, "test.end", NULL, box_msg, &end, &last), ERR_OK);
+    assert_int_equal(bus_publish(f->bus, "test.end", STR("e")), ERR_OK);
+    assert_true(box_wait(&end, 1, SOON_MS));
+    assert_int_equal(box_count(&all), 60);
+    for (int i = 0; i < 3; i++) bus_unsubscribe(s[i]);
+    bus_unsubscribe(last);
+}
+
+static void refuses_bad_subjects_and_too_long_messages(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_sub *s = NULL;
+    static const char *const bad[] = { "",   ".",  "a..b", "a b", "a\r\nPUB x 0\r\n",
+                                       "a.", ".a", "*",    "a.>" };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_int_equal(bus_publish(f->bus, bad[i], STR("x")), ERR_INVALID);
+    assert_int_equal(bus_subscribe(f->bus, "a..b", NULL, box_msg, NULL, &s), ERR_INVALID);
+    assert_null(s);
+    size_t n = (1 << 20) + 1;
+    char *big = xcalloc(1, n);
+    assert_int_equal(bus_publish(f->bus, "test.big", str_n(big, n)), ERR_LIMIT);
+    assert_int_equal(bus_request(f->bus, "test.big", str_n(big, n), 100, box_reply, NULL),
+                     ERR_LIMIT);
+    assert_int_equal(bus_publish(f->bus, "test.big", str_n(big, n - 1)), ERR_OK);
+    free(big);
+}
+
+struct slow {
+    struct box started, finished;
+    atomic_bool over;
+};
+
+static void slow_handler(void *ctx, const struct bus_msg *m)
+{
+    struct slow *s = ctx;
+    struct timespec t = { 0, 100 * 1000000 };
+    (void)m;
+    box_put(&s->started, ERR_OK, STR_NULL, false);
+    nanosleep(&t, NULL);
+    atomic_store(&s->over, true);
+}
+
+static void unsubscribe_waits_for_the_handler(void **state)
+{
+    struct fixture *f = *state;
+    struct slow slow;
+    struct bus_sub *s;
+    box_init(&slow.started);
+    atomic_init(&slow.over, false);
+    assert_int_equal(bus_subscribe(f->bus, "test.slow", NULL, slow_handler, &slow, &s), ERR_OK);
+    assert_int_equal(bus_publish(f->bus, "test.slow", STR("x")), ERR_OK);
+    assert_true(box_wait(&slow.started, 1, SOON_MS));
+    bus_unsubscribe(s);
+    assert_true(atomic_load(&slow.over));
+}
+
+/* --- requests */
+
+static void echo(void *ctx, const struct bus_msg *m)
+{
+    enum err e = bus_reply(ctx, m->reply, m->data);
+    assert_int_equal(e, ERR_OK);
+}
+
+static void a_request_gets_its_reply(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_sub *s;
+    struct box got;
+    struct buf out;
+    box_init(&got);
+    buf_init(&out, 1024);
+    assert_int_equal(bus_subscribe(f->bus, "test.echo", "q", echo, f->bus, &s), ERR_OK);
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("ping"), 1000, box_reply, &got), ERR_OK);
+    assert_true(box_wait(&got, 1, SOON_MS));
+    assert_int_equal(got.e, ERR_OK);
+    assert_string_equal(got.text, "ping");
+    assert_int_equal(bus_request_wait(f->bus, "test.echo", STR("pong"), 1000, &out), ERR_OK);
+    assert_string_equal(buf_z(&out), "pong");
+    buf_done(&out);
+    bus_unsubscribe(s);
+}
+
+static void many_requests_at_once_get_their_own_replies(void **state)
+{
+    enum { N = 2000 };
+    struct fixture *f = *state;
+    struct bus_sub *s;
+    struct box *got = xcalloc(N, sizeof *got);
+    assert_int_equal(bus_subscribe(f->bus, "test.echo", NULL, echo, f->bus, &s), ERR_OK);
+    for (int i = 0; i < N; i++) {
+        char text[16];
+        box_init(&got[i]);
+        snprintf(text, sizeof text, "%d", i);
+        assert_int_equal(bus_request(f->bus, "test.echo", str_of(text), 20000, box_reply, &got[i]),
+                         ERR_OK);
+    }
+    for (int i = 0; i < N; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", i);
+        assert_true(box_wait(&got[i], 1, 20000));
+        assert_int_equal(got[i].e, ERR_OK);
+        assert_string_equal(got[i].text, text);
+        assert_int_equal(got[i].count, 1);
+    }
+    bus_unsubscribe(s);
+    free(got);
+}
+
+static void a_request_without_responders_fails_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct box got;
+    box_init(&got);
+    assert_int_equal(bus_request(f->bus, "test.nobody", STR("x"), 60000, box_reply, &got), ERR_OK);
+    assert_true(box_wait(&got, 1, SOON_MS));
+    assert_int_equal(got.e, ERR_UNAVAILABLE);
+}
+
+static void silent(void *ctx, const struct bus_msg *m)
+{
+    (void)ctx;
+    (void)m;
+}
+
+static void an_unanswered_request_times_out(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_sub *s;
+    static const int timeouts[] = { 400, 50, 120, 200 };
+    struct box got[ARRAY_LEN(timeouts)];
+    assert_int_equal(bus_subscribe(f->bus, "test.silent", NULL, silent, NULL, &s), ERR_OK);
+    sync_bus(f->bus);
+    uint64_t start = clock_mono_ns(clock_system());
+    for (size_t i = 0; i < ARRAY_LEN(timeouts); i++) {
+        box_init(&got[i]);
+        assert_int_equal(
+            bus_request(f->bus, "test.silent", STR("x"), timeouts[i], box_reply, &got[i]), ERR_OK);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(timeouts); i++) {
+        assert_true(box_wait(&got[i], 1, SOON_MS));
+        assert_int_equal(got[i].e, ERR_TIMEOUT);
+        assert_true(ms_since(start, got[i].at_ns) >= timeouts[i] - 1);
+        print_message("time-out of %d ms came after %.1f ms\n", timeouts[i],
+                      ms_since(start, got[i].at_ns));
+    }
+    assert_true(got[1].at_ns < got[2].at_ns && got[2].at_ns < got[3].at_ns &&
+                got[3].at_ns < got[0].at_ns);
+    bus_unsubscribe(s);
+}
+
+static void late(void *ctx, const struct bus_msg *m)
+{
+    struct timespec t = { 0, 80 * 1000000 };
+    nanosleep(&t, NULL);
+    echo(ctx, m);
+}
+
+static void a_late_reply_is_not_delivered_to_another_request(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_sub *s, *q;
+    struct box first, second;
+    box_init(&first);
+    box_init(&second);
+    assert_int_equal(bus_subscribe(f->bus, "test.late", NULL, late, f->bus, &s), ERR_OK);
+    assert_int_equal(bus_subscribe(f->bus, "test.silent", NULL, silent, NULL, &q), ERR_OK);
+    assert_int_equal(bus_request(f->bus, "test.late", STR("late"), 20, box_reply, &first), ERR_OK);
+    assert_true(box_wait(&first, 1, SOON_MS));
+    assert_int_equal(first.e, ERR_TIMEOUT);
+    assert_int_equal(bus_request(f->bus, "test.silent", STR("x"), 250, box_reply, &second), ERR_OK);
+    assert_true(box_wait(&second, 1, SOON_MS));
+    assert_int_equal(second.e, ERR_TIMEOUT);
+    assert_int_equal(box_count(&first), 1);
+    bus_unsubscribe(s);
+    bus_unsubscribe(q);
+}
+
+/* --- breaks of the connection */
+
+static void nothing_works_without_a_server_and_all_does_when_it_comes(void **state)
+{
+    struct fixture *f = *state;
+    struct box got;
+    struct bus_sub *s;
+    box_init(&got);
+    nats_server_kill(&f->server);
+    f->bus = another_bus(f, "edge", "edge-1", NULL, NULL);
+    assert_int_equal(bus_subscribe(f->bus, "test.echo", NULL, echo, f->bus, &s), ERR_OK);
+    assert_int_equal(bus_publish(f->bus, "test.echo", STR("x")), ERR_UNAVAILABLE);
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("x"), 100, box_reply, &got),
+                     ERR_UNAVAILABLE);
+    assert_false(bus_is_connected(f->bus));
+    nats_server_start(&f->server, NULL);
+    assert_true(box_wait(&f->up, 1, 10000));
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("x"), 5000, box_reply, &got), ERR_OK);
+    assert_true(box_wait(&got, 1, SOON_MS));
+    assert_int_equal(got.e, ERR_OK);
+    bus_unsubscribe(s);
+}
+
+static void a_killed_server_fails_requests_soon_and_subscriptions_come_back(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_sub *s, *e;
+    struct box got, after;
+    box_init(&got);
+    box_init(&after);
+    assert_int_equal(bus_subscribe(f->bus, "test.silent", NULL, silent, NULL, &s), ERR_OK);
+    assert_int_equal(bus_subscribe(f->bus, "test.echo", NULL, echo, f->bus, &e), ERR_OK);
+    sync_bus(f->bus);
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(bus_request(f->bus, "test.silent", STR("x"), 60000, box_reply, &got),
+                         ERR_OK);
+    uint64_t start = clock_mono_ns(clock_system());
+    nats_server_kill(&f->server);
+    assert_true(box_wait(&got, 50, SOON_MS));
+    assert_int_equal(got.e, ERR_UNAVAILABLE);
+    print_message("50 requests failed %.1f ms after the kill\n", ms_since(start, got.at_ns));
+    assert_true(box_wait(&f->down, 1, SOON_MS));
+    assert_false(bus_is_connected(f->bus));
+    assert_int_equal(bus_publish(f->bus, "test.echo", STR("lost")), ERR_UNAVAILABLE);
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("x"), 100, box_reply, &after),
+                     ERR_UNAVAILABLE);
+    nats_server_start(&f->server, NULL);
+    assert_true(box_wait(&f->up, 2, 10000));
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("back"), 5000, box_reply, &after),
+                     ERR_OK);
+    assert_true(box_wait(&after, 1, SOON_MS));
+    assert_int_equal(after.e, ERR_OK);
+    assert_string_equal(after.text, "back");
+    struct bus_stats stats;
+    bus_stats(f->bus, &stats);
+    assert_int_equal(stats.reconnects, 1);
+    assert_int_equal(box_count(&got), 50);
+    bus_unsubscribe(s);
+    bus_unsubscribe(e);
+}
+
+static void a_server_that_hangs_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+    nats_server_signal(&f->server, SIGSTOP);
+    bool noticed = box_wait(&f->down, 1, 15000);
+    nats_server_signal(&f->server, SIGCONT);
+    assert_true(noticed);
+    assert_true(box_wait(&f->up, 2, 10000));
+    sync_bus(f->bus);
+}
+
+static void goes_on_trying_after_refused_logins(void **state)
+{
+    static const char locked[] = "authorization { users = [ { user: other, password: x } ] }\n";
+    static const char open[] =
+        "authorization { users = [ { user: edge, password: \"s3cret\" } ] }\n";
+    struct fixture *f = *state;
+    struct bus_sub *s;
+    struct buf out;
+    buf_init(&out, 1024);
+    nats_server_kill(&f->server);
+    nats_server_start(&f->server, locked);
+    f->bus = another_bus(f, "edge", "edge-1", "edge", "s3cret");
+    assert_int_equal(bus_subscribe(f->bus, "test.echo", NULL, echo, f->bus, &s), ERR_OK);
+    assert_false(box_wait(&f->up, 1, 3000)); /* time for more than two refusals */
+    nats_server_kill(&f->server);
+    nats_server_start(&f->server, open);
+    assert_true(box_wait(&f->up, 1, 10000));
+    assert_int_equal(bus_request_wait(f->bus, "test.echo", STR("in"), 2000, &out), ERR_OK);
+    assert_string_equal(buf_z(&out), "in");
+
+    /* The same while it was connected before. */
+    nats_server_kill(&f->server);
+    nats_server_start(&f->server, locked);
+    assert_true(box_wait(&f->down, 1, SOON_MS));
+    assert_false(box_wait(&f->up, 2, 4000));
+    nats_server_kill(&f->server);
+    nats_server_start(&f->server, open);
+    assert_true(box_wait(&f->up, 2, 10000));
+    buf_clear(&out);
+    assert_int_equal(bus_request_wait(f->bus, "test.echo", STR("in"), 2000, &out), ERR_OK);
+    buf_done(&out);
+    bus_unsubscribe(s);
+}
+
+static void works_with_nothing_but_its_own_inbox(void **state)
+{
+    static const char conf[] =
+        "authorization { users = [ { user: edge, password: x, permissions: {\n"
+        "  publish: [\"test.>\", \"_INBOX_edge.>\", \"$JS.API.>\", \"$JS.ACK.>\", \"$KV.>\"]\n"
+        "  subscribe: [\"test.>\", \"_INBOX_edge.>\", \"$SRV.>\"] } } ] }\n";
+    struct fixture *f = *state;
+    struct bus_sub *s, *no;
+    struct buf out;
+    struct why why;
+    struct bus_kv *kv;
+    buf_init(&out, 1024);
+    nats_server_kill(&f->server);
+    nats_server_start(&f->server, conf);
+    f->bus = another_bus(f, "edge", "edge-1", "edge", "x");
+    assert_true(box_wait(&f->up, 1, SOON_MS));
+    assert_int_equal(bus_subscribe(f->bus, "test.echo", NULL, echo, f->bus, &s), ERR_OK);
+    assert_int_equal(bus_request_wait(f->bus, "test.echo", STR("in"), 2000, &out), ERR_OK);
+    assert_int_equal(bus_kv_open(f->bus, "AIGW_TEST", true, &kv, &why), ERR_OK);
+    assert_int_equal(bus_kv_put(kv, "a", STR("1")), ERR_OK);
+    buf_clear(&out);
+    assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_OK);
+    bus_kv_close(kv);
+    assert_int_equal(box_count(&f->errors), 0);
+    assert_int_equal(bus_subscribe(f->bus, "secret.>", NULL, box_msg, &f->up, &no), ERR_OK);
+    assert_true(box_wait(&f->errors, 1, SOON_MS));
+    assert_non_null(strstr(f->errors.text, "secret"));
+    bus_unsubscribe(no);
+    bus_unsubscribe(s);
+    buf_done(&out);
+}
+
+static void drain_lets_requests_finish(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_sub *s;
+    struct box got;
+    box_init(&got);
+    assert_int_equal(bus_subscribe(f->bus, "test.late", NULL, late, f->bus, &s), ERR_OK);
+    sync_bus(f->bus);
+    assert_int_equal(bus_request(f->bus, "test.late", STR("x"), 5000, box_reply, &got), ERR_OK);
+    /* The handler has it before the drain ends the subscription: messages of one publisher keep
+     * their order. */
+    sync_bus(f->bus);
+    bus_drain(f->bus, 3000);
+    assert_int_equal(box_count(&got), 1);
+    assert_int_equal(got.e, ERR_OK);
+    bus_unsubscribe(s);
+}
+
+static void free_fails_what_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct bus_sub *s;
+    struct box got;
+    box_init(&got);
+    assert_int_equal(bus_subscribe(f->bus, "test.silent", NULL, silent, NULL, &s), ERR_OK);
+    sync_bus(f->bus);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(bus_request(f->bus, "test.silent", STR("x"), 60000, box_reply, &got),
+                         ERR_OK);
+    bus_free(f->bus); /* frees s too */
+    f->bus = NULL;
+    assert_int_equal(box_count(&got), 10);
+    assert_int_equal(got.e, ERR_UNAVAILABLE);
+}
+
+/* --- streams */
+
+static const struct bus_stream usage = { .name = "T_USAGE",
+                                         .subjects = { "t.usage.*" },
+                                         .max_bytes = 64 << 10,
+                                         .duplicates_ns = 60 * (int64_t)1000000000,
+                                         .discard_new = true,
+                                         .work_queue = true,
+                                         .replicas = 1 };
+
+static enum err publish_wait(struct bus *b, const char *subject, const char *id, struct str data,
+                             bool *ret_dup)
+{
+    struct box got;
+    box_init(&got);
+    enum err e = bus_js_publish(b, subject, id, data, 5000, box_ack, &got);
+    if (e != ERR_OK) return e;
+    assert_true(box_wait(&got, 1, 6000));
+    if (ret_dup != NULL) *ret_dup = got.dup;
+    return got.e;
+}
+
+static void a_message_published_twice_is_stored_once(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    bool dup = true;
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(publish_wait(f->bus, "t.usage.a", "id-1", STR("one"), &dup), ERR_OK);
+    assert_false(dup);
+    assert_int_equal(publish_wait(f->bus, "t.usage.a", "id-1", STR("one"), &dup), ERR_OK);
+    assert_true(dup);
+    assert_int_equal(publish_wait(f->bus, "t.usage.a", "id-2", STR("two"), &dup), ERR_OK);
+    assert_false(dup);
+
+    struct bus_consumer *c;
+    struct bus_js_msg *m[8];
+    int n = 0;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 100 };
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    assert_int_equal(bus_consumer_fetch(c, 8, 2000, m, &n), ERR_OK);
+    assert_int_equal(n, 2);
+    for (int i = 0; i < n; i++) bus_js_ack(m[i]);
+    bus_consumer_close(c);
+}
+
+static void ensure_updates_a_stream_that_differs(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_stream more = usage;
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    more.max_bytes = 1 << 20;
+    more.subjects[1] = "t.more";
+    assert_int_equal(bus_stream_ensure(f->bus, &more, &why), ERR_OK);
+    assert_int_equal(publish_wait(f->bus, "t.more", "x", STR("y"), NULL), ERR_OK);
+    more.work_queue = false; /* a server does not change that */
+    assert_int_not_equal(bus_stream_ensure(f->bus, &more, &why), ERR_OK);
+    assert_true(strlen(why.text) > 0);
+    print_message("refused: %s\n", why.text);
+}
+
+static void a_full_stream_says_so(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    char *big = xcalloc(1, 20000);
+    enum err e = ERR_OK;
+    int stored = 0;
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    for (; stored < 20 && e == ERR_OK; stored++)
+        e = publish_wait(f->bus, "t.usage.a", NULL, str_n(big, 20000), NULL);
+    assert_int_equal(e, ERR_LIMIT);
+    assert_in_range(stored, 2, 5);
+    free(big);
+}
+
+static void publishing_to_no_stream_fails_at_once(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(publish_wait(f->bus, "t.nowhere", "x", STR("y"), NULL), ERR_UNAVAILABLE);
+}
+
+static struct bus_js_msg *fetch_one(struct bus_consumer *c, int ms)
+{
+    struct bus_js_msg *m = NULL;
+    int n = 0;
+    enum err e = bus_consumer_fetch(c, 1, ms, &m, &n);
+    if (e != ERR_OK) return NULL;
+    assert_int_equal(n, 1);
+    return m;
+}
+
+static void a_message_comes_until_it_is_acknowledged(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 400, 100 };
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    struct bus_js_msg *m = fetch_one(c, 60);
+    assert_null(m); /* nothing yet */
+    assert_int_equal(publish_wait(f->bus, "t.usage.a", "1", STR("one"), NULL), ERR_OK);
+    m = fetch_one(c, 2000);
+    assert_non_null(m);
+    assert_true(str_eqz(bus_js_data(m), "one"));
+    assert_true(str_eqz(bus_js_subject(m), "t.usage.a"));
+    assert_int_equal(bus_js_sequence(m), 1);
+    assert_int_equal(bus_js_deliveries(m), 1);
+    bus_js_nak(m, 150);
+    uint64_t start = clock_mono_ns(clock_system());
+    m = fetch_one(c, 3000);
+    assert_non_null(m);
+    assert_int_equal(bus_js_deliveries(m), 2);
+    assert_true(ms_since(start, clock_mono_ns(clock_system())) > 100);
+    bus_js_release(m); /* nothing said: again after ack_wait */
+    m = fetch_one(c, 3000);
+    assert_non_null(m);
+    assert_int_equal(bus_js_deliveries(m), 3);
+    bus_js_nak(m, 0);
+    m = fetch_one(c, 3000);
+    assert_non_null(m);
+    bus_js_ack(m);
+    assert_null(fetch_one(c, 700));
+    assert_int_equal(publish_wait(f->bus, "t.usage.a", "2", STR("two"), NULL), ERR_OK);
+    m = fetch_one(c, 2000);
+    assert_non_null(m);
+    bus_js_term(m);
+    assert_null(fetch_one(c, 700));
+    bus_consumer_close(c);
+}
+
+struct late_publish {
+    struct bus *bus;
+    int ms;
+};
+
+static void *publish_later(void *ctx)
+{
+    struct late_publish *p = ctx;
+    struct timespec t = { 0, p->ms * 1000000L };
+    nanosleep(&t, NULL);
+    assert_int_equal(publish_wait(p->bus, "t.usage.a", NULL, STR("later"), NULL), ERR_OK);
+    return NULL;
+}
+
+static void fetch_waits_for_the_first_and_takes_many(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c;
+    struct bus_js_msg *m[64];
+    int n = 0;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 1000 };
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    pthread_t thread;
+    struct late_publish late_one = { f->bus, 200 };
+    uint64_t start = clock_mono_ns(clock_system());
+    assert_int_equal(pthread_create(&thread, NULL, publish_later, &late_one), 0);
+    assert_int_equal(bus_consumer_fetch(c, 64, 10000, m, &n), ERR_OK);
+    double took = ms_since(start, clock_mono_ns(clock_system()));
+    pthread_join(thread, NULL);
+    assert_int_equal(n, 1);
+    print_message("one message sent after 200 ms was fetched after %.1f ms\n", took);
+    assert_true(took < 5000);
+    bus_js_ack(m[0]);
+
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("x"), NULL), ERR_OK);
+    start = clock_mono_ns(clock_system());
+    int total = 0;
+    while (total < 100) {
+        assert_int_equal(bus_consumer_fetch(c, 64, 2000, m, &n), ERR_OK);
+        for (int i = 0; i < n; i++) bus_js_ack(m[i]);
+        total += n;
+    }
+    assert_int_equal(total, 100);
+    print_message("100 messages in batches took %.1f ms\n",
+                  ms_since(start, clock_mono_ns(clock_system())));
+    assert_int_equal(bus_consumer_fetch(c, 64, 100, m, &n), ERR_TIMEOUT);
+    bus_consumer_close(c);
+}
+
+static void two_consumers_share_a_durable(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c[2];
+    struct bus_js_msg *m[4];
+    int n = 0, total = 0;
+    bool seen[21] = { false };
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 1000 };
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(bus_consumer_open(f->bus, &o, &c[i], &why), ERR_OK);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("x"), NULL), ERR_OK);
+    for (int turn = 0; total < 20 && turn < 40; turn++) {
+        if (bus_consumer_fetch(c[turn % 2], 4, 500, m, &n) != ERR_OK) continue;
+        for (int i = 0; i < n; i++) {
+            uint64_t seq = bus_js_sequence(m[i]);
+            assert_in_range(seq, 1, 20);
+            assert_false(seen[seq]);
+            seen[seq] = true;
+            bus_js_ack(m[i]);
+        }
+        total += n;
+    }
+    assert_int_equal(total, 20);
+    for (int i = 0; i < 2; i++) bus_consumer_close(c[i]);
+}
+
+static void streams_and_consumers_survive_a_kill(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c;
+    struct bus_js_msg *m = NULL;
+    int n = 0;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 1000, 100 };
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    assert_int_equal(publish_wait(f->bus, "t.usage.a", "1", STR("kept"), NULL), ERR_OK);
+    nats_server_kill(&f->server);
+    assert_true(box_wait(&f->down, 1, SOON_MS));
+    assert_int_equal(bus_consumer_fetch(c, 1, 200, &m, &n), ERR_UNAVAILABLE);
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_UNAVAILABLE);
+    nats_server_start(&f->server, NULL);
+    assert_true(box_wait(&f->up, 2, 10000));
+    assert_int_equal(bus_consumer_fetch(c, 1, 10000, &m, &n), ERR_OK);
+    assert_true(str_eqz(bus_js_data(m), "kept"));
+    bus_js_ack(m);
+    bus_consumer_close(c);
+}
+
+static void a_fetch_that_waits_notices_the_kill_and_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c;
+    struct bus_js_msg *m = NULL;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 100 };
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    struct late_publish late_one = { f->bus, 500 };
+    pthread_t thread;
+    int n = 0;
+    assert_null(fetch_one(c, 50));
+    nats_server_kill(&f->server);
+    nats_server_start(&f->server, NULL);
+    assert_true(box_wait(&f->up, 2, 10000));
+    assert_int_equal(pthread_create(&thread, NULL, publish_later, &late_one), 0);
+    assert_int_equal(bus_consumer_fetch(c, 1, 10000, &m, &n), ERR_OK);
+    pthread_join(thread, NULL);
+    bus_js_ack(m);
+    bus_consumer_close(c);
+}
+
+/* --- buckets */
+
+static void count_key(void *ctx, struct str key)
+{
+    struct buf *out = ctx;
+    assert_int_equal(buf_append_str(out, key), ERR_OK);
+    assert_int_equal(buf_append_char(out, ' '), ERR_OK);
+}
+
+static void a_bucket_keeps_values_and_compares(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_kv *kv, *other = NULL;
+    struct buf out;
+    uint64_t rev = 0, rev2 = 0;
+    buf_init(&out, 4096);
+    assert_int_equal(bus_kv_open(f->bus, "T_CONF", false, &kv, &why), ERR_NOT_FOUND);
+    assert_int_equal(bus_kv_open(f->bus, "T_CONF", true, &kv, &why), ERR_OK);
+    assert_int_equal(bus_kv_open(f->bus, "T_CONF", false, &other, &why), ERR_OK);
+    assert_int_equal(bus_kv_keys(kv, count_key, &out), ERR_OK);
+    assert_int_equal(out.len, 0);
+    assert_int_equal(bus_kv_get(kv, "a", &out, &rev), ERR_NOT_FOUND);
+    assert_int_equal(bus_kv_put(kv, "a", STR("1")), ERR_OK);
+    assert_int_equal(bus_kv_get(other, "a", &out, &rev), ERR_OK);
+    assert_string_equal(buf_z(&out), "1");
+    assert_int_equal(rev, 1);
+
+    assert_int_equal(bus_kv_update(kv, "a", STR("2"), rev, &rev2), ERR_OK);
+    assert_int_equal(rev2, 2);
+    assert_int_equal(bus_kv_update(kv, "a", STR("3"), rev, &rev2), ERR_CONFLICT);
+    assert_int_equal(rev2, 2);
+    assert_int_equal(bus_kv_update(kv, "a", STR("new"), 0, NULL), ERR_CONFLICT);
+    assert_int_equal(bus_kv_update(kv, "b/c.d", STR("new"), 0, &rev), ERR_OK);
+    assert_int_equal(rev, 3);
+    buf_clear(&out);
+    assert_int_equal(bus_kv_keys(kv, count_key, &out), ERR_OK);
+    assert_string_equal(buf_z(&out), "a b/c.d ");
+
+    assert_int_equal(bus_kv_delete(kv, "a"), ERR_OK);
+    buf_clear(&out);
+    assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_NOT_FOUND);
+    assert_int_equal(bus_kv_keys(kv, count_key, &out), ERR_OK);
+    assert_string_equal(buf_z(&out), "b/c.d ");
+    /* A deleted key may be created again, once. */
+    assert_int_equal(bus_kv_update(kv, "a", STR("again"), 0, &rev), ERR_OK);
+    assert_int_equal(bus_kv_update(kv, "a", STR("twice"), 0, &rev), ERR_CONFLICT);
+    buf_clear(&out);
+    assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_OK);
+    assert_string_equal(buf_z(&out), "again");
+    assert_int_equal(bus_kv_put(kv, "bad key", STR("x")), ERR_INVALID);
+    assert_int_equal(bus_kv_put(kv, "a..b", STR("x")), ERR_INVALID);
+    assert_int_equal(bus_kv_put(kv, "*", STR("x")), ERR_INVALID);
+    assert_int_equal(bus_kv_put(kv, "empty", STR("")), ERR_OK);
+    buf_clear(&out);
+    assert_int_equal(bus_kv_get(kv, "empty", &out, NULL), ERR_OK);
+    assert_int_equal(out.len, 0);
+
+    nats_server_kill(&f->server);
+    assert_true(box_wait(&f->down, 1, SOON_MS));
+    assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_UNAVAILABLE);
+    assert_int_equal(bus_kv_put(kv, "a", STR("x")), ERR_UNAVAILABLE);
+    nats_server_start(&f->server, NULL);
+    assert_true(box_wait(&f->up, 2, 10000));
+    buf_clear(&out);
+    assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_OK);
+    assert_string_equal(buf_z(&out), "again");
+    bus_kv_close(kv);
+    bus_kv_close(other);
+    buf_done(&out);
+}
+
+/* --- $SRV */
+
+struct served {
+    struct bus *bus;
+    struct bus_sub *sub;
+};
+
+static void failing(void *ctx, const struct bus_msg *m)
+{
+    struct served *s = ctx;
+    bus_endpoint_error(s->sub, "it \"failed\"");
+    bus_endpoint_time(s->sub, 5000000);
+    echo(s->bus, m);
+}
+
+static struct json *ask_json(struct bus *b, const char *subject)
+{
+    struct buf out;
+    struct json *doc = NULL;
+    struct why why;
+    buf_init(&out, 65536);
+    assert_int_equal(bus_request_wait(b, subject, STR(""), 3000, &out), ERR_OK);
+    if (json_parse(buf_str(&out), 65536, &doc, &why) != ERR_OK) fail_msg("%s", why.text);
+    buf_done(&out);
+    return doc;
+}
+
+static void assert_member(const struct json *o, const char *key, const char *want)
+{
+    struct str have;
+    assert_int_equal(json_get_str(o, key, &have), ERR_OK);
+    if (!str_eqz(have, want)) fail_msg("%s is %.*s, not %s", key, STR_ARG(have), want);
+}
+
+/* Asks with the bare protocol, as a tool would, and reads until `want` answers have come. */
+static size_t ask_everyone(int port, const char *subject, int want, char *out, size_t cap)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+    struct timeval tv = { 5, 0 };
+    size_t n = 0;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    dprintf(fd, "CONNECT {\"verbose\":false}\r\nSUB answers 1\r\nPUB %s answers 0\r\n\r\n",
+            subject);
+    while (n < cap - 1) {
+        ssize_t more = read(fd, out + n, cap - 1 - n);
+        if (more <= 0) break;
+        n += (size_t)more;
+        out[n] = '\0';
+        int have = 0;
+        for (const char *p = out; (p = strstr(p, "_response\"")) != NULL; p++) have++;
+        if (have >= want) break;
+    }
+    close(fd);
+    return n;
+}
+
+static void answers_the_services_protocol(void **state)
+{
+    struct fixture *f = *state;
+    struct served served = { 0 };
+    struct buf out;
+    buf_init(&out, 1024);
+    struct bus *token = another_bus(f, "token", "token-1.x", NULL, NULL);
+    assert_true(box_wait(&f->up, 2, SOON_MS));
+    served.bus = token;
+    const struct bus_endpoint endpoint = { "count", "test.count", "token" };
+    assert_int_equal(bus_serve(token, &endpoint, failing, &served, &served.sub), ERR_OK);
+    sync_bus(token);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(bus_request_wait(f->bus, "test.count", STR("x"), 2000, &out), ERR_OK);
+
+    struct json *doc = ask_json(f->bus, "$SRV.PING.aigw-token");
+    assert_member(doc, "type", "io.nats.micro.v1.ping_response");
+    assert_member(doc, "name", "aigw-token");
+    assert_member(doc, "id", "token-1-x");
+    assert_member(doc, "version", "1.2.3");
+    json_free(doc);
+
+    doc = ask_json(f->bus, "$SRV.INFO.aigw-token.token-1-x");
+    assert_member(doc, "type", "io.nats.micro.v1.info_response");
+    assert_member(doc, "description", "a service under test");
+    const struct json *e = json_first(json_get(doc, "endpoints"));
+    assert_int_equal(json_len(json_get(doc, "endpoints")), 1);
+    assert_member(e, "name", "count");
+    assert_member(e, "subject", "test.count");
+    assert_member(e, "queue_group", "token");
+    json_free(doc);
+
+    doc = ask_json(f->bus, "$SRV.STATS.aigw-token");
+    uint64_t n = 0, time = 0, average = 0;
+    assert_member(doc, "type", "io.nats.micro.v1.stats_response");
+    e = json_first(json_get(doc, "endpoints"));
+    assert_int_equal(json_get_u64(e, "num_requests", &n), ERR_OK);
+    assert_int_equal(n, 3);
+    assert_int_equal(json_get_u64(e, "num_errors", &n), ERR_OK);
+    assert_int_equal(n, 3);
+    assert_member(e, "last_error", "it \"failed\"");
+    assert_int_equal(json_get_u64(e, "processing_time", &time), ERR_OK);
+    assert_int_equal(json_get_u64(e, "average_processing_time", &average), ERR_OK);
+    assert_true(time >= 15000000 && average == time / 3);
+    assert_true(json_is(json_get(e, "data"), JSON_NULL));
+    json_free(doc);
+
+    /* A service without endpoints answers too; both answer the general question. */
+    doc = ask_json(f->bus, "$SRV.INFO.aigw-edge");
+    assert_int_equal(json_len(json_get(doc, "endpoints")), 0);
+    json_free(doc);
+    char all[4096];
+    size_t got = ask_everyone(f->server.port, "$SRV.PING", 2, all, sizeof all);
+    assert_true(got > 0);
+    assert_non_null(strstr(all, "\"name\":\"aigw-token\""));
+    assert_non_null(strstr(all, "\"name\":\"aigw-edge\""));
+    bus_free(token);
+    buf_done(&out);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T_NO_BUS(name) cmocka_unit_test_setup_teardown(name, setup_server, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(every_subscriber_gets_a_message),
+        T(one_of_a_queue_group_gets_a_message),
+        T(refuses_bad_subjects_and_too_long_messages),
+        T(unsubscribe_waits_for_the_handler),
+        T(a_request_gets_its_reply),
+        T(many_requests_at_once_get_their_own_replies),
+        T(a_request_without_responders_fails_at_once),
+        T(an_unanswered_request_times_out),
+        T(a_late_reply_is_not_delivered_to_another_request),
+        T_NO_BUS(nothing_works_without_a_server_and_all_does_when_it_comes),
+        T(a_killed_server_fails_requests_soon_and_subscriptions_come_back),
+        T(a_server_that_hangs_is_noticed),
+        T_NO_BUS(goes_on_trying_after_refused_logins),
+        T_NO_BUS(works_with_nothing_but_its_own_inbox),
+        T(drain_lets_requests_finish),
+        T(free_fails_what_waits),
+        T(a_message_published_twice_is_stored_once),
+        T(ensure_updates_a_stream_that_differs),
+        T(a_full_stream_says_so),
+        T(publishing_to_no_stream_fails_at_once),
+        T(a_message_comes_until_it_is_acknowledged),
+        T(fetch_waits_for_the_first_and_takes_many),
+        T(two_consumers_share_a_durable),
+        T(streams_and_consumers_survive_a_kill),
+        T(a_fetch_that_waits_notices_the_kill_and_goes_on),
+        T(a_bucket_keeps_values_and_compares),
+        T(answers_the_services_protocol),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
