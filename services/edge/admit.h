@@ -15,8 +15,8 @@
  *
  * Threads: every function may be called from any thread. The callback of a request that waited runs
  * on a thread of the bus or of the limiter, with no lock held: hand it to the request's own thread
- * (loop_post). limiter_admit() never calls it before it returns ADMIT_WAIT to you... but it may run
- * on another thread before your code after the call does, so set up what it needs first.
+ * (loop_post). It may run before the call of limiter_admit() that returns ADMIT_WAIT has returned,
+ * so set up what it needs first.
  */
 #ifndef EDGE_ADMIT_H
 #define EDGE_ADMIT_H
@@ -97,6 +97,7 @@ struct admit_ticket {
     struct lease_waiter waiter;
     admit_done_fn done;
     void *done_ctx;
+    const struct snap_namespace *ns;
     bool held;
 };
 

@@ -19,7 +19,7 @@
 #include "base/list.h"
 #include "proto/lease_msg.h"
 
-enum { LEASE_MAX_CLAIMS = 16 };
+enum { LEASE_MAX_CLAIMS = 16, LEASE_BATCH_OPS = 64 };
 
 struct lease_table;
 struct lease_counter; /* one counter's entry in the table */
@@ -79,7 +79,8 @@ struct lease_waiter {
     struct lease_view refused_view;
     size_t tightest; /* index of the rate claim (not shadow) with the least left; claims_n: none */
     struct lease_view tightest_view;
-    unsigned shadow_refused, allowed, shared;
+    unsigned shadow_refused, allowed, shared; /* how many claims */
+    uint32_t shadow_mask;                     /* bit i: claims[i] is in shadow mode and refused */
     /* private */
     uint64_t deadline_ns;
     bool waiting;
@@ -111,7 +112,7 @@ void lease_release(struct lease_table *t, uint64_t now, struct lease_waiter *w);
 /* --- towards the engine --- */
 
 /* When there is something to do next: to collect, or to end a wait. UINT64_MAX: nothing. */
-uint64_t lease_due(struct lease_table *t);
+uint64_t lease_due(const struct lease_table *t); /* takes no lock */
 
 /* One message under way. */
 struct lease_batch {
@@ -124,7 +125,7 @@ struct lease_batch {
         char lease[LEASE_ID_MAX + 1];
         struct str policy, key; /* of the counter, which stays while the batch is under way */
         uint64_t known, want, min, spent, returned;
-    } ops[LEASE_MAX_OPS];
+    } ops[LEASE_BATCH_OPS];
 };
 
 /* Fills b with what is due: asks for those who wait, renewals, returns, settlements. False when
@@ -145,7 +146,7 @@ void lease_expire(struct lease_table *t, uint64_t now, struct list_node *done);
 
 struct lease_stats {
     size_t counters, waiting;
-    uint64_t asks, renews, returns, settles, granted_units, overflows, epochs;
+    uint64_t asks, renews, returns, settles, granted_units, overflows, epochs, invalid;
     bool away;
 };
 void lease_table_stats(struct lease_table *t, struct lease_stats *ret);
