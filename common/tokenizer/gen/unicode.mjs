@@ -62,6 +62,7 @@ for (let c = 0x11a8; c <= 0x11c2; c++) second.add(c);
 // the class of one of them; a starter does neither.
 const LOW = 0x334, HIGH = 0x345;
 const swaps = (a, b) => { // true when class(a) > class(b) > 0
+  if (a === b) return false;
   const s = str(0x41, a, b);
   const d = cps(s.normalize("NFD"));
   return d.length === 3 && d[1] === b && d[2] === a;
