@@ -18,15 +18,21 @@
 
 /* --- segments -------------------------------------------------------------------------------- */
 
-enum err spool_segment_make(struct spool *s, struct spool_segment **ret)
+enum err spool_segment_make(struct spool *s, bool beyond_max, struct spool_segment **ret)
 {
     char path[SPOOL_PATH_MAX + 32];
     struct spool_segment *g = calloc(1, sizeof *g);
     enum err e = ERR_IO;
     if (g == NULL) return ERR_NOMEM;
     (void)pthread_mutex_lock(&s->lock);
+    bool fits = beyond_max || s->bytes + s->o.segment_bytes <= s->o.max_bytes;
+    if (fits) s->bytes += s->o.segment_bytes;
     g->number = s->next_number++;
     (void)pthread_mutex_unlock(&s->lock);
+    if (!fits) {
+        free(g);
+        return ERR_LIMIT;
+    }
     g->dir = &s->own;
     g->size = s->o.segment_bytes;
     g->tail = g->read_at = g->synced = sizeof(struct segment_header);
@@ -38,7 +44,6 @@ enum err spool_segment_make(struct spool *s, struct spool_segment **ret)
     g->map = mmap(NULL, g->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (g->map == MAP_FAILED) goto remove;
     segment_init(g->map, g->number);
-    s->bytes += g->size;
     s->segments++;
     (void)pthread_mutex_lock(&s->lock);
     s->names_dirty = true;
@@ -50,7 +55,10 @@ remove:
     (void)unlink(path);
 out:
     if (fd >= 0) (void)close(fd);
-    if (e != ERR_OK) free(g);
+    if (e != ERR_OK) {
+        s->bytes -= g->size;
+        free(g);
+    }
     return e;
 }
 
@@ -86,8 +94,7 @@ static enum err take_segment(struct spool *s, bool beyond_max, struct spool_segm
         *ret = LIST_ENTRY(n, struct spool_segment, in_todo);
         return ERR_OK;
     }
-    if (!beyond_max && s->bytes + s->o.segment_bytes > s->o.max_bytes) return ERR_LIMIT;
-    return spool_segment_make(s, ret);
+    return spool_segment_make(s, beyond_max, ret);
 }
 
 static enum err change_segment(struct spool *s, struct spool_writer *w, bool beyond_max)

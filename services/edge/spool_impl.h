@@ -89,8 +89,9 @@ struct spool {
 
 /* --- spool.c --- */
 
-/* Makes an empty segment file in our directory; not in any list yet. No lock may be needed. */
-enum err spool_segment_make(struct spool *s, struct spool_segment **ret) MUSTCHECK;
+/* Makes an empty segment file in our directory; not in any list yet. ERR_LIMIT: would pass
+ * max_bytes (unless beyond_max); ERR_IO: the disk refused. */
+enum err spool_segment_make(struct spool *s, bool beyond_max, struct spool_segment **ret) MUSTCHECK;
 /* Unmaps, deletes the file, frees. Not in any list any more. */
 void spool_segment_remove(struct spool *s, struct spool_segment *g);
 void spool_segment_free(struct spool_segment *g); /* leaves the file */

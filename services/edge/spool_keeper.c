@@ -31,8 +31,8 @@ static void make_spare(struct spool *s)
     bool wanted = s->spares_n == 0;
     s->spare_wanted = false;
     (void)pthread_mutex_unlock(&s->lock);
-    if (!wanted || s->bytes + s->o.segment_bytes > s->o.max_bytes) return;
-    if (spool_segment_make(s, &g) != ERR_OK) return; /* the writer will try, and report it */
+    if (!wanted) return;
+    if (spool_segment_make(s, false, &g) != ERR_OK) return; /* the writer will try, and report it */
     (void)pthread_mutex_lock(&s->lock);
     list_push_back(&s->spares, &g->in_todo);
     s->spares_n++;

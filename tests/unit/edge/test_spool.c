@@ -282,9 +282,9 @@ static void write_until_killed(struct place *p, struct log *log)
             settle(s, t[i], n + i);
             log->settled = n + i + 1;
         }
-        /* Deliver the oldest, behind the writing. */
+        /* Deliver the oldest, behind the writing, so that a few segments are always in use. */
         struct spool_item item;
-        for (unsigned i = 0; i < BATCH - 5 && spool_next(s, &item) == ERR_OK; i++) {
+        while (stats(s).settled > 300 && spool_next(s, &item) == ERR_OK) {
             spool_done(s, &item);
             log->acked++;
         }
@@ -444,6 +444,7 @@ static void a_full_spool_opens_nothing_but_settles(void **state)
     char id[UUID_LEN + 1];
     unsigned n = 0;
     o.max_bytes = 8 * o.segment_bytes;
+    o.sync_ms = 60000; /* the keeper shall not make room by moving while we look */
     struct spool *s = open_spool(&o);
     while (n < ARRAY_LEN(t) &&
            spool_begin(s, 0, id_of(id, n), STR("team-a"), STR("text"), &t[n]) == ERR_OK)
@@ -461,9 +462,8 @@ static void a_full_spool_opens_nothing_but_settles(void **state)
         spool_done(s, &item);
     }
     assert_int_equal(spool_next(s, &item), ERR_NOT_FOUND);
-    UNTIL(stats(s).bytes <= 3 * o.segment_bytes); /* the current one and a spare per writer */
-    settle(s, begin(s, 0, n), n);
     spool_free(s);
+    assert_int_equal(count_dirs(*state), 0);
 }
 
 static void records_have_a_largest_size(void **state)
