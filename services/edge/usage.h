@@ -92,9 +92,12 @@ struct usage_stats {
     uint64_t retries;       /* attempts that failed */
     uint64_t refused;       /* usage_open() calls that said no */
     uint64_t unprotected;   /* requests served without a record on disk while they ran */
+    uint64_t unsettled;     /* records left open on disk because they could not be settled */
     uint64_t lost;          /* records that could not be written at all */
-    uint64_t adopted, crashed;
-    uint64_t sync_errors;
+    uint64_t adopted;       /* records taken over from dead edges … */
+    uint64_t crashed;       /* … of which these were open */
+    uint64_t damaged;       /* stretches of their segments that could not be read */
+    uint64_t sync_errors;   /* the disk refused a sync: tried again */
 };
 void usage_stats(struct usage *u, struct usage_stats *ret);
 
