@@ -14,9 +14,10 @@
  * piece boundary behind it, moved back to a character boundary (with NFC vocabularies: to a
  * character that does not combine backwards), and further if need be until what stands before it
  * counts at most N by itself. Bytes are withheld only when the limit could be reached within what
- * has been fed: while the committed count, plus one token for every byte that is still open, plus
- * METER_MARGIN is at most N, everything fed is deliverable at once; nearer to the limit only
- * complete pieces are.
+ * has been fed: while the committed count, plus three tokens for every byte that is still open (a
+ * byte that is not UTF-8 becomes three), plus METER_MARGIN, is at most N, everything fed is
+ * deliverable at once; nearer to the limit only complete pieces are. When the count has reached N
+ * and more text is there, the cut is known at once, whatever becomes of that text.
  *
  * A budget that several texts share: before each feed give each meter what is left for it,
  *     meter_set_limit(m, N - sum of meter_count() of the others)
@@ -33,7 +34,7 @@ struct token_meter;
 
 enum {
     METER_TAIL = 4096,  /* most raw bytes that stay open */
-    METER_MARGIN = 512, /* what one character and its combining marks may still add, in tokens */
+    METER_MARGIN = 128, /* tokens: what marks may still add to the last character */
 };
 #define METER_NO_LIMIT UINT64_MAX
 
@@ -42,9 +43,9 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode) MUSTCHECK
 void meter_free(struct token_meter *m); /* NULL is fine */
 
 /*
- * The most tokens this text may have; METER_NO_LIMIT (the start) for none. May change at any time,
- * counts for what is not deliverable yet: what was called deliverable stays so. Lowering it below
- * the count may bring about the cut at once.
+ * The most tokens this text may have; METER_NO_LIMIT (the start) for none. May change at any time
+ * and counts from the next feed on. What was called deliverable stays so: a limit below what that
+ * counts cuts right behind it.
  */
 void meter_set_limit(struct token_meter *m, uint64_t limit);
 

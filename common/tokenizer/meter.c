@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Counts a stream as it passes. One owner thread. */
+#include "tokenizer/meter.h"
+
+#include <stdlib.h>
+
+#include "tokenizer/bpe.h"
+#include "tokenizer/meter_state.h"
+
+/* anchor..mid and mid..open are a piece each, or pieces without a cluster boundary between them up
+ * to METER_TAIL; each at most as long as a tail. */
+enum { RAW_MAX = 8 * METER_TAIL };
+
+struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
+{
+    struct token_meter *m = calloc(1, sizeof *m);
+    if (m == NULL) return NULL;
+    m->v = v != NULL ? vocab_ref(v) : NULL;
+    m->mode = mode;
+    m->limit = METER_NO_LIMIT;
+    m->exact = v != NULL;
+    buf_init(&m->raw, RAW_MAX);
+    pieces_scratch_init(&m->scratch);
+    return m;
+}
+
+void meter_free(struct token_meter *m)
+{
+    if (m == NULL) return;
+    vocab_unref(m->v);
+    buf_done(&m->raw);
+    pieces_scratch_done(&m->scratch);
+    free(m);
+}
+
+void meter_set_limit(struct token_meter *m, uint64_t limit)
+{
+    m->limit = limit;
+}
+
+uint64_t meter_fed(const struct token_meter *m)
+{
+    return m->base + m->raw.len;
+}
+
+uint64_t meter_deliverable(const struct token_meter *m)
+{
+    return m->deliverable;
+}
+
+bool meter_cut(const struct token_meter *m, uint64_t *ret_offset)
+{
+    if (m->is_cut && ret_offset != NULL) *ret_offset = m->cut_at;
+    return m->is_cut;
+}
+
+bool meter_exact(const struct token_meter *m)
+{
+    return m->exact;
+}
+
+/* ---- estimates ---- */
+
+static void estimate_some(struct token_meter *m, struct str bytes)
+{
+    /* raw holds the beginning of a character at most */
+    for (size_t i = 0; i < bytes.n; i++) {
+        struct token_estimate before = m->estimate;
+        token_estimate_feed(&m->estimate, str_n(bytes.p + i, 1));
+        m->base++;
+        if (m->estimate.part_n > 0) continue;
+        if (token_estimate_count(&m->estimate) > m->limit) {
+            before.part_n = 0;
+            m->estimate = before;
+            m->is_cut = true;
+            m->cut_at = m->deliverable;
+            m->cut_count = token_estimate_count(&before);
+            return;
+        }
+        m->deliverable = m->base;
+    }
+    if (m->limit == METER_NO_LIMIT) m->deliverable = m->base;
+}
+
+/* ---- exact ---- */
+
+/* Moves the open end up to where the walk stands, behind a piece of n tokens. */
+static void commit(struct token_meter *m, const struct pieces *it, size_t walked_from, uint64_t n,
+                   bool added)
+{
+    size_t at;
+    pieces_position(it, &at, &m->open.skip);
+    m->open.at = walked_from + at;
+    m->open.count += n;
+    if (added) {
+        m->anchor = m->mid = m->open;
+    } else if (m->open.skip == 0 || m->open.at - m->mid.at > METER_TAIL) {
+        m->anchor = m->mid;
+        m->mid = m->open;
+    }
+}
+
+static void forget(struct token_meter *m)
+{
+    size_t n = m->anchor.at;
+    if (n == 0) return;
+    buf_consume(&m->raw, n);
+    m->base += n;
+    m->anchor.at = 0;
+    m->mid.at -= n;
+    m->open.at -= n;
+}
+
+/* The first `left` tokens of a piece are within the limit: where do they end? */
+static enum err cut_inside(struct token_meter *m, const struct piece *piece, uint64_t left)
+{
+    struct token_list l = { 0 };
+    uint64_t n;
+    size_t clean = 0;
+    enum err e = ERR_OK;
+    if (piece->added == VOCAB_NO_TOKEN && left > 0) {
+        e = bpe_piece(m->v, piece->p, piece->n, &l, &n);
+        if (e == ERR_OK)
+            for (uint64_t i = 0; i < left; i++) clean += vocab_token_len(m->v, l.ids[i]);
+    }
+    token_list_done(&l);
+    return e == ERR_OK ? meter_choose_cut(m, clean) : e;
+}
+
+/* Counts the pieces of raw[open ... to) that are decided; all of them when `final`. */
+static enum err process(struct token_meter *m, size_t to, bool final)
+{
+    struct pieces it;
+    struct piece piece;
+    enum err e;
+    size_t from = m->open.at;
+    pieces_init(&it, m->v, m->mode, &m->scratch, str_n(m->raw.data + from, to - from), final,
+                m->open.skip);
+    while ((e = pieces_next(&it, &piece)) == ERR_OK) {
+        uint64_t n = 1;
+        bool added = piece.added != VOCAB_NO_TOKEN;
+        if (!added) e = bpe_piece(m->v, piece.p, piece.n, NULL, &n);
+        if (e != ERR_OK) return e;
+        if (n > m->limit - m->open.count) return cut_inside(m, &piece, m->limit - m->open.count);
+        commit(m, &it, from, n, added);
+    }
+    if (e != ERR_AGAIN) return e;
+    if (m->open.count == m->limit && (to > m->open.at || m->open.skip > 0))
+        return meter_choose_cut(m, 0);
+    return ERR_OK;
+}
+
+/* The tail is as long as it may be and nothing of it decided: take it as it stands. */
+static enum err force(struct token_meter *m)
+{
+    size_t to = m->raw.len;
+    while (to > m->open.at + 4 && ((unsigned char)m->raw.data[to - 1] & 0xc0) == 0x80) to--;
+    if (to > m->open.at + 4 && (unsigned char)m->raw.data[to - 1] >= 0xc0) to--;
+    if (to < m->raw.len && m->raw.len - to > 4) to = m->raw.len;
+    m->exact = false;
+    return process(m, to, true);
+}
+
+static void deliver(struct token_meter *m)
+{
+    uint64_t fed = meter_fed(m), most = METER_MARGIN + 3 * (uint64_t)(m->raw.len - m->anchor.at);
+    if (m->is_cut) return;
+    if (m->limit == METER_NO_LIMIT || m->finished ||
+        (m->anchor.count <= m->limit && most <= m->limit - m->anchor.count)) {
+        m->deliverable = fed;
+        return;
+    }
+    uint64_t count;
+    size_t at = m->mid.skip == 0 ? m->mid.at : 0;
+    /* A piece that ends inside a cluster: what stands before that may go too if it counts no more.
+     */
+    if (m->open.skip > 0 && m->open.at > at && m->anchor.at < m->open.at &&
+        meter_count_from(m, m->anchor, m->open.at, &count) == ERR_OK &&
+        m->anchor.count + count <= m->mid.count)
+        at = m->open.at;
+    m->deliverable = MAX(m->deliverable, m->base + at);
+}
+
+static enum err cut_if_lowered(struct token_meter *m)
+{
+    /* Pieces were counted that the limit, as it is now, does not allow. */
+    return m->open.count > m->limit ? meter_choose_cut(m, 0) : ERR_OK;
+}
+
+enum err meter_feed(struct token_meter *m, struct str bytes)
+{
+    ASSERT(!m->finished);
+    if (m->is_cut || bytes.n == 0) return ERR_OK;
+    if (m->v == NULL) {
+        estimate_some(m, bytes);
+        return ERR_OK;
+    }
+    m->tail_known = false;
+    enum err e = cut_if_lowered(m);
+    while (e == ERR_OK && bytes.n > 0 && !m->is_cut) {
+        size_t open = m->raw.len - m->open.at;
+        size_t take = MIN(bytes.n, METER_TAIL - open);
+        e = buf_append(&m->raw, bytes.p, take);
+        if (e != ERR_OK) return e;
+        bytes = str_n(bytes.p + take, bytes.n - take);
+        e = process(m, m->raw.len, false);
+        if (e == ERR_OK && !m->is_cut && m->raw.len - m->open.at == METER_TAIL) e = force(m);
+        if (e == ERR_OK) forget(m);
+    }
+    if (e == ERR_OK) deliver(m);
+    return e;
+}
+
+enum err meter_finish(struct token_meter *m)
+{
+    enum err e = ERR_OK;
+    ASSERT(!m->finished);
+    m->finished = true;
+    if (m->is_cut) return ERR_OK;
+    if (m->v == NULL) {
+        if (m->estimate.part_n > 0) m->deliverable = m->base;
+        return ERR_OK;
+    }
+    m->tail_known = false;
+    e = cut_if_lowered(m);
+    if (e == ERR_OK && !m->is_cut) e = process(m, m->raw.len, true);
+    if (e == ERR_OK) deliver(m);
+    return e;
+}
+
+uint64_t meter_count(struct token_meter *m)
+{
+    if (m->is_cut) return m->cut_count;
+    if (m->v == NULL) return token_estimate_count(&m->estimate);
+    if (!m->tail_known) {
+        uint64_t n = 0;
+        if (meter_count_from(m, m->open, m->raw.len, &n) != ERR_OK) return m->open.count;
+        m->tail_count = n;
+        m->tail_known = true;
+    }
+    return m->open.count + m->tail_count;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where to cut a text at its limit. One owner thread. */
+#include "tokenizer/bpe.h"
+#include "tokenizer/clean.h"
+#include "tokenizer/meter_state.h"
+
+enum { TRIES = 256 }; /* boundaries that are counted before the choice becomes a coarse one */
+
+enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t to, uint64_t *ret)
+{
+    struct pieces it;
+    struct piece piece;
+    uint64_t count = 0;
+    enum err e;
+    pieces_init(&it, m->v, m->mode, &m->scratch, str_n(m->raw.data + from.at, to - from.at), true,
+                from.skip);
+    while ((e = pieces_next(&it, &piece)) == ERR_OK) {
+        uint64_t n = 1;
+        if (piece.added == VOCAB_NO_TOKEN) e = bpe_piece(m->v, piece.p, piece.n, NULL, &n);
+        if (e != ERR_OK) return e;
+        count += n;
+    }
+    if (e != ERR_AGAIN) return e;
+    *ret = count;
+    return ERR_OK;
+}
+
+/*
+ * The last cluster boundary before `below` that lies at most `clean` clean bytes behind m->open,
+ * and not before `from`. Returns false when there is none.
+ */
+static enum err boundary_before(struct token_meter *m, struct meter_place from, size_t below,
+                                size_t clean, size_t *ret, bool *ret_found)
+{
+    bool nfc = m->v->h->nfc != 0;
+    size_t at = from.at, gone = 0; /* clean bytes behind from.at */
+    size_t most = SIZE_MAX;        /* clean bytes behind m->open.at, once there */
+    *ret_found = false;
+    for (;;) {
+        if (at == m->open.at) {
+            most = m->open.skip + clean;
+            gone = 0;
+        }
+        if (at >= below || (most != SIZE_MAX && gone > most)) return ERR_OK;
+        if (at > from.at || from.skip == 0) {
+            *ret = at;
+            *ret_found = true;
+        }
+        size_t n = clean_cluster(m->raw.data + at, m->raw.len - at, !m->finished, nfc);
+        if (n == 0) return ERR_OK;
+        buf_clear(&m->scratch.clean);
+        enum err e = clean_append(m->raw.data + at, n, nfc, &m->scratch.points, &m->scratch.clean);
+        if (e != ERR_OK) return e;
+        at += n;
+        gone += m->scratch.clean.len;
+    }
+}
+
+static void settle(struct token_meter *m, size_t at, uint64_t count)
+{
+    m->is_cut = true;
+    m->cut_at = m->base + at;
+    m->cut_count = count;
+    m->deliverable = m->cut_at;
+}
+
+enum err meter_choose_cut(struct token_meter *m, size_t clean)
+{
+    size_t at = 0, below = SIZE_MAX;
+    /* What was called deliverable is not taken back. */
+    size_t least = m->deliverable > m->base ? (size_t)(m->deliverable - m->base) : 0;
+    for (int i = 0; i < TRIES; i++) {
+        bool found;
+        enum err e = boundary_before(m, m->anchor, below, clean, &at, &found);
+        if (e != ERR_OK) return e;
+        if (!found || at < least) break;
+        uint64_t count;
+        e = meter_count_from(m, m->anchor, at, &count);
+        if (e != ERR_OK) return e;
+        count += m->anchor.count;
+        if (count <= m->limit) {
+            settle(m, at, count);
+            return ERR_OK;
+        }
+        below = at;
+    }
+    if (m->mid.count <= m->limit && m->mid.skip == 0 && m->mid.at >= least) {
+        settle(m, m->mid.at, m->mid.count);
+        return ERR_OK;
+    }
+    if (m->deliverable < m->base) { /* withheld for longer than raw reaches back */
+        m->is_cut = true;
+        m->cut_at = m->deliverable;
+        m->cut_count = MIN(m->anchor.count, m->limit);
+        return ERR_OK;
+    }
+    uint64_t count = 0;
+    enum err e = meter_count_from(m, m->anchor, MAX(least, m->anchor.at), &count);
+    if (e != ERR_OK) return e;
+    settle(m, least, m->anchor.count + count);
+    return ERR_OK;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The state of a meter, and the search for the place to cut. Only for meter*.c. One owner thread.
+ *
+ *   raw  | anchor ... | mid ... | open ............ |
+ *          counted      counted   could still change
+ *
+ * Each place is a raw offset at a cluster boundary and a number of clean bytes behind it. anchor
+ * and mid are boundaries between pieces that are boundaries between clusters too; there is at least
+ * one whole piece between them. A text cut off at some place tokenises like the whole up to one
+ * piece before it (a run of spaces that loses the word behind it joins into one piece, say), so
+ * what is tried as a cut is counted from anchor on.
+ */
+#ifndef TOKENIZER_METER_STATE_H
+#define TOKENIZER_METER_STATE_H
+
+#include "tokenizer/estimate.h"
+#include "tokenizer/meter.h"
+#include "tokenizer/pieces.h"
+
+struct meter_place {
+    size_t at, skip; /* in raw */
+    uint64_t count;  /* tokens before it */
+};
+
+struct token_meter {
+    struct vocab *v; /* NULL: estimate */
+    enum special_mode mode;
+    uint64_t limit;
+    struct buf raw;
+    uint64_t base; /* offset in the text of raw[0] */
+    struct meter_place anchor, mid, open;
+    uint64_t deliverable, cut_at, cut_count;
+    uint64_t tail_count; /* of the open tail as if the text ended here, when tail_known */
+    bool tail_known, is_cut, finished, exact;
+    struct pieces_scratch scratch;
+    struct token_estimate estimate;
+};
+
+/* Tokens of raw[from ... to) as if the text ended at `to`, not counting those before from. */
+enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t to,
+                          uint64_t *ret) MUSTCHECK;
+
+/*
+ * Cuts: token number `limit` ends `clean` clean bytes behind m->open, and there is more. Chooses
+ * the last boundary at or before it that counts at most the limit.
+ */
+enum err meter_choose_cut(struct token_meter *m, size_t clean) MUSTCHECK;
+
+#endif
