@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Waiting for events, free ports, and reading what daemons export.
+import net from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+
+// Calls fn until it returns something truthy (and does not throw), and returns that. The error after the time names what
+// was waited for and how fn failed last.
+export async function until(what, fn, { timeout = 15000, every = 20 } = {}) {
+  const end = Date.now() + timeout;
+  let last;
+  for (;;) {
+    try {
+      const value = await fn();
+      if (value) return value;
+      last = undefined;
+    } catch (e) {
+      last = e;
+    }
+    if (Date.now() > end) throw new Error(`waited ${timeout} ms for: ${what}${last ? ` (${last.message})` : ''}`, { cause: last });
+    await delay(every);
+  }
+}
+
+// n ports that nobody listens on. They are held all at once, so that no two are the same.
+export async function freePorts(n) {
+  const servers = await Promise.all(Array.from({ length: n }, () => new Promise((resolve, reject) => {
+    const s = net.createServer();
+    s.once('error', reject);
+    s.listen(0, '127.0.0.1', () => resolve(s));
+  })));
+  const ports = servers.map((s) => s.address().port);
+  await Promise.all(servers.map((s) => new Promise((resolve) => s.close(resolve))));
+  return ports;
+}
+
+// The samples of a text in Prometheus's format: [{ name, labels, value }].
+export function parseMetrics(text) {
+  const samples = [];
+  for (const line of text.split('\n')) {
+    if (line === '' || line.startsWith('#')) continue;
+    const m = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)/.exec(line);
+    if (!m) throw new Error(`not a sample: ${line}`);
+    const labels = {};
+    for (const [, k, v] of (m[2] ?? '').matchAll(/([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"/g))
+      labels[k] = v.replace(/\\(.)/g, (_, c) => (c === 'n' ? '\n' : c));
+    samples.push({ name: m[1], labels, value: m[3] === '+Inf' ? Infinity : Number(m[3]) });
+  }
+  return samples;
+}
+
+// The sum of all samples of a name whose labels include `labels`.
+export function sumOf(samples, name, labels = {}) {
+  return samples
+    .filter((s) => s.name === name && Object.entries(labels).every(([k, v]) => s.labels[k] === v))
+    .reduce((sum, s) => sum + s.value, 0);
+}
+
+export async function getText(url, options) {
+  const r = await fetch(url, options);
+  const text = await r.text();
+  if (!r.ok) throw new Error(`${url}: ${r.status} ${text.slice(0, 300)}`);
+  return text;
+}
+
+// { status, headers, text, json }, whatever the status.
+export async function http(method, url, { body, headers = {}, signal } = {}) {
+  const r = await fetch(url, {
+    method,
+    headers: body === undefined ? headers : { 'content-type': 'application/json', ...headers },
+    body: body === undefined || typeof body === 'string' ? body : JSON.stringify(body),
+    signal,
+  });
+  const text = await r.text();
+  let json;
+  try { json = JSON.parse(text); } catch { /* not every answer is JSON */ }
+  return { status: r.status, headers: r.headers, text, json };
+}
+
+// The `data:` lines of an event stream's text; the terminator too.
+export function sseData(text) {
+  return text.split('\n').filter((l) => l.startsWith('data:')).map((l) => l.slice(5).trim());
+}
