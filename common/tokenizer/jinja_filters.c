@@ -85,7 +85,7 @@ FILTER(f_lower)
 }
 FILTER(f_title)
 {
-    return (void)args, jstr_case(r, jto_str(r, v), JCASE_TITLE);
+    return (void)args, jstr_case(r, jto_str(r, v), JCASE_WORDS);
 }
 FILTER(f_capitalize)
 {
@@ -154,6 +154,7 @@ FILTER(f_round)
         return jfail(r, ERR_INVALID, "round of a %s", jtype_name(v));
     double f = v.type == JV_FLOAT ? v.f : v.type == JV_INT ? (double)v.i : (double)v.b;
     double scale = pow(10.0, (double)digits);
+    if (v.type == JV_INT && str_eqz(how, "common") && digits >= 0) return v;
     if (str_eqz(how, "ceil")) return jv_float(ceil(f * scale) / scale);
     if (str_eqz(how, "floor")) return jv_float(floor(f * scale) / scale);
     return jv_float(nearbyint(f * scale) / scale); /* half to even, as Python's round() */

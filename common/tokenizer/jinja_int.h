@@ -377,7 +377,9 @@ bool jstr_is_space(uint32_t cp);
 struct str jstr_strip(struct str s, const struct str *chars, int which);
 uint32_t jchar_upper(uint32_t cp);
 uint32_t jchar_lower(uint32_t cp);
-enum jcase { JCASE_UPPER, JCASE_LOWER, JCASE_TITLE, JCASE_CAPITALIZE, JCASE_SWAP };
+/* JCASE_TITLE is the method's (behind anything but a letter), JCASE_WORDS the filter's (behind
+ * white space and - ( { [ <). */
+enum jcase { JCASE_UPPER, JCASE_LOWER, JCASE_TITLE, JCASE_CAPITALIZE, JCASE_SWAP, JCASE_WORDS };
 struct jv jstr_case(struct jr *r, struct str s, enum jcase how);
 bool jchar_is_alpha(uint32_t cp);
 /* The offset of needle at or behind from, or SIZE_MAX. */

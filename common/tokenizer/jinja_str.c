@@ -162,7 +162,9 @@ struct jv jstr_case(struct jr *r, struct str s, enum jcase how)
                       : how == JCASE_LOWER ? low
                       : how == JCASE_SWAP  ? (up != cp ? up : low)
                                            : (start ? up : low);
-        start = how == JCASE_TITLE && !jchar_is_alpha(cp);
+        start = (how == JCASE_TITLE && !jchar_is_alpha(cp)) ||
+                (how == JCASE_WORDS &&
+                 (jstr_is_space(cp) || (cp < 0x80 && cp > 0 && strchr("-({[<", (int)cp) != NULL)));
         w += utf8_encode(to, w);
     }
     return jv_str(str_n(out, (size_t)(w - out)));

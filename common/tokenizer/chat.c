@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Counting a chat request: normalise, render, count. Any thread; nothing is shared but what is
+ * immutable. */
+#include "tokenizer/chat.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tokenizer/chat_int.h"
+#include "tokenizer/estimate.h"
+
+enum {
+    WHOLE = 64 << 10,     /* bytes: a rendered text up to this is counted in one go */
+    ARENA_BASE = 8 << 20, /* bytes of scratch any request may use */
+    ARENA_PER_BYTE = 24,  /* and more for each byte of it */
+};
+
+const char *chat_method_name(enum chat_method m)
+{
+    static const char *const names[] = { "template", "openai_rule", "text", "estimate" };
+    return (unsigned)m < ARRAY_LEN(names) ? names[m] : "unknown";
+}
+
+void chat_warn(struct chat_count *c, const char *fmt, ...)
+{
+    if (c->warnings_n == CHAT_MAX_WARNINGS) return;
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(c->warnings[c->warnings_n++], CHAT_WARNING_LEN, fmt, ap);
+    va_end(ap);
+}
+
+/* Where rendered text goes: held while it is short, then straight into the counter. */
+struct sink {
+    struct buf whole;
+    struct token_counter counter;
+    const struct vocab *vocab;
+    struct token_list *to;
+    struct buf *copy; /* or NULL */
+    bool streaming;
+};
+
+static enum err start_streaming(struct sink *s)
+{
+    token_counter_init(&s->counter, s->vocab, SPECIAL_CONTROL, s->to);
+    s->streaming = true;
+    return token_counter_feed(&s->counter, buf_str(&s->whole));
+}
+
+static enum err take(void *ctx, const char *p, size_t n)
+{
+    struct sink *s = ctx;
+    enum err e = s->copy != NULL ? buf_append(s->copy, p, n) : ERR_OK;
+    if (e != ERR_OK) return e;
+    if (!s->streaming && n <= buf_room(&s->whole)) return buf_append(&s->whole, p, n);
+    if (!s->streaming) e = start_streaming(s);
+    return e == ERR_OK ? token_counter_feed(&s->counter, str_n(p, n)) : e;
+}
+
+static enum err finish(struct sink *s, uint64_t *ret)
+{
+    if (s->streaming) return token_counter_finish(&s->counter, ret);
+    if (s->to == NULL) return token_count(s->vocab, buf_str(&s->whole), SPECIAL_CONTROL, ret);
+    size_t before = s->to->len;
+    enum err e = token_encode(s->vocab, buf_str(&s->whole), SPECIAL_CONTROL, s->to);
+    if (e == ERR_OK) *ret = s->to->len - before;
+    return e;
+}
+
+static enum err count_rendered(const struct model_info *m, const struct chat_values *in,
+                               struct jv messages, struct arena *a, struct chat_count *c,
+                               struct chat_error *error)
+{
+    struct sink s = { .vocab = m->vocab, .to = in->to, .copy = in->rendered };
+    bool used_clock = false;
+    uint64_t tokens = 0;
+    buf_init(&s.whole, WHOLE);
+    enum err e = chat_render(m->chat, a, in, messages, take, &s, &used_clock, error);
+    if (e == ERR_OK) e = finish(&s, &tokens);
+    if (e == ERR_NOMEM) (void)chat_fail(error, e, "", "the request needs too much memory");
+    if (s.streaming) token_counter_done(&s.counter);
+    buf_done(&s.whole);
+    if (e != ERR_OK) return e;
+    c->tokens = tokens;
+    c->exact = true;
+    c->method = CHAT_TEMPLATE;
+    c->template_digest = chat_template_digest(m->chat);
+    if (used_clock) chat_warn(c, "the template prints today's date (UTC)");
+    return ERR_OK;
+}
+
+static void warn_found(const struct model_info *m, const struct chat_values *in,
+                       const struct chat_found *found, struct chat_count *c)
+{
+    bool tools = in->tools.type == JV_LIST && in->tools.list->n > 0;
+    if (found->other_parts > 0) {
+        c->exact = false;
+        chat_warn(c, "%u parts that are no text (images, audio, files) are not counted",
+                  found->other_parts);
+    }
+    if (found->bad_arguments > 0)
+        chat_warn(c, "the arguments of %u tool calls are no JSON and were left as text",
+                  found->bad_arguments);
+    if (c->method != CHAT_TEMPLATE) return;
+    if (tools && !m->chat->shows_tools)
+        chat_warn(c, "the model's template does not show it the tools");
+    if (found->has_calls && !m->chat->shows_calls)
+        chat_warn(c, "the model's template does not show it the tool calls of earlier turns");
+}
+
+enum err chat_count_values(const struct model_info *m, const struct chat_values *in,
+                           struct arena *a, struct chat_count *ret, struct chat_error *error)
+{
+    struct chat_found found;
+    struct jv messages;
+    struct chat_count c; /* warnings are not cleared: warnings_n bounds them */
+    c.tokens = 0;
+    c.exact = false;
+    c.method = CHAT_ESTIMATE;
+    c.vocabulary = m->vocab != NULL ? m->vocabulary : STR("");
+    c.template_digest = STR_NULL;
+    c.warnings_n = 0;
+    bool rendered = m->vocab != NULL && m->chat != NULL;
+    struct chat_normal how = { rendered && m->chat->keeps_parts,
+                               !rendered || m->chat->wants_argument_text };
+    if (in->tools.type != JV_UNDEFINED && in->tools.type != JV_NONE && in->tools.type != JV_LIST)
+        return chat_fail(error, ERR_INVALID, "tools", "tools must be a list");
+    if (in->kwargs.type != JV_UNDEFINED && in->kwargs.type != JV_NONE && in->kwargs.type != JV_DICT)
+        return chat_fail(error, ERR_INVALID, "chat_template_kwargs",
+                         "chat_template_kwargs must be an object");
+    enum err e = chat_normalise(a, in->messages, &how, &messages, &found, error);
+    if (e != ERR_OK) return e;
+    if (rendered)
+        e = count_rendered(m, in, messages, a, &c, error);
+    else if (m->vocab != NULL && m->openai)
+        e = chat_rule_openai(m, in, messages, a, &c);
+    else
+        e = chat_rule_texts(m, in, messages, a, &c);
+    if (e != ERR_OK) return e;
+    if (m->sibling && rendered) {
+        c.exact = false;
+        chat_warn(&c, "counted with the chat template of %.*s: this model's own may differ",
+                  STR_ARG(m->vocabulary));
+    }
+    if (m->vocab == NULL && m->not_installed)
+        chat_warn(&c, "an estimate: the vocabulary %.*s is not installed", STR_ARG(m->vocabulary));
+    else if (m->vocab == NULL)
+        chat_warn(&c, "an estimate: no vocabulary is known for this model");
+    warn_found(m, in, &found, &c);
+    *ret = c;
+    return ERR_OK;
+}
+
+static enum err read_slice(struct arena *a, struct str text, const char *param, struct jv *ret,
+                           struct chat_error *error)
+{
+    struct why why = { "" };
+    if (text.p == NULL) return ERR_OK;
+    enum err e = jv_read_json(a, text, ret, &why);
+    return e == ERR_OK ? e : chat_fail(error, e, param, "%s: %s", param, why.text);
+}
+
+enum err chat_count(const struct model_info *m, const struct chat_slices *in,
+                    struct chat_count *ret, struct chat_error *error)
+{
+    struct chat_values v = { .messages = jv_none(),
+                             .no_generation_prompt = in->no_generation_prompt,
+                             .now = in->now };
+    struct arena own, *a = in->arena;
+    if (a == NULL) {
+        a = &own;
+        arena_init(a, ARENA_BASE + ARENA_PER_BYTE * (in->messages.n + in->tools.n + in->kwargs.n));
+    }
+    enum err e = read_slice(a, in->messages, "messages", &v.messages, error);
+    if (e == ERR_OK) e = read_slice(a, in->tools, "tools", &v.tools, error);
+    if (e == ERR_OK) e = read_slice(a, in->kwargs, "chat_template_kwargs", &v.kwargs, error);
+    if (e == ERR_OK) e = chat_count_values(m, &v, a, ret, error);
+    if (a == &own) arena_done(a);
+    return e;
+}
+
+enum err chat_count_text(const struct model_info *m, struct str text, enum special_mode special,
+                         struct token_list *to, struct chat_count *ret)
+{
+    uint64_t tokens = 0;
+    enum err e = ERR_OK;
+    if (m->vocab == NULL) {
+        tokens = token_estimate(text);
+    } else if (to == NULL) {
+        e = token_count(m->vocab, text, special, &tokens);
+    } else {
+        size_t before = to->len;
+        e = token_encode(m->vocab, text, special, to);
+        tokens = to->len - before;
+    }
+    if (e != ERR_OK) return e;
+    ret->tokens = tokens;
+    ret->exact = m->vocab != NULL;
+    ret->method = m->vocab != NULL ? CHAT_TEXT : CHAT_ESTIMATE;
+    ret->vocabulary = m->vocab != NULL ? m->vocabulary : STR("");
+    ret->template_digest = STR_NULL;
+    ret->warnings_n = 0;
+    if (m->vocab == NULL && m->not_installed)
+        chat_warn(ret, "an estimate: the vocabulary %.*s is not installed", STR_ARG(m->vocabulary));
+    else if (m->vocab == NULL)
+        chat_warn(ret, "an estimate: no vocabulary is known for this model");
+    return ERR_OK;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of chat counting: what chat.c, chat_normal.c, chat_template.c and chat_rule.c share. */
+#ifndef TOKENIZER_CHAT_INT_H
+#define TOKENIZER_CHAT_INT_H
+
+#include "tokenizer/chat.h"
+#include "tokenizer/jinja.h"
+
+struct chat_template {
+    struct jinja *usual, *with_tools; /* with_tools: NULL when there is one template only */
+    char digest[65];
+    struct jv *specials; /* pairs of name and text, in `arena` */
+    size_t specials_n;
+    struct arena arena;
+    /* Found out by trying: */
+    bool keeps_parts;         /* walks over the parts of a content */
+    bool wants_argument_text; /* fails on tool call arguments that are objects */
+    bool shows_tools, shows_calls;
+};
+
+enum {
+    CHAT_MAX_MESSAGES = 65536,
+    CHAT_RENDER_MAX = 64 << 20, /* bytes of a rendered text */
+};
+
+/* What normalising found. */
+struct chat_found {
+    uint32_t other_parts;   /* parts that are no text: images, audio, files */
+    uint32_t bad_arguments; /* tool call arguments that are no JSON */
+    bool has_calls;
+};
+
+struct chat_normal {
+    bool keep_parts, keep_argument_text;
+};
+
+/* The messages in the form that templates take. */
+enum err chat_normalise(struct arena *a, struct jv messages, const struct chat_normal *how,
+                        struct jv *ret, struct chat_found *found, struct chat_error *error);
+/* The text of a content: a string, its text parts, or "" (others counts parts that are no text). */
+enum err chat_content_text(struct arena *a, struct jv content, struct str *ret,
+                           uint32_t *others) MUSTCHECK;
+
+/* Renders normalised messages into sink. */
+enum err chat_render(const struct chat_template *t, struct arena *a, const struct chat_values *in,
+                     struct jv messages, jinja_sink_fn *sink, void *sink_ctx, bool *ret_used_clock,
+                     struct chat_error *error) MUSTCHECK;
+
+/* OpenAI's rule, and the two ways without any template; messages are normalised. */
+enum err chat_rule_openai(const struct model_info *m, const struct chat_values *in,
+                          struct jv messages, struct arena *a, struct chat_count *c) MUSTCHECK;
+enum err chat_rule_texts(const struct model_info *m, const struct chat_values *in,
+                         struct jv messages, struct arena *a, struct chat_count *c) MUSTCHECK;
+
+enum err chat_fail(struct chat_error *error, enum err e, const char *param, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+
+#endif

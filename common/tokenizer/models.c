@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The registry of loaded vocabularies. Immutable once made; only the reference counts change. */
+#include "tokenizer/models.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Vocabularies with their templates: shared by all registries that differ in entries only. */
+struct family {
+    struct vocab *vocab;
+    struct chat_template *chat;
+    bool openai;
+};
+struct shelf {
+    struct family *v;
+    size_t n;
+    _Atomic unsigned refs;
+};
+
+struct models {
+    struct shelf *shelf;
+    struct models_entry *entries; /* strings owned, in `text` */
+    size_t entries_n;
+    char *text;
+    _Atomic unsigned refs;
+};
+
+static void shelf_unref(struct shelf *s)
+{
+    if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1) return;
+    for (size_t i = 0; i < s->n; i++) {
+        chat_template_free(s->v[i].chat);
+        vocab_unref(s->v[i].vocab);
+    }
+    free(s->v);
+    free(s);
+}
+
+static bool is_openai(struct str name)
+{
+    static const char *const names[] = { "cl100k_base", "o200k_base", "o200k_harmony" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (str_eqz(name, names[i])) return true;
+    return false;
+}
+
+static void load_one(struct shelf *s, const char *dir, const char *file, models_report_fn *report,
+                     void *ctx)
+{
+    char path[4096];
+    struct why why = { "" };
+    struct family f = { .vocab = NULL };
+    int n = snprintf(path, sizeof path, "%s/%s", dir, file);
+    enum err e = n < 0 || (size_t)n >= sizeof path
+                     ? why_set(&why, ERR_LIMIT, "the path is too long")
+                     : vocab_open(path, &f.vocab, &why);
+    if (e != ERR_OK) {
+        if (report != NULL) report(ctx, file, why.text);
+        return;
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        if (!str_eq(vocab_name(s->v[i].vocab), vocab_name(f.vocab))) continue;
+        if (report != NULL) report(ctx, file, "a vocabulary of this name is loaded already");
+        vocab_unref(f.vocab);
+        return;
+    }
+    e = chat_template_new(f.vocab, &f.chat, &why);
+    if (e != ERR_OK && e != ERR_NOT_FOUND && report != NULL) report(ctx, file, why.text);
+    f.openai = is_openai(vocab_name(f.vocab));
+    s->v[s->n++] = f;
+}
+
+static int is_vocabulary(const struct dirent *d)
+{
+    struct str name = str_of(d->d_name);
+    return name.n > sizeof VOCAB_SUFFIX - 1 && str_ends(name, STR(VOCAB_SUFFIX)) &&
+           d->d_name[0] != '.';
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct family *x = a, *y = b;
+    return str_cmp(vocab_name(x->vocab), vocab_name(y->vocab));
+}
+
+static enum err load_shelf(struct shelf *s, const char *dir, models_report_fn *report, void *ctx,
+                           struct why *why)
+{
+    struct dirent **files;
+    int n = scandir(dir, &files, is_vocabulary, alphasort);
+    if (n < 0) {
+        if (errno == ENOMEM) return why_set(why, ERR_NOMEM, "out of memory");
+        return why_set(why, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
+                       "the vocabulary folder %s cannot be read", dir);
+    }
+    s->v = calloc((size_t)n + 1, sizeof *s->v);
+    for (int i = 0; i < n; i++) {
+        if (s->v != NULL) load_one(s, dir, files[i]->d_name, report, ctx);
+        free(files[i]);
+    }
+    free(files);
+    if (s->v == NULL) return why_set(why, ERR_NOMEM, "out of memory for vocabularies");
+    qsort(s->v, s->n, sizeof *s->v, by_name);
+    return ERR_OK;
+}
+
+/* A registry over the shelf, whose reference it takes on success. */
+static enum err make(struct shelf *shelf, const struct models_entry *entries, size_t n,
+                     struct models **ret)
+{
+    size_t bytes = 1;
+    for (size_t i = 0; i < n; i++) bytes += entries[i].pattern.n + entries[i].vocabulary.n;
+    struct models *m = calloc(1, sizeof *m);
+    struct models_entry *copy = calloc(n + 1, sizeof *copy);
+    char *text = malloc(bytes), *w = text;
+    if (m == NULL || copy == NULL || text == NULL) {
+        free(m);
+        free(copy);
+        free(text);
+        return ERR_NOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct str from[2] = { entries[i].pattern, entries[i].vocabulary };
+        struct str *to[2] = { &copy[i].pattern, &copy[i].vocabulary };
+        for (int k = 0; k < 2; k++) {
+            if (from[k].n > 0) memcpy(w, from[k].p, from[k].n);
+            *to[k] = str_n(w, from[k].n);
+            w += from[k].n;
+        }
+    }
+    m->shelf = shelf;
+    m->entries = copy;
+    m->entries_n = n;
+    m->text = text;
+    m->refs = 1;
+    *ret = m;
+    return ERR_OK;
+}
+
+enum err models_load(const char *dir, const struct models_entry *entries, size_t n,
+                     models_report_fn *report, void *report_ctx, struct models **ret,
+                     struct why *why)
+{
+    struct shelf *s = calloc(1, sizeof *s);
+    if (s == NULL) return why_set(why, ERR_NOMEM, "out of memory");
+    s->refs = 1;
+    enum err e = ERR_OK;
+    if (dir != NULL && dir[0] != '\0') e = load_shelf(s, dir, report, report_ctx, why);
+    if (e == ERR_OK) e = make(s, entries, n, ret);
+    if (e != ERR_OK) shelf_unref(s);
+    return e;
+}
+
+enum err models_with_entries(const struct models *m, const struct models_entry *entries, size_t n,
+                             struct models **ret)
+{
+    enum err e = make(m->shelf, entries, n, ret);
+    if (e == ERR_OK) atomic_fetch_add(&m->shelf->refs, 1);
+    return e;
+}
+
+struct models *models_ref(struct models *m)
+{
+    atomic_fetch_add(&m->refs, 1);
+    return m;
+}
+
+void models_unref(struct models *m)
+{
+    if (m == NULL || atomic_fetch_sub(&m->refs, 1) != 1) return;
+    shelf_unref(m->shelf);
+    free(m->entries);
+    free(m->text);
+    free(m);
+}
+
+static const struct family *find_family(const struct models *m, struct str vocabulary)
+{
+    size_t lo = 0, hi = m->shelf->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int c = str_cmp(vocab_name(m->shelf->v[mid].vocab), vocabulary);
+        if (c == 0) return &m->shelf->v[mid];
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+static void fill(const struct family *f, bool sibling, struct model_info *ret)
+{
+    *ret = (struct model_info){ .vocab = f->vocab,
+                                .chat = f->chat,
+                                .vocabulary = vocab_name(f->vocab),
+                                .openai = f->openai,
+                                .sibling = sibling };
+}
+
+/* Known, but not to be counted: its vocabulary (which may be none) is not here. */
+static void fill_missing(struct str vocabulary, struct model_info *ret)
+{
+    *ret = (struct model_info){ .vocabulary = vocabulary, .not_installed = vocabulary.n > 0 };
+}
+
+static bool by_entries(const struct models *m, struct str name, struct model_info *ret)
+{
+    for (size_t i = 0; i < m->entries_n; i++) {
+        if (m->entries[i].vocabulary.n == 0 || !models_match(m->entries[i].pattern, name)) continue;
+        const struct family *f = find_family(m, m->entries[i].vocabulary);
+        if (f != NULL)
+            fill(f, false, ret);
+        else
+            fill_missing(m->entries[i].vocabulary, ret);
+        return true;
+    }
+    return false;
+}
+
+static bool by_vocabulary(const struct models *m, struct str name, struct model_info *ret)
+{
+    for (size_t i = 0; i < m->shelf->n; i++) {
+        if (!str_ieq(vocab_name(m->shelf->v[i].vocab), name)) continue;
+        fill(&m->shelf->v[i], false, ret);
+        return true;
+    }
+    return false;
+}
+
+static bool by_patterns(const struct models *m, struct str name, struct model_info *ret)
+{
+    bool found = false;
+    const struct models_pattern *p;
+    for (size_t i = 0; (p = models_pattern(i)) != NULL; i++) {
+        if (!models_match(str_of(p->pattern), name)) continue;
+        if (p->vocabulary == NULL) break;
+        const struct family *f = find_family(m, str_of(p->vocabulary));
+        if (f != NULL) {
+            fill(f, p->sibling, ret);
+            return true;
+        }
+        if (!found) fill_missing(str_of(p->vocabulary), ret);
+        found = true;
+    }
+    return found;
+}
+
+void models_find(const struct models *m, struct str model, struct model_info *ret)
+{
+    struct str last = model;
+    for (size_t i = model.n; i > 0; i--) {
+        if (model.p[i - 1] != '/') continue;
+        last = str_n(model.p + i, model.n - i);
+        break;
+    }
+    if (str_starts(last, STR("ft:")))
+        last = str_n(last.p + 3, last.n - 3); /* OpenAI's tuned ones */
+    *ret = (struct model_info){ .vocabulary = STR("") };
+    if (by_entries(m, model, ret) || (last.p != model.p && by_entries(m, last, ret))) return;
+    if (by_vocabulary(m, model, ret) || (last.p != model.p && by_vocabulary(m, last, ret))) return;
+    if (by_patterns(m, model, ret) || (last.p != model.p && by_patterns(m, last, ret))) return;
+    *ret = (struct model_info){ .vocabulary = STR("") };
+}
+
+size_t models_count(const struct models *m)
+{
+    return m->shelf->n;
+}
+
+void models_at(const struct models *m, size_t i, struct model_info *ret)
+{
+    ASSERT(i < m->shelf->n);
+    fill(&m->shelf->v[i], false, ret);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a model's name to how it counts: the vocabularies found in VOCAB_DIR, the names that lead to
+ * them, and their chat templates.
+ *
+ * A `struct models` is immutable and reference counted: threads share one, a reload makes a new one
+ * beside it (vocabularies whose files did not change are mapped again at no cost in memory: the
+ * kernel shares their pages) and swaps.
+ *
+ * A name is looked up, without case, first as it stands and then as what follows its last '/':
+ *  1. in the entries given (the configuration's models): a pattern, and the vocabulary's name;
+ *  2. among the names of the loaded vocabularies themselves;
+ *  3. in the patterns built in (models_pattern()).
+ * What is found in none of them is counted as an estimate. A name that is known to belong to a
+ * family with another vocabulary is never counted with a neighbour's.
+ */
+#ifndef TOKENIZER_MODELS_H
+#define TOKENIZER_MODELS_H
+
+#include "base/err.h"
+#include "base/str.h"
+#include "tokenizer/chat.h"
+
+struct models;
+
+/* The configuration says: names that match pattern ('*' is any run, '?' any character, compared
+ * without case) count with this vocabulary. */
+struct models_entry {
+    struct str pattern, vocabulary;
+};
+
+/* What loading met, for the log; called once per file that is left out or comes without its
+ * template. */
+typedef void models_report_fn(void *ctx, const char *file, const char *problem);
+
+/*
+ * Loads every *.aigwvocab of dir, in the order of their names. A file that cannot be read is
+ * reported and left out: it must not keep the others from serving. dir NULL or "": no vocabularies.
+ * ERR_NOT_FOUND: no such folder; ERR_IO, ERR_NOMEM. The entries are copied.
+ */
+enum err models_load(const char *dir, const struct models_entry *entries, size_t n,
+                     models_report_fn *report, void *report_ctx, struct models **ret,
+                     struct why *why) MUSTCHECK;
+/* The same vocabularies and templates with other entries. */
+enum err models_with_entries(const struct models *m, const struct models_entry *entries, size_t n,
+                             struct models **ret) MUSTCHECK;
+struct models *models_ref(struct models *m); /* returns m; any thread */
+void models_unref(struct models *m);         /* NULL is fine */
+
+/* How a model counts. Never fails: what is unknown comes back without a vocabulary. *ret borrows
+ * from m. */
+void models_find(const struct models *m, struct str model, struct model_info *ret);
+
+/* The vocabularies, in the order of their names. */
+size_t models_count(const struct models *m);
+void models_at(const struct models *m, size_t i, struct model_info *ret);
+
+/* The built-in patterns, for documentation and tests: NULL behind the last. */
+struct models_pattern {
+    const char *pattern;    /* what the name must match */
+    const char *vocabulary; /* NULL: known to be none of ours */
+    bool sibling;           /* same vocabulary, but the template may differ */
+};
+const struct models_pattern *models_pattern(size_t i);
+
+/* Does s match pattern ('*', '?'; ASCII case folded)? Linear in their product at worst. */
+bool models_match(struct str pattern, struct str s);
+
+#endif
