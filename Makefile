@@ -31,7 +31,7 @@ VERSION  := $(shell cat proto/VERSION)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings \
         -Wformat=2 -Wundef -fno-common -Werror
-PKGS := libmicrohttpd libcurl openssl sqlite3 libcjson libmariadb hiredis yaml-0.1
+PKGS := libmicrohttpd libcurl openssl sqlite3 libcjson libmariadb hiredis yaml-0.1 zlib
 # Asked when first used (a fresh machine has no pkg-config while `make deps` runs), and then once.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
