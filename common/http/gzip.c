@@ -59,13 +59,15 @@ enum err deflater_add(struct deflater *d, struct str in, bool finish, struct buf
         d->z.avail_in = part;
         do {
             char *room;
-            enum err e = buf_reserve(out, STEP, &room);
+            size_t want = MIN((size_t)STEP, buf_room(out));
+            if (want == 0) return ERR_LIMIT;
+            enum err e = buf_reserve(out, want, &room);
             if (e != ERR_OK) return e;
             d->z.next_out = (Bytef *)room;
-            d->z.avail_out = STEP;
+            d->z.avail_out = (uInt)want;
             int r = deflate(&d->z, !last ? Z_NO_FLUSH : finish ? Z_FINISH : Z_SYNC_FLUSH);
             if (r == Z_STREAM_ERROR) return ERR_INTERNAL;
-            out->len += STEP - d->z.avail_out;
+            out->len += want - d->z.avail_out;
         } while (d->z.avail_out == 0);
         in = str_n(in.p + part, in.n - part);
         if (last) break;
