@@ -58,7 +58,7 @@ static uint32_t follow(const struct trie *t, const struct vocab_state *states, u
 static enum err shrink_edges(struct automaton *a, const struct trie *t)
 {
     uint32_t size = 16;
-    while (size < 2 * (uint64_t)t->n) size *= 2;
+    while (size < t->n + (uint64_t)t->n / 2) size *= 2;
     a->edge_mask = size - 1;
     a->edges = calloc(size, sizeof *a->edges);
     if (a->edges == NULL) return ERR_NOMEM;

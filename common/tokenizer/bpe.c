@@ -158,21 +158,38 @@ static uint32_t next_state(const struct vocab *v, uint32_t state, unsigned char 
     }
 }
 
+/* Does `token` end the tokens of p[0..end)? */
+static bool fits(const struct vocab *v, const uint32_t *last, uint32_t token, size_t end)
+{
+    size_t start = end - vocab_token_len(v, token);
+    return start == 0 || compatible(v, last[start - 1], token);
+}
+
+/* The one token that ends the tokens of p[0..end), of those that `longest` ends with. */
+static uint32_t last_token(const struct vocab *v, const uint32_t *last, uint32_t longest,
+                           size_t end)
+{
+    uint32_t token = longest;
+    /* Most often the one before has grown by a byte. Runs of spaces have a hundred candidates. */
+    if (end > 1) {
+        uint32_t want = vocab_token_len(v, last[end - 2]) + 1;
+        while (vocab_token_len(v, token) > want) token = v->splits[token].suffix;
+        if (vocab_token_len(v, token) == want && fits(v, last, token, end)) return token;
+    }
+    /* A single byte always ends the chain: taken as it is should nothing else fit. */
+    for (token = longest; v->splits[token].suffix != VOCAB_NO_TOKEN;
+         token = v->splits[token].suffix)
+        if (fits(v, last, token, end)) break;
+    return token;
+}
+
 void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count)
 {
     uint32_t state = 0;
     for (size_t i = 0; i < n; i++) {
         state = next_state(v, state, (unsigned char)p[i]);
-        uint32_t token = v->states[state].token;
-        size_t start;
-        for (;; token = v->splits[token].suffix) {
-            start = i + 1 - vocab_token_len(v, token);
-            /* A single byte always ends the chain: taken as it is should nothing else fit. */
-            if (start == 0 || v->splits[token].suffix == VOCAB_NO_TOKEN ||
-                compatible(v, last[start - 1], token))
-                break;
-        }
-        last[i] = token;
+        last[i] = last_token(v, last, v->states[state].token, i + 1);
+        size_t start = i + 1 - vocab_token_len(v, last[i]);
         count[i] = 1 + (start > 0 ? count[start - 1] : 0);
     }
 }

@@ -144,7 +144,7 @@ size_t clean_cluster(const char *p, size_t n, bool more, bool nfc)
     if (n == 0) return 0;
     size_t len = next_point(p, n, &cp, &open);
     if (open && more) return 0;
-    if (!nfc) return len;
+    if (!nfc || clean_settled(*p)) return len;
     while (len < n) {
         size_t k = next_point(p + len, n - len, &cp, &open);
         if (open && more) return 0;

@@ -16,6 +16,14 @@
  */
 size_t clean_prefix(const char *p, size_t n, bool nfc);
 
+/* True for ASCII characters that normalization never joins with what follows: a cluster ends behind
+ * them whatever comes. */
+static inline bool clean_settled(char c)
+{
+    bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    return (unsigned char)c < 0x80 && !letter && !(c >= '<' && c <= '>');
+}
+
 /* The length of the first cluster of raw bytes; 0 when n = 0 or when it may go on behind n and
  * `more` says that there is something. */
 size_t clean_cluster(const char *p, size_t n, bool more, bool nfc);

@@ -93,9 +93,10 @@ static void commit(struct token_meter *m, const struct pieces *it, size_t walked
     m->open.at = walked_from + at;
     m->open.count += n;
     if (added) {
-        m->anchor = m->mid = m->open;
+        m->anchor = m->second = m->mid = m->open;
     } else if (m->open.skip == 0 || m->open.at - m->mid.at > METER_TAIL) {
-        m->anchor = m->mid;
+        m->anchor = m->second;
+        m->second = m->mid;
         m->mid = m->open;
     }
 }
@@ -107,6 +108,7 @@ static void forget(struct token_meter *m)
     buf_consume(&m->raw, n);
     m->base += n;
     m->anchor.at = 0;
+    m->second.at -= n;
     m->mid.at -= n;
     m->open.at -= n;
 }
@@ -170,15 +172,14 @@ static void deliver(struct token_meter *m)
         m->deliverable = fed;
         return;
     }
-    uint64_t count;
-    size_t at = m->mid.skip == 0 ? m->mid.at : 0;
-    /* A piece that ends inside a cluster: what stands before that may go too if it counts no more.
-     */
-    if (m->open.skip > 0 && m->open.at > at && m->anchor.at < m->open.at &&
+    /* Behind the last whole piece, or before the cluster that it ends in. Only if the text does not
+     * count more when it ends there: then it counts at most the limit, whatever follows. */
+    uint64_t count,
+        known = m->open.skip > 0 && m->mid.at < m->open.at ? m->mid.count : m->open.count;
+    if (m->base + m->open.at > m->deliverable &&
         meter_count_from(m, m->anchor, m->open.at, &count) == ERR_OK &&
-        m->anchor.count + count <= m->mid.count)
-        at = m->open.at;
-    m->deliverable = MAX(m->deliverable, m->base + at);
+        m->anchor.count + count <= known)
+        m->deliverable = m->base + m->open.at;
 }
 
 static enum err cut_if_lowered(struct token_meter *m)

@@ -11,8 +11,8 @@
  * on but meter_exact() is false. The cost of a feed depends on its length and on the tail only.
  *
  * Cutting. With a limit of N tokens the cut is the end of token N of the text tokenised to the
- * piece boundary behind it, moved back to a character boundary (with NFC vocabularies: to a
- * character that does not combine backwards), and further if need be until what stands before it
+ * piece boundary behind it, moved back to a character boundary (with NFC vocabularies: to where
+ * normalization does not reach across), and further if need be until what stands before it
  * counts at most N by itself. Bytes are withheld only when the limit could be reached within what
  * has been fed: while the committed count, plus three tokens for every byte that is still open (a
  * byte that is not UTF-8 becomes three), plus METER_MARGIN, is at most N, everything fed is
@@ -34,7 +34,7 @@ struct token_meter;
 
 enum {
     METER_TAIL = 4096,  /* most raw bytes that stay open */
-    METER_MARGIN = 128, /* tokens: what marks may still add to the last character */
+    METER_MARGIN = 256, /* tokens: what marks may still add to the last character */
 };
 #define METER_NO_LIMIT UINT64_MAX
 

@@ -4,7 +4,10 @@
 #include "tokenizer/clean.h"
 #include "tokenizer/meter_state.h"
 
-enum { TRIES = 256 }; /* boundaries that are counted before the choice becomes a coarse one */
+enum {
+    TRIES = 64,        /* boundaries that are counted before the choice becomes a coarse one */
+    LONG_CLUSTER = 32, /* characters */
+};
 
 enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t to, uint64_t *ret)
 {
@@ -22,6 +25,25 @@ enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t
     }
     if (e != ERR_AGAIN) return e;
     *ret = count;
+    return ERR_OK;
+}
+
+/* Within a cluster of n bytes: behind every LONG_CLUSTER-th character there is a place too, if what
+ * stands before it is at most `most` clean bytes. Without these a run of marks could not be cut. */
+static enum err place_inside(struct token_meter *m, size_t at, size_t n, size_t below, size_t most,
+                             size_t *ret, bool *ret_found)
+{
+    size_t chars = 0;
+    for (size_t i = 1; i < n && at + i < below; i++) {
+        if (((unsigned char)m->raw.data[at + i] & 0xc0) == 0x80 || ++chars % LONG_CLUSTER != 0)
+            continue;
+        buf_clear(&m->scratch.clean);
+        enum err e = clean_append(m->raw.data + at, i, true, &m->scratch.points, &m->scratch.clean);
+        if (e != ERR_OK) return e;
+        if (m->scratch.clean.len > most) return ERR_OK;
+        *ret = at + i;
+        *ret_found = true;
+    }
     return ERR_OK;
 }
 
@@ -47,7 +69,14 @@ static enum err boundary_before(struct token_meter *m, struct meter_place from, 
             *ret_found = true;
         }
         size_t n = clean_cluster(m->raw.data + at, m->raw.len - at, !m->finished, nfc);
-        if (n == 0) return ERR_OK;
+        bool whole = n > 0;
+        if (!whole) n = m->raw.len - at;
+        if (nfc && n > LONG_CLUSTER) {
+            enum err e = place_inside(m, at, n, below, most == SIZE_MAX ? most : most - gone, ret,
+                                      ret_found);
+            if (e != ERR_OK) return e;
+        }
+        if (!whole) return ERR_OK;
         buf_clear(&m->scratch.clean);
         enum err e = clean_append(m->raw.data + at, n, nfc, &m->scratch.points, &m->scratch.clean);
         if (e != ERR_OK) return e;

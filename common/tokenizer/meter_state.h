@@ -2,14 +2,14 @@
 /*
  * The state of a meter, and the search for the place to cut. Only for meter*.c. One owner thread.
  *
- *   raw  | anchor ... | mid ... | open ............ |
- *          counted      counted   could still change
+ *   raw  | anchor ... | second ... | mid ... | open ............ |
+ *          counted                           | could still change
  *
- * Each place is a raw offset at a cluster boundary and a number of clean bytes behind it. anchor
- * and mid are boundaries between pieces that are boundaries between clusters too; there is at least
- * one whole piece between them. A text cut off at some place tokenises like the whole up to one
- * piece before it (a run of spaces that loses the word behind it joins into one piece, say), so
- * what is tried as a cut is counted from anchor on.
+ * Each place is a raw offset at a cluster boundary and a number of clean bytes behind it. anchor,
+ * second and mid are boundaries between pieces that are boundaries between clusters too; there are
+ * at least two whole pieces between anchor and mid. A text cut off at some place tokenises like the
+ * whole up to two pieces before it ("   7" is two, one space and the digit; without the digit the
+ * spaces are one piece), so what is tried as a cut is counted from anchor on.
  */
 #ifndef TOKENIZER_METER_STATE_H
 #define TOKENIZER_METER_STATE_H
@@ -29,7 +29,7 @@ struct token_meter {
     uint64_t limit;
     struct buf raw;
     uint64_t base; /* offset in the text of raw[0] */
-    struct meter_place anchor, mid, open;
+    struct meter_place anchor, second, mid, open;
     uint64_t deliverable, cut_at, cut_count;
     uint64_t tail_count; /* of the open tail as if the text ended here, when tail_known */
     bool tail_known, is_cut, finished, exact;

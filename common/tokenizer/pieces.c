@@ -111,15 +111,6 @@ static void find_stretch(struct pieces *it)
 
 /* ---- blocks ---- */
 
-/* Text in NFC ends at n: can what follows change the character before it? Few ASCII characters
- * combine with marks. */
-static bool settled(const struct pieces *it, size_t n)
-{
-    if (n == 0) return true;
-    unsigned char c = (unsigned char)it->raw[it->at + n - 1];
-    return c < 0x80 && !((c | 0x20) >= 'a' && (c | 0x20) <= 'z') && !(c >= '<' && c <= '>');
-}
-
 /* Raw [at, at + n) as it stands, if it is clean; closed: the stretch ends there. */
 static bool load_identity(struct pieces *it, size_t n, bool closed)
 {
@@ -133,7 +124,7 @@ static bool load_identity(struct pieces *it, size_t n, bool closed)
         if (clean_cluster(p + clean, n - clean, true, nfc) != 0) return false;
     }
     n = clean;
-    if (nfc && !closed && !settled(it, n) &&
+    if (nfc && !closed && !(n > 0 && clean_settled(p[n - 1])) &&
         (n == stretch || !clean_boundary(p + n, stretch - n, nfc))) {
         while (n > 0 && ((unsigned char)p[n - 1] & 0xc0) == 0x80) n--;
         if (n > 0) n--; /* the last character is not settled */
