@@ -178,6 +178,15 @@ void daemon_ready(struct daemon *d, const char *reason)
     if (cleared && !any) log_info("ready");
 }
 
+bool daemon_is_ready(struct daemon *d)
+{
+    bool any = false;
+    pthread_mutex_lock(&d->lock);
+    for (size_t i = 0; i < MAX_REASONS; i++) any = any || d->reasons[i][0] != '\0';
+    pthread_mutex_unlock(&d->lock);
+    return !any;
+}
+
 static void healthz(void *ctx, const struct http_request *req, struct http_reply *reply)
 {
     (void)ctx, (void)req;

@@ -68,6 +68,7 @@ const char *daemon_state_dir(const struct daemon *d); /* exists, mode 0700 */
 void daemon_unready(struct daemon *d, const char *reason);
 void daemon_ready(struct daemon *d, const char *reason);
 bool daemon_is_draining(const struct daemon *d);
+bool daemon_is_ready(struct daemon *d);
 /* Tells presence and $SRV what configuration revision is in use, and how loaded we are. Any thread.
  */
 void daemon_set_revision(struct daemon *d, uint64_t revision);

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "flow.h"
+#include "http/chunked.h"
+#include "reply.h"
+
+enum {
+    FIRST_READ = 4096,
+    READ_AHEAD = 1024,
+    HEAD_LIMIT = 64 * 1024,
+    PIPELINE_MAX = 64 * 1024, /* bytes read ahead while a request is being answered */
+    OUT_MAX = 64 * 1024 * 1024,
+    LINGER_MS = 2000,
+    LINGER_BYTES = 4 * 1024 * 1024,
+    READS_PER_TURN = 8
+};
+
+static const struct h1_limits limits = { .head = HEAD_LIMIT,
+                                         .line = 16 * 1024,
+                                         .headers = H1_MAX_HEADERS };
+
+static void on_timer(void *ctx);
+static void try_request(struct client *c);
+static void on_body_bytes(struct client *c);
+
+static void set_timer(struct client *c, int64_t ms)
+{
+    loop_timer_set(c->w->loop, &c->timer, loop_now_ns(c->w->loop) + (uint64_t)ms * 1000000u,
+                   on_timer, c);
+}
+
+static const struct edge_settings *settings(const struct client *c)
+{
+    return c->w->edge->settings;
+}
+
+/* --- life and death
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static void free_later(void *ctx)
+{
+    struct client *c = ctx;
+    free(c->request);
+    buf_done(&c->in);
+    free(c);
+}
+
+static void destroy(struct client *c, bool reset)
+{
+    if (c->dead) return;
+    c->dead = true;
+    loop_timer_clear(c->w->loop, &c->timer);
+    conn_close(&c->conn, reset);
+    list_remove(&c->node);
+    atomic_fetch_sub(&c->w->edge->connections, 1);
+    loop_defer(c->w->loop, free_later, c);
+}
+
+void client_kill(struct client *c)
+{
+    struct flow *f = c->flow;
+    c->flow = NULL;
+    if (f != NULL) flow_client_gone(f);
+    destroy(c, true);
+}
+
+void client_drain(struct client *c)
+{
+    c->must_close = true;
+    if (c->state == CLIENT_HEAD && c->in.len == 0) destroy(c, false);
+}
+
+/* --- reading
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+
+static void linger(struct client *c)
+{
+    c->state = CLIENT_LINGER;
+    buf_done(&c->in);
+    (void)shutdown(c->conn.fd, SHUT_WR);
+    conn_pause(&c->conn, false);
+    set_timer(c, LINGER_MS);
+}
+
+/* Answers what cannot become a flow, and ends the connection. */
+static void refuse(struct client *c, enum refusal r, int status, const char *why)
+{
+    struct buf body;
+    buf_init(&body, 4096);
+    c->must_close = true;
+    if (reply_error_body(&dialect_openai, r, str_of(why), NULL, STR_NULL, &body) == ERR_OK) {
+        client_answer(c, status, STR("content-type: application/json\r\n"), FRAME_LENGTH, body.len);
+        if (client_send(c, buf_str(&body))) client_flush(c);
+    }
+    buf_done(&body);
+    if (!c->dead) client_answer_end(c);
+}
+
+/* From here to client_release_request() the flow holds slices of `in`: it must not move. A little
+ * room stays for what the client pipelines, and for noticing its end. */
+static void begin_flow(struct client *c)
+{
+    char *was = c->in.data, *at;
+    if (buf_reserve(&c->in, READ_AHEAD, &at) != ERR_OK) {
+        client_kill(c);
+        return;
+    }
+    if (c->in.data != was) client_rebase(c);
+    c->state = CLIENT_BUSY;
+    loop_timer_clear(c->w->loop, &c->timer);
+    flow_run(c->flow);
+}
+
+/* Whether the body is all there. Chunked bodies are decoded in place, behind the head. */
+static void on_body_bytes(struct client *c)
+{
+    enum flow_body_status st = flow_take_body(c->flow);
+    if (st == FLOW_BODY_MORE) return;
+    if (st == FLOW_BODY_READY) begin_flow(c);
+    /* Otherwise the flow has answered already. */
+}
+
+static void begin_body(struct client *c)
+{
+    struct h1_request *q = c->request;
+    c->state = CLIENT_BODY;
+    c->continue_sent = false;
+    c->flow = flow_new(c);
+    if (c->flow == NULL) {
+        refuse(c, REFUSE_OVERLOADED, 503, "out of memory");
+        return;
+    }
+    if (!flow_check_head(c->flow)) return; /* answered */
+    if (q->expect_continue && q->head.framing != H1_BODY_NONE) {
+        if (conn_write(&c->conn, STR("HTTP/1.1 100 Continue\r\n\r\n")) != ERR_OK ||
+            conn_flush(&c->conn) != ERR_OK) {
+            client_kill(c);
+            return;
+        }
+    }
+    set_timer(c, settings(c)->body_timeout_ms);
+    on_body_bytes(c);
+}
+
+static void try_request(struct client *c)
+{
+    struct h1_error why;
+    if (c->in.len == 0) return;
+    if (c->request == NULL) {
+        c->request = malloc(sizeof *c->request);
+        if (c->request == NULL) {
+            client_kill(c);
+            return;
+        }
+        h1_begin(&c->request->head);
+        c->head_began = loop_now_ns(c->w->loop);
+        set_timer(c, settings(c)->head_timeout_ms);
+    }
+    enum h1_status st = h1_parse_request(c->in.data, c->in.len, &limits, c->request, &why);
+    if (st == H1_MORE) return;
+    if (st == H1_BAD) {
+        refuse(c, reply_refusal_of(why.status), why.status, why.reason);
+        return;
+    }
+    c->requests++;
+    if (!c->request->head.keep_alive) c->must_close = true;
+    begin_body(c);
+}
+
+struct str client_body(const struct client *c)
+{
+    return str_n(c->in.data + c->request->head.len, c->in.len - c->request->head.len);
+}
+
+/* How much may be read now: what the head or body still need, or a little ahead. */
+static size_t room(const struct client *c)
+{
+    size_t max = HEAD_LIMIT + PIPELINE_MAX;
+    if (c->state == CLIENT_BODY) return flow_body_room(c->flow);
+    if (c->state == CLIENT_BUSY && c->request != NULL) return c->in.cap - c->in.len - 1;
+    return max - MIN(c->in.len, max);
+}
+
+/* The client has sent its end. */
+static void on_eof(struct client *c)
+{
+    client_kill(c);
+}
+
+static void discard(struct client *c)
+{
+    size_t n;
+    enum err e;
+    while ((e = conn_read(&c->conn, c->w->scratch, SCRATCH_SIZE, &n)) == ERR_OK)
+        if ((c->linger_bytes += n) > LINGER_BYTES) break;
+    if (e != ERR_AGAIN) destroy(c, e == ERR_OK);
+}
+
+static void on_readable(struct client *c)
+{
+    if (c->state == CLIENT_LINGER) {
+        discard(c);
+        return;
+    }
+    for (int i = 0; i < READS_PER_TURN && !c->dead; i++) {
+        char *at;
+        size_t want = MIN(room(c), (size_t)(c->in.cap > FIRST_READ ? SCRATCH_SIZE : FIRST_READ)), n;
+        if (want == 0) {
+            conn_pause(&c->conn, true);
+            return;
+        }
+        char *was = c->in.data;
+        if (buf_reserve(&c->in, want, &at) != ERR_OK) {
+            client_kill(c);
+            return;
+        }
+        if (c->in.data != was && c->state == CLIENT_BODY) client_rebase(c);
+        enum err e = conn_read(&c->conn, at, want, &n);
+        if (e == ERR_AGAIN) {
+            if (c->in.len == 0) buf_done(&c->in);
+            return;
+        }
+        if (e != ERR_OK) {
+            on_eof(c);
+            return;
+        }
+        c->in.len += n;
+        if (c->state == CLIENT_HEAD)
+            try_request(c);
+        else if (c->state == CLIENT_BODY)
+            on_body_bytes(c);
+        if (n < want) return;
+    }
+}
+
+static void on_timer(void *ctx)
+{
+    struct client *c = ctx;
+    switch (c->state) {
+    case CLIENT_HEAD:
+        if (c->in.len > 0)
+            refuse(c, REFUSE_CLIENT_TIMEOUT, 408, "the request's head did not come in time");
+        else
+            destroy(c, false);
+        break;
+    case CLIENT_BODY:
+        flow_refuse_body(c->flow, REFUSE_CLIENT_TIMEOUT, "the request's body did not come in time");
+        break;
+    case CLIENT_BUSY: /* the client does not take its answer */
+    case CLIENT_LINGER: client_kill(c); break;
+    }
+}
+
+static void after_drained(struct client *c)
+{
+    if (c->state == CLIENT_LINGER) {
+        linger(c);
+    } else if (c->state == CLIENT_BUSY) {
+        loop_timer_clear(c->w->loop, &c->timer);
+        if (c->flow != NULL) flow_client_drained(c->flow);
+    }
+}
+
+static void on_conn(void *ctx, enum conn_event ev)
+{
+    struct client *c = ctx;
+    switch (ev) {
+    case CONN_CONNECTED: break;
+    case CONN_READABLE: on_readable(c); break;
+    case CONN_DRAINED: after_drained(c); break;
+    case CONN_BROKEN: client_kill(c); break;
+    }
+}
+
+void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr)
+{
+    struct client *c = calloc(1, sizeof *c);
+    if (c == NULL) {
+        close(fd);
+        return;
+    }
+    c->w = w;
+    c->addr = *addr;
+    buf_init(&c->in, (size_t)w->edge->settings->max_body + HEAD_LIMIT + PIPELINE_MAX);
+    if (addr->ss_family == AF_INET)
+        (void)inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)addr)->sin_addr, c->ip,
+                        sizeof c->ip);
+    else if (addr->ss_family == AF_INET6)
+        (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr,
+                        c->ip, sizeof c->ip);
+    if (conn_open(&c->conn, w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) {
+        free(c);
+        return;
+    }
+    list_push_back(&w->clients, &c->node);
+    atomic_fetch_add(&w->edge->connections, 1);
+    set_timer(c, w->edge->settings->head_timeout_ms);
+}
+
+/* --- answering
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+
+void client_answer(struct client *c, int status, struct str fields, enum client_framing framing,
+                   uint64_t length)
+{
+    struct buf *b = &c->w->gather;
+    bool old = c->request != NULL && c->request->head.len > 0 &&
+               c->request->head.version_minor == 0;
+    if (c->dead) return;
+    if (daemon_is_draining(c->w->edge->daemon)) c->must_close = true;
+    if (framing == FRAME_CHUNKED && old) framing = FRAME_CLOSE;
+    if (framing == FRAME_CLOSE) c->must_close = true;
+    c->framing = framing;
+    c->answer_begun = true;
+    buf_clear(b);
+    enum err e = buf_printf(b, "HTTP/1.1 %d %s\r\n", status, reply_reason(status));
+    if (e == ERR_OK) e = buf_append_str(b, fields);
+    if (e == ERR_OK && framing == FRAME_LENGTH)
+        e = buf_printf(b, "content-length: %llu\r\n", (unsigned long long)length);
+    if (e == ERR_OK && framing == FRAME_CHUNKED)
+        e = buf_appendz(b, "transfer-encoding: chunked\r\n");
+    if (e == ERR_OK)
+        e = buf_appendz(b, c->must_close ? "connection: close\r\n\r\n"
+                           : old         ? "connection: keep-alive\r\n\r\n"
+                                         : "\r\n");
+    if (e == ERR_OK) e = conn_write(&c->conn, buf_str(b));
+    if (e != ERR_OK) c->must_close = true;
+}
+
+bool client_answer_begun(const struct client *c)
+{
+    return c->answer_begun;
+}
+
+bool client_send(struct client *c, struct str data)
+{
+    enum err e = ERR_OK;
+    if (c->dead) return false;
+    if (data.n == 0 || c->framing == FRAME_NONE) return true;
+    if (c->framing == FRAME_CHUNKED) {
+        char head[CHUNKED_HEADER_MAX];
+        e = conn_write(&c->conn, str_n(head, chunked_header(data.n, head)));
+    }
+    if (e == ERR_OK) e = conn_write(&c->conn, data);
+    if (e == ERR_OK && c->framing == FRAME_CHUNKED) e = conn_write(&c->conn, STR("\r\n"));
+    return e == ERR_OK;
+}
+
+/* A flush that finds the connection broken tells it later, on the loop. */
+void client_flush(struct client *c)
+{
+    if (c->dead) return;
+    if (conn_flush(&c->conn) != ERR_OK) {
+        set_timer(c, 0);
+        return;
+    }
+    if (conn_waiting(&c->conn) == 0)
+        loop_timer_clear(c->w->loop, &c->timer);
+    else if (!loop_timer_is_set(&c->timer))
+        set_timer(c, settings(c)->write_timeout_ms);
+}
+
+size_t client_waiting(const struct client *c)
+{
+    return conn_waiting(&c->conn);
+}
+
+void client_rebase(struct client *c)
+{
+    struct h1_error why;
+    h1_begin(&c->request->head);
+    ASSERT(h1_parse_request(c->in.data, c->in.len, &limits, c->request, &why) == H1_DONE);
+}
+
+void client_release_request(struct client *c)
+{
+    if (c->request == NULL) return;
+    size_t used = c->request->head.len + (c->flow != NULL ? flow_body_bytes(c->flow) : 0);
+    free(c->request);
+    c->request = NULL;
+    buf_consume(&c->in, MIN(used, c->in.len));
+    if (c->in.len == 0) buf_done(&c->in);
+}
+
+static void next_request(void *ctx)
+{
+    struct client *c = ctx;
+    if (c->dead || c->state != CLIENT_HEAD) return;
+    conn_pause(&c->conn, false);
+    try_request(c);
+}
+
+/* The last answer is on its way: ends the connection when all of it is sent. */
+static void wind_up(struct client *c)
+{
+    if (conn_waiting(&c->conn) == 0) {
+        linger(c);
+    } else {
+        c->state = CLIENT_LINGER; /* goes on when the output is drained */
+        set_timer(c, settings(c)->write_timeout_ms);
+    }
+}
+
+void client_answer_end(struct client *c)
+{
+    if (c->dead) return;
+    if (c->framing == FRAME_CHUNKED && conn_write(&c->conn, STR(CHUNKED_END)) != ERR_OK)
+        c->must_close = true;
+    bool unread = c->state == CLIENT_BODY; /* answered before the body came */
+    if (!unread) client_release_request(c);
+    c->flow = NULL;
+    c->answer_begun = false;
+    client_flush(c);
+    if (unread || c->must_close) {
+        wind_up(c);
+        return;
+    }
+    c->state = CLIENT_HEAD;
+    if (conn_waiting(&c->conn) == 0) set_timer(c, settings(c)->idle_timeout_ms);
+    loop_defer(c->w->loop, next_request, c);
+}
+
+void client_answer_broken(struct client *c)
+{
+    if (c->dead) return;
+    c->flow = NULL;
+    client_flush(c);
+    /* An answer that ends with the connection would look whole after an orderly end. */
+    if (c->framing == FRAME_CLOSE || !c->answer_begun)
+        destroy(c, true);
+    else
+        wind_up(c);
+}

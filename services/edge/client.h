@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client's connection: reads requests one after the other (what is pipelined waits), writes
+ * answers in order, keeps the connection or ends it. What a request means is the flow's affair
+ * (flow.h). On its worker's thread.
+ */
+#ifndef EDGE_CLIENT_H
+#define EDGE_CLIENT_H
+
+#include "conn.h"
+#include "edge.h"
+
+struct flow;
+
+enum client_state {
+    CLIENT_HEAD,  /* waits for, or reads, a request's head */
+    CLIENT_BODY,  /* reads its body */
+    CLIENT_BUSY,  /* a flow answers */
+    CLIENT_LINGER /* the last answer is sent; what the client still sends is thrown away, so that it
+                     can read that answer */
+};
+
+enum client_framing { FRAME_LENGTH, FRAME_CHUNKED, FRAME_CLOSE, FRAME_NONE };
+
+struct client {
+    struct worker *w;
+    struct list_node node; /* in worker.clients */
+    struct conn conn;
+    enum client_state state;
+    struct buf in; /* request bytes: head and body of the one in progress, and what follows */
+    struct h1_request
+        *request; /* slices of in; freed when the answer has begun and nobody needs it */
+    struct flow *flow;
+    struct loop_timer timer;
+    uint64_t head_began, requests, linger_bytes;
+    bool continue_sent, must_close, answer_begun, dead;
+    enum client_framing framing; /* of the answer */
+    struct sockaddr_storage addr;
+    char ip[64];
+};
+
+/* Takes the fd. */
+void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr);
+/* Ends the connection at once; the flow is told. */
+void client_kill(struct client *c);
+/* Draining: idle ones are closed, busy ones end after their answer. */
+void client_drain(struct client *c);
+
+/* --- for the flow
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+/* Makes the bytes of the body readable as one piece: [*ret]. Valid until client_release_request().
+ */
+struct str client_body(const struct client *c);
+/* Begins the answer. fields: further header lines, each with CRLF. length: of FRAME_LENGTH. The
+ * client adds connection and framing fields. FRAME_CHUNKED becomes FRAME_CLOSE with HTTP/1.0. */
+void client_answer(struct client *c, int status, struct str fields, enum client_framing framing,
+                   uint64_t length);
+/* A piece of the answer's body; sent by client_flush(). False when too much waits or the connection
+ * is gone. */
+bool client_send(struct client *c, struct str data);
+void client_flush(struct client *c);
+size_t client_waiting(const struct client *c);
+/* The answer is whole: the connection goes on to the next request, or ends. The flow is forgotten.
+ */
+void client_answer_end(struct client *c);
+/* The answer cannot be completed: the connection ends without its terminator. The flow is
+ * forgotten. */
+void client_answer_broken(struct client *c);
+/* The input buffer moved: finds the request's slices again. */
+void client_rebase(struct client *c);
+/* The request's head and body are not needed any more: frees their memory. */
+void client_release_request(struct client *c);
+bool client_answer_begun(const struct client *c);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A non-blocking connection, the same for both sides: reads are taken by the owner, writes are
+ * gathered and sent when the owner flushes; what the socket does not take waits here and goes on by
+ * itself. One worker's thread.
+ */
+#ifndef EDGE_CONN_H
+#define EDGE_CONN_H
+
+#include <sys/socket.h>
+
+#include "base/buf.h"
+#include "rt/loop.h"
+
+enum conn_event {
+    CONN_CONNECTED, /* conn_connect() came through */
+    CONN_READABLE,
+    CONN_DRAINED, /* all output that waited is sent */
+    CONN_BROKEN   /* reset, or the connect failed: close it */
+};
+
+struct conn;
+typedef void (*conn_fn)(void *ctx, enum conn_event ev);
+
+struct conn {
+    struct loop *loop;
+    struct loop_io io;
+    int fd; /* -1: none */
+    bool connecting, read_paused;
+    struct buf out; /* not yet taken by the socket */
+    conn_fn fn;
+    void *ctx;
+};
+
+/* Adopts a connected, non-blocking fd (takes it) and begins to watch for input. out_max bounds what
+ * may wait. */
+enum err conn_open(struct conn *c, struct loop *loop, int fd, size_t out_max, conn_fn fn,
+                   void *ctx) MUSTCHECK;
+/* Begins to connect; CONN_CONNECTED or CONN_BROKEN follows, never from inside of this call. */
+enum err conn_connect(struct conn *c, struct loop *loop, const struct sockaddr *addr, socklen_t len,
+                      size_t out_max, conn_fn fn, void *ctx) MUSTCHECK;
+/* Closes; no event follows. reset: with RST, so that the peer does not take it for an orderly end.
+ */
+void conn_close(struct conn *c, bool reset);
+static inline bool conn_is_open(const struct conn *c)
+{
+    return c->fd >= 0;
+}
+
+/* ERR_OK with *ret_n > 0; ERR_AGAIN; ERR_CLOSED (the peer sent its end); ERR_IO. */
+enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n) MUSTCHECK;
+/* Gathers; sent by conn_flush(). ERR_LIMIT when too much waits. */
+enum err conn_write(struct conn *c, struct str data) MUSTCHECK;
+/* Sends what it can: ERR_OK also when some waits (CONN_DRAINED follows); ERR_IO when broken. */
+enum err conn_flush(struct conn *c) MUSTCHECK;
+static inline size_t conn_waiting(const struct conn *c)
+{
+    return c->out.len;
+}
+/* Stops or goes on taking input. A reset of the peer is noticed either way. */
+void conn_pause(struct conn *c, bool paused);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Counts a request's input: in this process for ordinary prompts; long ones go to the token service
+ * over the bus, so that they do not stall a worker's other streams, and to a helper thread when it
+ * is silent for 50 ms or the prompt is too large for it. Without a vocabulary for the model the
+ * count is an estimate and says so.
+ */
+#ifndef EDGE_COUNT_H
+#define EDGE_COUNT_H
+
+#include "dialect.h"
+#include "proto/snapshot.h"
+#include "rt/bus.h"
+#include "rt/loop.h"
+#include "tokenizer/models.h"
+
+struct counter;
+
+struct counter_options {
+    bool precise;        /* false: estimate everything */
+    size_t remote_bytes; /* prompts above this are counted elsewhere */
+    struct bus *bus;
+    const struct clock *clock;
+    const struct rng *rng;
+};
+struct counter *counter_new(const struct counter_options *o); /* starts its thread */
+void counter_free(struct counter *c);                         /* no count may be under way */
+
+struct count_result {
+    enum err err; /* ERR_INVALID: the template refused the messages, see why */
+    struct why why;
+    uint64_t tokens;
+    bool exact;
+};
+
+/* What to count: views, copied when the answer has to be waited for. */
+struct count_input {
+    enum snap_endpoint ep;
+    struct str model;              /* as the client wrote it */
+    const struct model_info *info; /* borrowed until done() */
+    const struct request_scan *scan;
+    struct loop *loop; /* done() is posted here */
+};
+
+typedef void (*count_done_fn)(void *ctx, const struct count_result *r);
+/* True: *ret is filled and done() is not called. False: done(ctx) follows on in->loop, exactly
+ * once; it cannot be cancelled. */
+bool counter_count(struct counter *c, const struct count_input *in, struct count_result *ret,
+                   count_done_fn done, void *ctx);
+
+#endif

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the edge's files share: the process, its workers, its settings. A worker is a thread with a
+ * loop; everything that belongs to a request lives and dies on one worker. `struct edge` is made
+ * before the workers start and changes only where a member says so.
+ */
+#ifndef EDGE_EDGE_H
+#define EDGE_EDGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "admit.h"
+#include "base/list.h"
+#include "config/follower.h"
+#include "http/h1.h"
+#include "rt/daemon.h"
+#include "usage.h"
+
+struct ruleset;
+struct resolver;
+struct counter;
+struct models;
+struct pools;
+
+struct edge_settings {
+    const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url;
+    int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
+        idle_timeout_ms, write_timeout_ms;
+    int64_t remote_count_bytes;
+    bool precise;
+    struct usage_settings usage;
+};
+
+enum edge_metric {
+    M_REQUESTS,
+    M_DURATION,
+    M_TTFT,
+    M_OVERHEAD,
+    M_TPOT,
+    M_INFLIGHT,
+    M_OPEN_STREAMS,
+    M_TOKENS,
+    M_REJECTIONS,
+    M_CUT,
+    M_UPSTREAM_ERRORS,
+    M_RETRIES,
+    M_CONNECTIONS,
+    M_DRIFT,
+    M_LEASES,
+    M_SPOOL,
+    M_EDGE_MAX
+};
+
+enum { SCRATCH_SIZE = 64 * 1024 };
+
+struct worker {
+    struct edge *edge;
+    unsigned index;
+    pthread_t thread;
+    struct loop *loop;
+    struct loop_io listen_io;
+    struct ruleset *rules; /* ours, swapped between requests; NULL until there is a configuration */
+    struct list_node clients;
+    struct pools *pools; /* connections to upstream servers */
+    struct loop_timer housekeeping;
+    struct h1_response response; /* parsed heads of upstream answers, one at a time */
+    char scratch[SCRATCH_SIZE];  /* one read at a time */
+    struct buf gather;           /* for building heads */
+};
+
+struct edge {
+    struct daemon *daemon;
+    const struct edge_settings *settings;
+    const struct clock *clock;
+    const struct rng *rng;
+    struct metrics *metrics;
+    int listen_fd;
+    struct worker *workers;
+    unsigned workers_n;
+    unsigned char master_key[32], key_pepper[32];
+    struct follower *follower;
+    struct limiter *limiter;
+    struct usage *usage;
+    struct resolver *resolver;
+    struct models *models; /* the vocabularies of VOCAB_DIR */
+    struct counter *counter;
+    _Atomic uint64_t inflight, streams, connections;
+    pthread_mutex_t rules_lock; /* guards rules */
+    struct ruleset *rules;      /* the newest; workers hold their own references */
+};
+
+static inline uint64_t edge_now_ns(const struct worker *w)
+{
+    return clock_mono_ns(w->edge->clock);
+}
+
+/* Series of a family, by label values (as many as it has labels). */
+static inline struct metric *edge_metric(struct edge *e, enum edge_metric m,
+                                         const struct str *labels)
+{
+    return metrics_get(e->metrics, m, labels);
+}
+
+#endif

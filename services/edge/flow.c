@@ -1,0 +1,649 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the head to admission. See flow.h. */
+#include "flow_impl.h"
+
+#include <arpa/inet.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "http/chunked.h"
+#include "match.h"
+#include "reply.h"
+#include "rt/crypto.h"
+
+enum { ADMIT_GUARD_MS = 1000, CHUNKED_SLACK = 64 * 1024 };
+
+const char *flow_state_name(enum flow_state s)
+{
+    static const char *const names[] = { "body", "count", "admit", "wait", "relay", "done" };
+    return names[s];
+}
+
+/* --- answers of ours
+ * ---------------------------------------------------------------------------------------------------------
+ */
+
+static void answer_with(struct flow *f, int status, struct str fields, struct str body)
+{
+    struct client *c = f->client;
+    f->status = status;
+    client_answer(c, status, fields, f->is_head ? FRAME_NONE : FRAME_LENGTH, body.n);
+    if (!client_send(c, body))
+        client_answer_broken(c);
+    else
+        client_answer_end(c);
+    f->client = NULL;
+}
+
+static void refuse(struct flow *f, enum refusal r, struct str message, const char *param,
+                   const struct admit_outcome *limit)
+{
+    struct buf body, fields;
+    buf_init(&body, 16384);
+    buf_init(&fields, 16384);
+    enum err e = reply_error_body(f->dialect, r, message, param, str_of(f->request_id), &body);
+    if (e == ERR_OK) e = buf_appendz(&fields, "content-type: application/json\r\n");
+    if (e == ERR_OK) e = flow_own_fields(f, &fields);
+    if (e == ERR_OK && limit != NULL && !limit->for_good)
+        e = buf_printf(&fields, "retry-after: %llu\r\n",
+                       (unsigned long long)MAX((limit->retry_after_ms + 999) / 1000, (uint64_t)1));
+    if (e == ERR_OK && limit != NULL && limit->for_good)
+        e = buf_appendz(&fields, "x-should-retry: false\r\n");
+    if (e == ERR_OK && limit != NULL && limit->policy != NULL)
+        e = buf_printf(&fields, "x-aigw-limit: %.*s\r\n", STR_ARG(limit->policy->slug));
+    if (e == ERR_OK && limit == NULL && refusal_status(r) == 503)
+        e = buf_appendz(&fields, "retry-after: 1\r\n");
+    if (e == ERR_OK && r == REFUSE_BAD_KEY)
+        e = buf_appendz(&fields, "www-authenticate: Bearer\r\n");
+    if (f->client != NULL && e == ERR_OK)
+        answer_with(f, refusal_status(r), buf_str(&fields), buf_str(&body));
+    buf_done(&body);
+    buf_done(&fields);
+}
+
+void flow_refuse(struct flow *f, enum refusal r, struct str message, const char *param)
+{
+    static const char *const dimension[REFUSE_MAX] = {
+        [REFUSE_BAD_KEY] = "key",
+        [REFUSE_FORBIDDEN] = "access",
+        [REFUSE_NO_ROUTE] = "route",
+        [REFUSE_NO_MODEL] = "model",
+        [REFUSE_CONTEXT_LENGTH] = "input_tokens",
+        [REFUSE_BODY_TOO_LARGE] = "body_size",
+    };
+    f->record.reject.dimension = str_of(dimension[r] != NULL ? dimension[r] : "request");
+    refuse(f, r, message, param, NULL);
+    enum usage_outcome outcome = r == REFUSE_UPSTREAM_BROKE || r == REFUSE_NO_UPSTREAM
+                                     ? USAGE_UPSTREAM_ERROR
+                                 : r == REFUSE_UPSTREAM_TIMEOUT ? USAGE_TIMEOUT
+                                                                : USAGE_REJECTED;
+    flow_settle(f, outcome);
+}
+
+void flow_refuse_limit(struct flow *f, const struct admit_outcome *o)
+{
+    char text[320];
+    const char *slug = o->policy != NULL ? o->policy->slug.p : "";
+    int n = o->policy != NULL ? (int)o->policy->slug.n : 0;
+    enum refusal r = o->dimension == ADMIT_CONCURRENCY ? REFUSE_CONCURRENCY
+                     : o->dimension == ADMIT_TOKENS    ? REFUSE_TOKENS
+                                                       : REFUSE_REQUESTS;
+    if (o->verdict == ADMIT_UNAVAILABLE) {
+        r = REFUSE_LIMITER_AWAY;
+        (void)snprintf(text, sizeof text,
+                       "Policy %.*s cannot be decided: the limiter is away. Try again soon.", n,
+                       slug);
+    } else if (o->for_good) {
+        (void)snprintf(text, sizeof text,
+                       "The request is larger than policy %.*s can ever allow (limit %llu %s).", n,
+                       slug, (unsigned long long)o->limit, admit_dimension_name(o->dimension));
+    } else {
+        (void)snprintf(
+            text, sizeof text,
+            "Rate limit reached by policy %.*s: limit %llu %s, used %llu. Try again in %llu ms.", n,
+            slug, (unsigned long long)o->limit, admit_dimension_name(o->dimension),
+            (unsigned long long)o->used, (unsigned long long)o->retry_after_ms);
+    }
+    f->record.reject.policy = o->policy != NULL ? o->policy->slug : STR_NULL;
+    f->record.reject.dimension = str_of(admit_dimension_name(o->dimension));
+    refuse(f, r, str_of(text), NULL, o);
+    flow_settle(f, USAGE_REJECTED);
+}
+
+/* --- FLOW_BODY: the head
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+struct flow *flow_new(struct client *c)
+{
+    struct flow *f = calloc(1, sizeof *f);
+    if (f == NULL) return NULL;
+    f->w = c->w;
+    f->client = c;
+    f->began_ns = c->head_began;
+    f->began_wall_ms = clock_wall_ms(c->w->edge->clock);
+    f->dialect = &dialect_openai;
+    f->output_limit = METER_NO_LIMIT;
+    f->is_head = c->request->method == H1_HEAD;
+    arena_init(&f->arena, FLOW_ARENA_MAX);
+    buf_init(&f->gather, ANSWER_WHOLE_MAX);
+    uuid_v7(c->w->edge->clock, c->w->edge->rng, f->id);
+    atomic_fetch_add(&c->w->edge->inflight, 1);
+    return f;
+}
+
+static bool is_private(const struct sockaddr_storage *a)
+{
+    if (a->ss_family == AF_INET) {
+        uint32_t ip = ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr);
+        return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8;
+    }
+    if (a->ss_family == AF_INET6) {
+        const struct in6_addr *ip = &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
+        if (IN6_IS_ADDR_V4MAPPED(ip)) {
+            const unsigned char *b = ip->s6_addr + 12;
+            return b[0] == 127 || b[0] == 10 || (b[0] == 172 && b[1] >> 4 == 1) ||
+                   (b[0] == 192 && b[1] == 168);
+        }
+        return IN6_IS_ADDR_LOOPBACK(ip) || (ip->s6_addr[0] & 0xfe) == 0xfc;
+    }
+    return false;
+}
+
+/* Not a request of a namespace: ends without a record. */
+static void answer_own(struct flow *f, int status, const char *type, struct str body)
+{
+    char fields[128];
+    (void)snprintf(fields, sizeof fields, "content-type: %s\r\n", type);
+    answer_with(f, status, str_of(fields), body);
+    f->state = FLOW_DONE;
+    flow_settle(f, USAGE_OK);
+}
+
+/* /healthz, /readyz and /metrics beside the proxy's paths. */
+static bool answer_ops(struct flow *f)
+{
+    const struct h1_request *q = f->client->request;
+    struct daemon *d = flow_edge(f)->daemon;
+    if (q->method != H1_GET && q->method != H1_HEAD) return false;
+    if (str_eqz(q->path, "/healthz")) {
+        answer_own(f, 200, "text/plain", STR("ok\n"));
+    } else if (str_eqz(q->path, "/readyz")) {
+        bool ready = daemon_is_ready(d);
+        answer_own(f, ready ? 200 : 503, "text/plain", ready ? STR("ready\n") : STR("not ready\n"));
+    } else if (str_eqz(q->path, "/metrics") && is_private(&f->client->addr)) {
+        struct buf b;
+        buf_init(&b, 16 * 1024 * 1024);
+        if (daemon_render_metrics(d, &b) != ERR_OK) buf_clear(&b);
+        answer_own(f, 200, "text/plain; version=0.0.4", buf_str(&b));
+        buf_done(&b);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* A client's own id when it is harmless, else ours. */
+static void take_request_id(struct flow *f)
+{
+    struct str given = h1_header_known(&f->client->request->head, H1_X_REQUEST_ID);
+    if (given.n == 0 || given.n > REQUEST_ID_MAX || !h1_is_token(given)) given = str_of(f->id);
+    (void)str_copyz(f->request_id, sizeof f->request_id, given);
+}
+
+/* The credential of the request; n == 0: none. */
+static struct str credential(const struct h1_request *q)
+{
+    struct str v = h1_header_known(&q->head, H1_AUTHORIZATION);
+    if (v.n > 7 && str_ieq(str_n(v.p, 7), STR("Bearer "))) return str_trim(str_n(v.p + 7, v.n - 7));
+    v = h1_header_known(&q->head, H1_X_API_KEY);
+    return v.n > 0 ? v : STR_NULL;
+}
+
+static const struct snap_key *find_key(const struct flow *f, struct str secret)
+{
+    unsigned char hmac[SNAP_HMAC_LEN];
+    const struct edge *e = flow_edge(f);
+    crypto_hmac_sha256(str_n((const char *)e->key_pepper, sizeof e->key_pepper), secret, hmac);
+    const struct snap_key *k = match_key(f->rules->snap, hmac);
+    if (k == NULL || !k->enabled || !k->ns->enabled) return NULL;
+    return k->expires_at_ms == 0 || k->expires_at_ms > f->began_wall_ms ? k : NULL;
+}
+
+/* Credentials first, then matchers. False when it was answered. */
+static bool decide_namespace(struct flow *f)
+{
+    const struct h1_request *q = f->client->request;
+    struct match_input in = { .req = q, .model = f->model };
+    struct str secret = credential(q);
+    bool by_matcher;
+    const struct snap_namespace *matched = match_namespace(f->rules->snap, &in, &by_matcher);
+    f->key = secret.n > 0 ? find_key(f, secret) : NULL;
+    f->head_decided = true;
+    if (f->key != NULL) {
+        f->ns = f->key->ns;
+        if (!by_matcher || matched == f->ns) return true;
+        flow_refuse(f, REFUSE_FORBIDDEN,
+                    STR("The key belongs to another namespace than the one this request selects."),
+                    NULL);
+        return false;
+    }
+    f->ns = matched;
+    bool open = matched != NULL && matched->auth == SNAP_AUTH_NONE;
+    if (secret.n > 0 && (!open || str_starts(secret, STR("sk-aigw-")))) {
+        flow_refuse(f, REFUSE_BAD_KEY, STR("Incorrect API key provided."), NULL);
+        return false;
+    }
+    if (matched == NULL) {
+        flow_refuse(
+            f, REFUSE_NO_ROUTE,
+            STR("No namespace matches this request: give a key, or the header that selects one."),
+            NULL);
+        return false;
+    }
+    if (!open) {
+        flow_refuse(f, REFUSE_BAD_KEY,
+                    STR("You didn't provide an API key: send it as Authorization: Bearer KEY."),
+                    NULL);
+        return false;
+    }
+    return true;
+}
+
+static bool decide_route(struct flow *f)
+{
+    const struct h1_request *q = f->client->request;
+    struct match_input in = { .req = q, .model = f->model };
+    char text[256];
+    enum match_result m = match_route(f->rules->snap, f->ns, &in, &f->route);
+    if (m == MATCH_OK) {
+        f->upstream = f->route->upstream;
+        f->endpoint = f->route->endpoint != SNAP_EP_AUTO ? f->route->endpoint
+                                                         : endpoint_of_path(q->path);
+        f->dialect = dialect_of(f->endpoint);
+        return true;
+    }
+    enum refusal r = m == MATCH_NO_METHOD  ? REFUSE_METHOD
+                     : m == MATCH_NO_MODEL ? REFUSE_NO_MODEL
+                                           : REFUSE_NO_ROUTE;
+    if (r == REFUSE_NO_MODEL)
+        (void)snprintf(text, sizeof text,
+                       "The model \"%.*s\" does not exist or you do not have access to it.",
+                       (int)MIN(f->model.n, (size_t)100), f->model.p);
+    else
+        (void)snprintf(text, sizeof text, "No route of namespace %.*s takes %.*s %.*s.",
+                       STR_ARG(f->ns->slug), (int)MIN(q->method_str.n, (size_t)20), q->method_str.p,
+                       (int)MIN(q->path.n, (size_t)100), q->path.p);
+    flow_refuse(f, r, str_of(text), r == REFUSE_NO_MODEL ? "model" : NULL);
+    return false;
+}
+
+bool flow_check_head(struct flow *f)
+{
+    const struct h1_request *q = f->client->request;
+    take_request_id(f);
+    if (endpoint_of_path(q->path) == SNAP_EP_MESSAGES) f->dialect = &dialect_anthropic;
+    if (answer_ops(f)) return false;
+    if (f->w->rules == NULL) {
+        flow_refuse(f, REFUSE_OVERLOADED, STR("The gateway has no configuration yet."), NULL);
+        return false;
+    }
+    f->rules = ruleset_ref(f->w->rules);
+    if (!match_path_is_plain(q->path)) {
+        flow_refuse(
+            f, REFUSE_BAD_REQUEST,
+            STR("The path has empty, dot or encoded segments that servers read differently."),
+            NULL);
+        return false;
+    }
+    if (q->head.framing == H1_BODY_LENGTH &&
+        q->head.content_length > (uint64_t)flow_edge(f)->settings->max_body) {
+        flow_refuse(f, REFUSE_BODY_TOO_LARGE, STR("The body is larger than this gateway takes."),
+                    NULL);
+        return false;
+    }
+    if (f->rules->needs_body) return true;
+    return decide_namespace(f) && decide_route(f);
+}
+
+/* --- FLOW_BODY: the body
+ * --------------------------------------------------------------------------------------------------------
+ */
+
+static struct buf *input(const struct flow *f)
+{
+    return &f->client->in;
+}
+
+static size_t head_len(const struct flow *f)
+{
+    return f->client->request->head.len;
+}
+
+size_t flow_body_room(const struct flow *f)
+{
+    const struct h1_head *h = &f->client->request->head;
+    if (h->framing == H1_BODY_CHUNKED) return CHUNKED_SLACK;
+    size_t total = h->len + (size_t)h->content_length;
+    return total > input(f)->len ? total - input(f)->len : 0;
+}
+
+size_t flow_body_bytes(const struct flow *f)
+{
+    return f->body_len;
+}
+
+void flow_refuse_body(struct flow *f, enum refusal r, const char *why)
+{
+    flow_refuse(f, r, str_of(why), NULL);
+}
+
+/*
+ * Decodes what has come of a chunked body, in place:
+ *
+ *      | head | decoded (body_len) | used up … | not decoded yet |
+ *                                              ^ body_raw behind the head
+ */
+static enum flow_body_status take_chunked(struct flow *f)
+{
+    struct buf *b = input(f);
+    size_t max = (size_t)flow_edge(f)->settings->max_body, base = head_len(f);
+    if (f->chunked == NULL) f->chunked = arena_calloc(&f->arena, sizeof *f->chunked);
+    ASSERT(f->chunked != NULL);
+    struct str in = str_n(b->data + base + f->body_raw, b->len - base - f->body_raw), piece;
+    enum chunked_status st;
+    while ((st = chunked_decode(f->chunked, &in, &piece)) == CHUNKED_DATA) {
+        if (piece.n > max - f->body_len) {
+            flow_refuse(f, REFUSE_BODY_TOO_LARGE,
+                        STR("The body is larger than this gateway takes."), NULL);
+            return FLOW_BODY_REFUSED;
+        }
+        memmove(b->data + base + f->body_len, piece.p, piece.n);
+        f->body_len += piece.n;
+    }
+    if (st == CHUNKED_BAD) {
+        flow_refuse(f, REFUSE_BAD_REQUEST, str_of(f->chunked->reason), NULL);
+        return FLOW_BODY_REFUSED;
+    }
+    /* What is used up goes: the buffer holds the body once. */
+    memmove(b->data + base + f->body_len, in.p, in.n);
+    b->len = base + f->body_len + in.n;
+    f->body_raw = f->body_len;
+    return st == CHUNKED_DONE ? FLOW_BODY_READY : FLOW_BODY_MORE;
+}
+
+enum flow_body_status flow_take_body(struct flow *f)
+{
+    const struct h1_head *h = &f->client->request->head;
+    if (h->framing == H1_BODY_CHUNKED) return take_chunked(f);
+    if (flow_body_room(f) > 0) return FLOW_BODY_MORE;
+    f->body_len = (size_t)h->content_length;
+    return FLOW_BODY_READY;
+}
+
+static struct str body_of(const struct flow *f)
+{
+    return str_n(input(f)->data + head_len(f), f->body_len);
+}
+
+/* --- FLOW_COUNT
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+static void enter_admit(struct flow *f);
+
+static bool model_allowed(const struct flow *f, struct str name, const struct snap_model *cfg)
+{
+    const struct snap_key *k = f->key;
+    return k == NULL || k->models.n == 0 || match_in(&k->models, name) ||
+           (cfg != NULL && match_in(&k->models, cfg->name));
+}
+
+/* GET /v1/models: what the caller may use. */
+static void answer_models(struct flow *f)
+{
+    struct buf b, fields;
+    const struct snapshot *s = f->rules->snap;
+    bool first = true;
+    buf_init(&b, 4 * 1024 * 1024);
+    buf_init(&fields, 4096);
+    enum err e = buf_appendz(&b, "{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; i < s->models_n && e == ERR_OK; i++) {
+        if (!model_allowed(f, s->models[i].name, &s->models[i])) continue;
+        e = buf_appendz(&b, first ? "{\"id\":" : ",{\"id\":");
+        if (e == ERR_OK) e = buf_append_json(&b, s->models[i].name);
+        if (e == ERR_OK)
+            e = buf_appendz(&b, ",\"object\":\"model\",\"created\":0,\"owned_by\":\"ai-gateway\"}");
+        first = false;
+    }
+    if (e == ERR_OK) e = buf_appendz(&b, "]}");
+    if (e == ERR_OK) e = buf_appendz(&fields, "content-type: application/json\r\n");
+    if (e == ERR_OK) e = flow_own_fields(f, &fields);
+    if (e == ERR_OK) answer_with(f, 200, buf_str(&fields), buf_str(&b));
+    buf_done(&b);
+    buf_done(&fields);
+    if (e == ERR_OK)
+        flow_settle(f, USAGE_OK);
+    else
+        flow_refuse(f, REFUSE_INTERNAL, STR("The list of models is too long."), NULL);
+}
+
+static bool is_json(struct str type)
+{
+    struct str main = str_cut(&type, ';');
+    main = str_trim(main);
+    return main.n == 0 || str_ieqz(main, "application/json") ||
+           (main.n > 5 && str_ends(main, STR("+json")));
+}
+
+/* Reads the body; false when it was answered. */
+static bool scan_body(struct flow *f, enum snap_endpoint ep)
+{
+    struct js_val root;
+    struct why why = { "" };
+    const char *param = "body";
+    if (!is_json(h1_header_known(&f->client->request->head, H1_CONTENT_TYPE))) {
+        flow_refuse(f, REFUSE_MEDIA_TYPE, STR("Send the body as content-type: application/json."),
+                    NULL);
+        return false;
+    }
+    enum err e = js_parse(body_of(f), &root, &why);
+    if (e == ERR_OK) e = dialect_of(ep)->scan_request(ep, root, &f->scan, &param, &why);
+    if (e == ERR_OK) {
+        struct buf name;
+        buf_init(&name, 1024);
+        e = js_decode(f->scan.model, &name);
+        if (e == ERR_OK)
+            e = arena_dup(&f->arena, buf_str(&name), &f->model);
+        else
+            (void)why_set(&why, e, "model: longer than 1024 bytes");
+        buf_done(&name);
+        param = "model";
+    }
+    if (e != ERR_OK) {
+        flow_refuse(f, REFUSE_BAD_BODY, str_of(why.text),
+                    str_eqz(STR("body"), param) ? NULL : param);
+        return false;
+    }
+    f->scanned = true;
+    f->model_cfg = match_model(f->rules->snap, f->model);
+    return true;
+}
+
+static void after_count(struct flow *f)
+{
+    char text[160];
+    uint64_t window = f->model_cfg != NULL ? f->model_cfg->context_window : 0;
+    if (f->count.err != ERR_OK) {
+        flow_refuse(f, REFUSE_BAD_BODY, str_of(f->count.why.text), "messages");
+        return;
+    }
+    if (window > 0 && f->count.tokens > window) {
+        (void)snprintf(text, sizeof text,
+                       "This model's maximum context length is %llu tokens, the input has %llu.",
+                       (unsigned long long)window, (unsigned long long)f->count.tokens);
+        flow_refuse(f, REFUSE_CONTEXT_LENGTH, str_of(text), "messages");
+        return;
+    }
+    enter_admit(f);
+}
+
+static void on_counted(void *ctx, const struct count_result *r)
+{
+    struct flow *f = ctx;
+    f->async--;
+    if (f->state == FLOW_DONE) {
+        flow_settle(f, f->outcome); /* only lets go */
+        return;
+    }
+    f->count = *r;
+    after_count(f);
+}
+
+static void enter_count(struct flow *f)
+{
+    f->state = FLOW_COUNT;
+    models_find(f->rules->models, f->model, &f->info);
+    struct count_input in = {
+        .ep = f->endpoint,
+        .model = f->model,
+        .info = &f->info,
+        .scan = &f->scan,
+        .loop = f->w->loop,
+    };
+    f->async++;
+    if (counter_count(flow_edge(f)->counter, &in, &f->count, on_counted, f)) {
+        f->async--;
+        after_count(f);
+    }
+}
+
+void flow_run(struct flow *f)
+{
+    const struct h1_request *q = f->client->request;
+    enum snap_endpoint ep = f->route != NULL ? f->endpoint : endpoint_of_path(q->path);
+    f->ready_ns = edge_now_ns(f->w);
+    bool has_json = q->method == H1_POST && ep != SNAP_EP_PASSTHROUGH && ep != SNAP_EP_MODELS;
+    if (has_json && !scan_body(f, ep)) return;
+    if (!f->head_decided && !decide_namespace(f)) return;
+    if (!decide_route(f)) return;
+    if (f->scanned && !model_allowed(f, f->model, f->model_cfg)) {
+        flow_refuse(f, REFUSE_FORBIDDEN, STR("This key may not use this model."), "model");
+        return;
+    }
+    if (f->endpoint == SNAP_EP_MODELS && q->method != H1_POST) {
+        answer_models(f);
+        return;
+    }
+    if (f->endpoint == SNAP_EP_RESPONSES) {
+        flow_refuse(f, REFUSE_NO_ROUTE, STR("The Responses API is not served by this gateway yet."),
+                    NULL);
+        return;
+    }
+    if (f->scanned)
+        enter_count(f);
+    else
+        enter_admit(f);
+}
+
+/* --- FLOW_ADMIT
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+static void after_admit(struct flow *f)
+{
+    struct why why;
+    const struct admit_outcome *o = &f->ticket.outcome;
+    loop_timer_clear(f->w->loop, &f->timer);
+    if (o->verdict != ADMIT_OK) {
+        flow_refuse_limit(f, o);
+        return;
+    }
+    f->admitted = true;
+    if (o->output_limit > 0) f->output_limit = o->output_limit;
+    f->retries_left = f->upstream->retries;
+    f->server = pools_choose(f->w->pools, f->upstream, NULL);
+    if (f->server == NULL) {
+        flow_refuse(f, REFUSE_NO_UPSTREAM, STR("No server of the upstream is enabled."), NULL);
+        return;
+    }
+    enum err e = flow_build_body(f);
+    if (e == ERR_OK) e = flow_build_head(f);
+    if (e != ERR_OK) {
+        (void)why_set(&why, e, "The request cannot be forwarded: %s.", err_name(e));
+        flow_refuse(f, REFUSE_INTERNAL, str_of(why.text), NULL);
+        return;
+    }
+    flow_fill_record(f);
+    if (usage_open(flow_edge(f)->usage, f->w->index, &f->record, &f->usage) != ERR_OK) {
+        flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
+        return;
+    }
+    flow_enter_wait(f);
+}
+
+static void admit_posted(void *ctx)
+{
+    struct flow *f = ctx;
+    f->async--;
+    if (f->state == FLOW_DONE) {
+        /* The client left while the answer was on its way: what was granted goes back. */
+        if (f->ticket.outcome.verdict == ADMIT_OK)
+            limiter_release(flow_edge(f)->limiter, &f->ticket);
+        flow_settle(f, f->outcome);
+        return;
+    }
+    after_admit(f);
+}
+
+/* On a thread of the bus or of the limiter. */
+static void on_admitted(void *ctx, struct admit_ticket *t)
+{
+    struct flow *f = ctx;
+    (void)t;
+    /* A full queue empties within a turn of the loop; there is no other way to tell the flow. */
+    while (loop_post(f->w->loop, admit_posted, f) != ERR_OK) sched_yield();
+}
+
+static void enter_admit(struct flow *f)
+{
+    f->state = FLOW_ADMIT;
+    struct admit_request r = {
+        .policies = admit_policies_of(f->rules->policies, f->ns),
+        .ns = f->ns,
+        .key = f->key,
+        .upstream = f->upstream,
+        .model = f->model,
+        .model_known = f->model_cfg,
+    };
+    f->async++;
+    if (limiter_admit(flow_edge(f)->limiter, &r, &f->ticket, on_admitted, f) == ADMIT_WAIT) return;
+    f->async--;
+    after_admit(f);
+}
+
+/* --- the client leaves
+ * -------------------------------------------------------------------------------------------------------------
+ */
+
+static void abandon(struct flow *f, enum usage_outcome outcome)
+{
+    f->client = NULL;
+    if (f->state == FLOW_DONE) return;
+    if (f->state == FLOW_ADMIT && f->async > 0 && limiter_cancel(flow_edge(f)->limiter, &f->ticket))
+        f->async--;
+    flow_settle(f, outcome);
+}
+
+void flow_client_gone(struct flow *f)
+{
+    abandon(f, USAGE_CLIENT_GONE);
+}
+
+void flow_shutdown(struct flow *f)
+{
+    struct client *c = f->client;
+    if (c != NULL) client_answer_broken(c);
+    abandon(f, USAGE_SHUTDOWN);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of one request. READ THIS FIRST.
+ *
+ *   FLOW_BODY      the head is read: credentials, namespace and route are checked; the body comes
+ * in FLOW_COUNT     the body is scanned; the input's tokens are counted (a long prompt elsewhere)
+ *   FLOW_ADMIT     all limits at once, or none; usually decided at once from leases
+ *   FLOW_WAIT      sent upstream; nothing of the answer was passed on: another server may still be
+ * tried FLOW_RELAY     the answer passes, is metered, and cut where its budget ends FLOW_DONE
+ * settled: slots given back, the usage record complete
+ *
+ * Every way out goes through settle() in flow.c, once. One function per state moves it on
+ * (enter_*); what arrives (bytes, a count, a lease, a time-out, a client that left) is dispatched
+ * on the state. On its worker's thread; counts and leases that come from elsewhere are posted to
+ * it.
+ */
+#ifndef EDGE_FLOW_H
+#define EDGE_FLOW_H
+
+#include "client.h"
+#include "dialect.h"
+
+struct flow;
+
+enum flow_state { FLOW_BODY, FLOW_COUNT, FLOW_ADMIT, FLOW_WAIT, FLOW_RELAY, FLOW_DONE };
+const char *flow_state_name(enum flow_state s);
+
+/* For a request whose head is parsed. NULL: out of memory. */
+struct flow *flow_new(struct client *c);
+/* Checks what the head tells. False when it was answered (the flow is gone). */
+bool flow_check_head(struct flow *f);
+
+enum flow_body_status { FLOW_BODY_MORE, FLOW_BODY_READY, FLOW_BODY_REFUSED };
+/* Takes body bytes that the client has read. REFUSED: answered, the flow is gone. */
+enum flow_body_status flow_take_body(struct flow *f);
+size_t flow_body_room(const struct flow *f); /* bytes the client may read now */
+size_t
+flow_body_bytes(const struct flow *f); /* bytes behind the head that belong to this request */
+void flow_refuse_body(struct flow *f, enum refusal r, const char *why);
+
+/* The body is whole: goes on until the flow has to wait. */
+void flow_run(struct flow *f);
+/* The client's connection is gone. */
+void flow_client_gone(struct flow *f);
+/* All output was taken: go on reading upstream. */
+void flow_client_drained(struct flow *f);
+/* The process ends: outcome shutdown. */
+void flow_shutdown(struct flow *f);
+
+#endif

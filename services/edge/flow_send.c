@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The request as it goes upstream: a head built anew from parsed parts, and the client's body with
+ * splices. Providers cache prompts by prefix, so the body is never written anew.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "flow_impl.h"
+
+enum { MAX_SPLICES = 8, HEAD_MAX = 128 * 1024 };
+
+struct splice {
+    const char *at;
+    size_t del;
+    char ins[320];
+    size_t ins_n;
+};
+
+struct splices {
+    struct splice v[MAX_SPLICES];
+    size_t n;
+};
+
+static void add(struct splices *s, const char *at, size_t del, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+
+static void add(struct splices *s, const char *at, size_t del, const char *fmt, ...)
+{
+    va_list ap;
+    ASSERT(s->n < MAX_SPLICES);
+    struct splice *x = &s->v[s->n++];
+    va_start(ap, fmt);
+    int n = vsnprintf(x->ins, sizeof x->ins, fmt, ap);
+    va_end(ap);
+    ASSERT(n >= 0 && (size_t)n < sizeof x->ins);
+    x->at = at;
+    x->del = del;
+    x->ins_n = (size_t)n;
+}
+
+/* The place behind the object's opening brace, and whether a comma is needed behind what is
+ * inserted there. */
+static const char *inside(struct js_val object, const char **ret_comma)
+{
+    const char *p = object.raw.p + 1, *q = p;
+    while (*q == ' ' || *q == '\t' || *q == '\r' || *q == '\n') q++;
+    *ret_comma = *q == '}' ? "" : ",";
+    return p;
+}
+
+/* No bound of the request may be above the limit, and there must be one. */
+static void clamp_output(struct flow *f, struct splices *s)
+{
+    const char *param = f->dialect->max_output_param, *comma;
+    bool any = false;
+    if (f->output_limit == METER_NO_LIMIT || !endpoint_is_metered(f->endpoint)) return;
+    for (size_t i = 0; i < MAX_OUTPUT_PARAMS; i++) {
+        struct js_val v = f->scan.max_output[i];
+        uint64_t n;
+        if (js_u64(v, &n) != ERR_OK) continue;
+        any = true;
+        if (n > f->output_limit)
+            add(s, v.raw.p, v.raw.n, "%llu", (unsigned long long)f->output_limit);
+    }
+    if (any || param == NULL) return;
+    if (f->endpoint == SNAP_EP_COMPLETIONS) param = "max_tokens";
+    const char *at = inside(f->scan.root, &comma);
+    add(s, at, 0, "\"%s\":%llu%s", param, (unsigned long long)f->output_limit, comma);
+}
+
+/* A stream whose client did not ask for usage: we do, and keep it to ourselves. */
+static void ask_usage(struct flow *f, struct splices *s)
+{
+    const char *comma;
+    if (f->dialect != &dialect_openai || !f->scan.stream || f->scan.wants_usage ||
+        !endpoint_is_metered(f->endpoint))
+        return;
+    f->injected_usage = true;
+    if (f->scan.include_usage.raw.p != NULL) {
+        add(s, f->scan.include_usage.raw.p, f->scan.include_usage.raw.n, "true");
+    } else if (js_is(f->scan.stream_options, JS_OBJECT)) {
+        const char *at = inside(f->scan.stream_options, &comma);
+        add(s, at, 0, "\"include_usage\":true%s", comma);
+    } else if (f->scan.stream_options.raw.p != NULL) {
+        add(s, f->scan.stream_options.raw.p, f->scan.stream_options.raw.n,
+            "{\"include_usage\":true}");
+    } else {
+        const char *at = inside(f->scan.root, &comma);
+        add(s, at, 0, "\"stream_options\":{\"include_usage\":true}%s", comma);
+    }
+}
+
+static int by_place(const void *x, const void *y)
+{
+    const struct splice *a = x, *b = y;
+    return (a->at > b->at) - (a->at < b->at);
+}
+
+enum err flow_build_body(struct flow *f)
+{
+    struct splices s = { .n = 0 };
+    struct client *c = f->client;
+    struct str body = str_n(c->in.data + c->request->head.len, f->body_len);
+    f->up_body = body;
+    f->upstream_model = f->model;
+    if (!f->scanned) return ERR_OK;
+    if (f->route->upstream_model.p != NULL && !str_eq(f->route->upstream_model, f->model)) {
+        /* Names come from the configuration and are short; they are quoted here. */
+        struct buf quoted;
+        buf_init(&quoted, 300);
+        enum err e = buf_append_json(&quoted, f->route->upstream_model);
+        if (e == ERR_OK)
+            add(&s, f->scan.model.raw.p, f->scan.model.raw.n, "%.*s", (int)quoted.len, quoted.data);
+        buf_done(&quoted);
+        if (e != ERR_OK) return e;
+        f->upstream_model = f->route->upstream_model;
+    }
+    clamp_output(f, &s);
+    ask_usage(f, &s);
+    if (s.n == 0) return ERR_OK;
+
+    qsort(s.v, s.n, sizeof *s.v, by_place);
+    size_t total = body.n;
+    for (size_t i = 0; i < s.n; i++) total += s.v[i].ins_n;
+    if (total > f->arena.budget - f->arena.used) f->arena.budget = f->arena.used + total + 4096;
+    char *text = arena_alloc(&f->arena, total), *o = text;
+    if (text == NULL) return ERR_NOMEM;
+    const char *p = body.p;
+    for (size_t i = 0; i < s.n; i++) {
+        size_t keep = (size_t)(s.v[i].at - p);
+        memcpy(o, p, keep);
+        memcpy(o + keep, s.v[i].ins, s.v[i].ins_n);
+        o += keep + s.v[i].ins_n;
+        p = s.v[i].at + s.v[i].del;
+    }
+    size_t rest = (size_t)(body.p + body.n - p);
+    memcpy(o, p, rest);
+    f->up_body = str_n(text, (size_t)(o - text) + rest);
+    return ERR_OK;
+}
+
+/* --- the head
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+/* Fields that the gateway sets itself, or that end here: credentials, addresses, framing. */
+static bool is_ours(const struct h1_head *h, const struct h1_field *fl)
+{
+    switch (fl->known) {
+    case H1_HOST:
+    case H1_AUTHORIZATION:
+    case H1_X_API_KEY:
+    case H1_CONTENT_LENGTH:
+    case H1_EXPECT:
+    case H1_ACCEPT_ENCODING:
+    case H1_X_REQUEST_ID:
+    case H1_COOKIE:
+    case H1_FORWARDED:
+    case H1_X_FORWARDED_FOR:
+    case H1_X_FORWARDED_HOST:
+    case H1_X_FORWARDED_PROTO: return true;
+    default: break;
+    }
+    if (h1_is_hop_by_hop(fl->name)) return true;
+    if (fl->name.n > 7 && str_ieq(str_n(fl->name.p, 7), STR("x-aigw-"))) return true;
+    /* What Connection names goes too, but it cannot strip what the request needs. */
+    return h->first[H1_CONNECTION] != 0 && fl->known != H1_CONTENT_TYPE &&
+           h1_connection_has(h, fl->name);
+}
+
+static enum err credential_field(const struct flow *f, struct buf *b)
+{
+    const char *secret = f->rules->credentials[f->upstream->index];
+    if (secret == NULL) return ERR_OK;
+    if (f->upstream->auth == SNAP_UPAUTH_HEADER)
+        return buf_printf(b, "%.*s: %s\r\n", STR_ARG(f->upstream->auth_header), secret);
+    return buf_printf(b, "authorization: Bearer %s\r\n", secret);
+}
+
+static enum err target(const struct flow *f, struct buf *b)
+{
+    const struct h1_request *q = f->client->request;
+    struct str path = f->route->rewrite_path.p != NULL ? f->route->rewrite_path : q->path;
+    enum err e = buf_printf(b, "%.*s %.*s%.*s", STR_ARG(q->method_str),
+                            STR_ARG(f->server->base_path), STR_ARG(path));
+    if (e == ERR_OK && q->query.n > 0) e = buf_printf(b, "?%.*s", STR_ARG(q->query));
+    if (e == ERR_OK) e = buf_appendz(b, " HTTP/1.1\r\nhost: ");
+    if (e == ERR_OK) {
+        bool v6 = memchr(f->server->host.p, ':', f->server->host.n) != NULL;
+        bool usual = f->server->port == (f->server->tls ? 443 : 80);
+        e = buf_printf(b, "%s%.*s%s", v6 ? "[" : "", STR_ARG(f->server->host), v6 ? "]" : "");
+        if (e == ERR_OK)
+            e = usual ? buf_appendz(b, "\r\n") : buf_printf(b, ":%u\r\n", f->server->port);
+    }
+    return e;
+}
+
+enum err flow_build_head(struct flow *f)
+{
+    const struct h1_request *q = f->client->request;
+    struct buf b;
+    buf_init(&b, HEAD_MAX);
+    enum err e = target(f, &b);
+    for (size_t i = 0; i < q->head.fields_len && e == ERR_OK; i++) {
+        const struct h1_field *fl = &q->head.fields[i];
+        if (!is_ours(&q->head, fl))
+            e = buf_printf(&b, "%.*s: %.*s\r\n", STR_ARG(fl->name), STR_ARG(fl->value));
+    }
+    if (e == ERR_OK) e = credential_field(f, &b);
+    if (e == ERR_OK)
+        e = buf_printf(&b, "accept-encoding: identity\r\nx-request-id: %s\r\n", f->request_id);
+    if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
+        e = buf_printf(&b, "content-length: %zu\r\n", f->up_body.n);
+    if (e == ERR_OK) e = buf_appendz(&b, "\r\n");
+    if (e == ERR_OK) e = arena_dup(&f->arena, buf_str(&b), &f->up_head);
+    if (b.data != NULL) memset(b.data, 0, b.len); /* it held a credential */
+    buf_done(&b);
+    return e;
+}

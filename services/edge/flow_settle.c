@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one way out of a request: slots back, the usage record, metrics. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "flow_impl.h"
+#include "reply.h"
+
+enum err flow_own_fields(struct flow *f, struct buf *out)
+{
+    const struct admit_outcome *o = &f->ticket.outcome;
+    uint64_t now = edge_now_ns(f->w), upstream = f->sent_ns > 0 ? now - f->sent_ns : 0;
+    uint64_t overhead = now - f->began_ns > upstream ? (now - f->began_ns - upstream) / 1000 : 0;
+    enum err e = buf_printf(out, "x-request-id: %s\r\nx-aigw-overhead-us: %llu\r\n", f->request_id,
+                            (unsigned long long)overhead);
+    if (e == ERR_OK && f->rules != NULL)
+        e = buf_printf(out, "x-aigw-revision: %llu\r\n",
+                       (unsigned long long)f->rules->snap->revision);
+    return e == ERR_OK ? reply_rate_fields(f->dialect, o, f->began_wall_ms, out) : e;
+}
+
+void flow_note_attempt(struct flow *f, unsigned status)
+{
+    struct usage_record *r = &f->record;
+    if (f->server == NULL) return;
+    if (r->attempts_n == USAGE_ATTEMPTS_MAX) {
+        memmove(r->attempts, r->attempts + 1, (USAGE_ATTEMPTS_MAX - 1) * sizeof *r->attempts);
+        r->attempts_n--;
+    }
+    r->attempts[r->attempts_n++] = (struct usage_attempt){
+        .upstream = f->upstream->slug,
+        .server = f->server->slug,
+        .status = status,
+        .ms = (edge_now_ns(f->w) - f->attempt_began_ns) / 1000000u,
+    };
+}
+
+static enum usage_source source(const struct flow *f, bool exact)
+{
+    return !f->scanned ? USAGE_SOURCE_NONE : exact ? USAGE_SOURCE_EXACT : USAGE_SOURCE_ESTIMATE;
+}
+
+/* What is known of the request by now. */
+void flow_fill_record(struct flow *f)
+{
+    struct usage_record *r = &f->record;
+    const struct edge *e = flow_edge(f);
+    r->id = str_of(f->id);
+    r->ts_ms = f->began_wall_ms;
+    r->from = r->edge = str_of(daemon_instance(e->daemon));
+    if (f->ns != NULL) r->namespace_slug = f->ns->slug, r->namespace_id = f->ns->id;
+    if (f->key != NULL) r->key_id = f->key->id;
+    if (f->route != NULL) r->route = f->route->slug, r->route_id = f->route->id;
+    r->dialect = f->dialect == &dialect_anthropic ? STR("anthropic") : STR("openai");
+    r->model = f->model_cfg != NULL ? f->model_cfg->name : f->model;
+    r->upstream_model = f->upstream_model;
+    if (f->server != NULL) r->upstream = f->upstream->slug, r->upstream_id = f->upstream->id;
+    r->stream = f->scan.stream;
+    r->input_tokens = f->count.tokens;
+    r->input_source = f->state >= FLOW_ADMIT ? source(f, f->count.exact) : USAGE_SOURCE_NONE;
+    r->revision = f->rules != NULL ? f->rules->snap->revision : 0;
+    if (f->model_cfg != NULL && f->model_cfg->currency.n > 0) {
+        r->cost.currency = f->model_cfg->currency;
+        r->cost.price_revision = f->model_cfg->price_revision;
+        r->cost.nano = (int64_t)f->count.tokens * f->model_cfg->input_nano;
+    }
+}
+
+static void fill_answer(struct flow *f, uint64_t now)
+{
+    struct usage_record *r = &f->record;
+    r->status = (unsigned)f->status;
+    r->duration_ms = (now - f->began_ns) / 1000000u;
+    if (f->ready_ns > 0)
+        r->overhead_us = ((f->sent_ns > 0 ? f->sent_ns : now) - f->ready_ns) / 1000u;
+    if (f->first_token_ns > 0) {
+        r->has_ttft = true;
+        r->ttft_ms = (f->first_token_ns - f->began_ns) / 1000000u;
+    }
+    if (f->answer == NULL) return;
+    const struct reported_usage *rep = answer_reported(f->answer);
+    r->output_tokens = answer_tokens(f->answer);
+    r->reasoning_tokens = answer_reasoning_tokens(f->answer);
+    r->output_source = source(f, answer_is_exact(f->answer));
+    r->cached_tokens = rep->cached;
+    r->upstream_reported.known = rep->present;
+    r->upstream_reported.input = rep->input;
+    r->upstream_reported.output = rep->output;
+    if (r->attempts_n > 0) r->attempts[r->attempts_n - 1].tokens = r->output_tokens;
+    if (f->model_cfg != NULL && f->model_cfg->currency.n > 0) {
+        uint64_t cached = MIN(rep->cached, r->input_tokens);
+        r->cost.nano = (int64_t)(r->input_tokens - cached) * f->model_cfg->input_nano +
+                       (int64_t)cached * f->model_cfg->cached_nano +
+                       (int64_t)r->output_tokens * f->model_cfg->output_nano;
+    }
+}
+
+/* --- metrics: only configured names become label values
+ * -------------------------------------------------------------------------- */
+
+static void count_tokens(struct flow *f, struct str ns, struct str model)
+{
+    struct {
+        const char *type;
+        uint64_t n;
+    } kinds[] = { { "input", f->record.input_tokens },
+                  { "output", f->record.output_tokens },
+                  { "cached", f->record.cached_tokens },
+                  { "reasoning", f->record.reasoning_tokens } };
+    /* Input that never went upstream was not used. */
+    if (f->usage == NULL && f->exchange == NULL && f->sent_ns == 0) return;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct str labels[] = { ns, model, str_of(kinds[i].type) };
+        if (kinds[i].n > 0)
+            metric_add(edge_metric(flow_edge(f), M_TOKENS, labels), (double)kinds[i].n);
+    }
+}
+
+static void count_metrics(struct flow *f, uint64_t now)
+{
+    struct edge *e = flow_edge(f);
+    const struct usage_record *r = &f->record;
+    char status[16];
+    struct str ns = f->ns != NULL ? f->ns->slug : STR("-"),
+               route = f->route != NULL ? f->route->slug : STR("-");
+    struct str model = f->model_cfg != NULL ? f->model_cfg->name
+                       : f->model.n > 0     ? STR("other")
+                                            : STR("-");
+    struct str upstream = f->server != NULL ? f->upstream->slug : STR("-");
+    int n = snprintf(status, sizeof status, "%d", f->status);
+    struct str labels[] = {
+        ns, route, model, upstream, str_n(status, (size_t)n), str_of(usage_outcome_name(r->outcome))
+    };
+    struct str by_model[] = { ns, model };
+    metric_inc(edge_metric(e, M_REQUESTS, labels));
+    metric_observe(edge_metric(e, M_DURATION, by_model), (double)(now - f->began_ns) / 1e9);
+    if (r->has_ttft) metric_observe(edge_metric(e, M_TTFT, by_model), (double)r->ttft_ms / 1e3);
+    if (r->has_ttft && r->output_tokens > 1 && f->mode == RELAY_STREAM)
+        metric_observe(edge_metric(e, M_TPOT, by_model),
+                       (double)(now - f->first_token_ns) / 1e9 / (double)(r->output_tokens - 1));
+    if (f->sent_ns > 0)
+        metric_observe(edge_metric(e, M_OVERHEAD, NULL), (double)r->overhead_us / 1e6);
+    count_tokens(f, ns, model);
+    if (r->outcome == USAGE_REJECTED) {
+        struct str policy = f->ticket.outcome.policy != NULL && r->reject.policy.n > 0
+                                ? r->reject.policy
+                                : STR("-");
+        struct str why[] = { ns, policy, r->reject.dimension };
+        metric_inc(edge_metric(e, M_REJECTIONS, why));
+    }
+    if (r->outcome == USAGE_CUT) metric_inc(edge_metric(e, M_CUT, by_model));
+    if (r->upstream_reported.known && r->upstream_reported.output > 0 &&
+        r->output_source == USAGE_SOURCE_EXACT)
+        metric_observe(edge_metric(e, M_DRIFT, by_model),
+                       ((double)r->output_tokens - (double)r->upstream_reported.output) /
+                           (double)r->upstream_reported.output);
+}
+
+/* --- the end
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+static void release(void *ctx)
+{
+    struct flow *f = ctx;
+    atomic_fetch_sub(&flow_edge(f)->inflight, 1);
+    answer_free(f->answer);
+    ruleset_unref(f->rules);
+    buf_done(&f->gather);
+    arena_done(&f->arena);
+    free(f);
+}
+
+void flow_settle(struct flow *f, enum usage_outcome outcome)
+{
+    struct edge *e = flow_edge(f);
+    if (f->state != FLOW_DONE) {
+        uint64_t now = edge_now_ns(f->w);
+        flow_fill_record(f);
+        fill_answer(f, now);
+        f->outcome = f->record.outcome = outcome;
+        exchange_cancel(f->exchange);
+        f->exchange = NULL;
+        loop_timer_clear(f->w->loop, &f->timer);
+        if (f->admitted) limiter_release(e->limiter, &f->ticket);
+        usage_settle(e->usage, f->w->index, f->usage, &f->record);
+        count_metrics(f, now);
+        if (f->stream_counted) atomic_fetch_sub(&e->streams, 1);
+        f->state = FLOW_DONE;
+    }
+    /* Callers up the stack may still look at it; a callback that is to come calls again. */
+    if (f->async == 0) loop_defer(f->w->loop, release, f);
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * aigw-edge: the proxy. Terminates client HTTP, matches a namespace, checks limits, forwards,
+ * meters and relays answers.
+ *
+ * Bus: asks policy.lease and token.count, publishes usage.<namespace>, policy.rejected, presence,
+ * config.applied; follows the configuration. Owns nothing durable but its usage spool and the last
+ * good snapshot. Signals: see rt/daemon.h.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "count.h"
+#include "edge.h"
+#include "resolve.h"
+#include "rt/crypto.h"
+#include "ruleset.h"
+#include "worker.h"
+
+#define F(member) offsetof(struct edge_settings, member)
+/* clang-format off */
+static const struct opt opts[] = {
+    { "GATEWAY_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the proxy's listener." },
+    { "GATEWAY_PORT", OPT_INT, F(port), "8081", 1, 65535, NULL, "Port of the proxy's listener." },
+    { "EDGE_WORKERS", OPT_INT, F(workers), "0", 0, 256, NULL, "Threads that serve requests; 0: one per CPU." },
+    { "MAX_BODY_BYTES", OPT_INT, F(max_body), "16777216", 1024, 1073741824, "bytes", "Largest request body: 413 beyond." },
+    { "MAX_CONNECTIONS", OPT_INT, F(max_connections), "60000", 1, 1000000, NULL, "Client connections at a time; further ones are closed at once." },
+    { "HEAD_TIMEOUT_MS", OPT_INT, F(head_timeout_ms), "10000", 100, 600000, "ms", "How long a request's head may take." },
+    { "BODY_TIMEOUT_MS", OPT_INT, F(body_timeout_ms), "60000", 100, 3600000, "ms", "How long a request's body may take." },
+    { "IDLE_TIMEOUT_MS", OPT_INT, F(idle_timeout_ms), "75000", 100, 3600000, "ms", "How long a client's connection may be idle between requests." },
+    { "WRITE_TIMEOUT_MS", OPT_INT, F(write_timeout_ms), "60000", 100, 3600000, "ms", "How long a client may take nothing of its answer." },
+    { "VOCAB_DIR", OPT_STR, F(vocab_dir), "vocab", 0, 0, NULL, "Folder of the vocabularies (*.aigwvocab)." },
+    { "USE_PRECISE_TOKEN_CALCULATION", OPT_BOOL, F(precise), "true", 0, 0, NULL, "false: estimate tokens (marked as such) instead of counting them." },
+    { "REMOTE_COUNT_BYTES", OPT_INT, F(remote_count_bytes), "65536", 0, 1073741824, "bytes", "Prompts above this are counted off the worker's thread, so that they do not stall its streams." },
+    { "MASTER_KEY", OPT_SECRET, F(master_key), NULL, 0, 0, NULL, "64 hex digits: opens the upstreams' credentials; the same as the config center's." },
+    { "KEY_PEPPER", OPT_SECRET, F(key_pepper), NULL, 0, 0, NULL, "64 hex digits: virtual keys are known by their HMAC under it; the same as the config center's." },
+    USAGE_OPTS(struct edge_settings, usage),
+};
+#undef F
+
+#define SECONDS 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300
+static const struct metric_def metrics[M_EDGE_MAX] = {
+    [M_REQUESTS] = { "gateway_requests_total", METRIC_COUNTER, "Requests by how they ended.", { "namespace", "route", "model", "upstream", "status", "outcome" }, { 0 }, 5000 },
+    [M_DURATION] = { "gateway_request_duration_seconds", METRIC_HISTOGRAM, "From the request's first byte to the answer's last.", { "namespace", "model" }, { SECONDS }, 0 },
+    [M_TTFT] = { "gateway_time_to_first_token_seconds", METRIC_HISTOGRAM, "From the request's first byte to the answer's first token.", { "namespace", "model" }, { SECONDS }, 0 },
+    [M_OVERHEAD] = { "gateway_overhead_seconds", METRIC_HISTOGRAM, "What the gateway itself takes between the whole request and sending it upstream.", { NULL }, { 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5 }, 0 },
+    [M_TPOT] = { "gateway_time_per_output_token_seconds", METRIC_HISTOGRAM, "Time between tokens of streams, behind the first.", { "namespace", "model" }, { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5 }, 0 },
+    [M_INFLIGHT] = { "gateway_inflight_requests", METRIC_GAUGE, "Requests being served.", { NULL }, { 0 }, 0 },
+    [M_OPEN_STREAMS] = { "gateway_open_streams", METRIC_GAUGE, "Streamed answers under way.", { NULL }, { 0 }, 0 },
+    [M_TOKENS] = { "gateway_tokens_total", METRIC_COUNTER, "Tokens by type: input, output, cached, reasoning.", { "namespace", "model", "type" }, { 0 }, 0 },
+    [M_REJECTIONS] = { "gateway_rejections_total", METRIC_COUNTER, "Requests the gateway refused, by policy and dimension.", { "namespace", "policy", "dimension" }, { 0 }, 0 },
+    [M_CUT] = { "gateway_cut_streams_total", METRIC_COUNTER, "Answers cut where their budget of tokens ended.", { "namespace", "model" }, { 0 }, 0 },
+    [M_UPSTREAM_ERRORS] = { "gateway_upstream_errors_total", METRIC_COUNTER, "Exchanges with upstream servers that failed.", { "upstream", "server", "why" }, { 0 }, 0 },
+    [M_RETRIES] = { "gateway_retries_total", METRIC_COUNTER, "Attempts on another server.", { "upstream" }, { 0 }, 0 },
+    [M_CONNECTIONS] = { "gateway_connections", METRIC_GAUGE, "Client connections.", { NULL }, { 0 }, 0 },
+    [M_DRIFT] = { "gateway_token_count_drift_ratio", METRIC_HISTOGRAM, "Our exact output count against the upstream's, relative.", { "namespace", "model" }, { -0.5, -0.1, -0.05, -0.01, 0.000001, 0.01, 0.05, 0.1, 0.5, 1 }, 0 },
+    [M_LEASES] = { "gateway_lease_decisions_total", METRIC_GAUGE, "Admissions by how they were decided.", { "kind" }, { 0 }, 0 },
+    [M_SPOOL] = { "gateway_usage_spool", METRIC_GAUGE, "The usage spool: records open, settled, published, lost, retries; bytes.", { "what" }, { 0 }, 0 },
+};
+/* clang-format on */
+
+static void report_vocab(void *ctx, const char *file, const char *problem)
+{
+    (void)ctx;
+    log_warn("a vocabulary is left out", LS("file", file), LS("why", problem));
+}
+
+static void report_config(void *ctx, int level, const char *what, uint64_t revision,
+                          const char *why)
+{
+    (void)ctx;
+    LOG_AT((enum log_level)level, what, LI("revision", revision),
+           LS("why", why != NULL ? why : ""));
+}
+
+/* On the follower's thread: builds the rules beside the old ones and swaps. */
+static enum err apply(void *ctx, struct snapshot *s, struct why *why)
+{
+    struct edge *e = ctx;
+    struct ruleset *r;
+    enum err err = ruleset_new(s, e->models, e->master_key, &r, why);
+    if (err != ERR_OK) return err;
+    resolver_use(e->resolver, s);
+    limiter_set_revision(e->limiter, s->revision);
+    workers_use_rules(e, r);
+    pthread_mutex_lock(&e->rules_lock);
+    struct ruleset *old = e->rules;
+    e->rules = r;
+    pthread_mutex_unlock(&e->rules_lock);
+    ruleset_unref(old);
+    daemon_set_revision(e->daemon, s->revision);
+    daemon_ready(e->daemon, "no configuration yet");
+    return ERR_OK;
+}
+
+static void check(const void *settings, struct opt_problems *problems)
+{
+    const struct edge_settings *s = settings;
+    unsigned char key[32];
+    struct why why;
+    if (crypto_parse_key(str_of(s->master_key), key, &why) != ERR_OK)
+        opt_problem(problems, "MASTER_KEY: %s", why.text);
+    if (crypto_parse_key(str_of(s->key_pepper), key, &why) != ERR_OK)
+        opt_problem(problems, "KEY_PEPPER: %s", why.text);
+}
+
+static struct edge *make(struct daemon *d)
+{
+    struct edge *e = xcalloc(1, sizeof *e);
+    const struct edge_settings *s = daemon_settings(d);
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    e->daemon = d;
+    e->settings = s;
+    e->clock = daemon_clock(d);
+    e->rng = daemon_rng(d);
+    e->metrics = daemon_metrics(d);
+    e->listen_fd = -1;
+    e->workers_n = s->workers > 0 ? (unsigned)s->workers : (unsigned)MAX(cpus, 1L);
+    e->workers = xcalloc(e->workers_n, sizeof *e->workers);
+    pthread_mutex_init(&e->rules_lock, NULL);
+    return e;
+}
+
+static enum err open_parts(struct edge *e, struct why *why)
+{
+    const struct edge_settings *s = e->settings;
+    struct usage_options uo = {
+        .state_dir = daemon_state_dir(e->daemon),
+        .workers = e->workers_n,
+        .settings = &s->usage,
+        .bus = daemon_bus(e->daemon),
+        .instance = daemon_instance(e->daemon),
+        .clock = e->clock,
+        .rng = e->rng,
+    };
+    enum err err = crypto_parse_key(str_of(s->master_key), e->master_key, why);
+    if (err == ERR_OK) err = crypto_parse_key(str_of(s->key_pepper), e->key_pepper, why);
+    if (err == ERR_OK)
+        err = models_load(s->vocab_dir, NULL, 0, report_vocab, NULL, &e->models, why);
+    if (err == ERR_NOT_FOUND) {
+        log_warn("no vocabularies: tokens are estimated", LS("vocab_dir", s->vocab_dir));
+        err = models_load(NULL, NULL, 0, report_vocab, NULL, &e->models, why);
+    }
+    if (err == ERR_OK) err = worker_listen(s, &e->listen_fd, why);
+    if (err == ERR_OK) err = usage_new(&uo, &e->usage, why);
+    return err;
+}
+
+static void close_parts(struct edge *e)
+{
+    if (e->usage != NULL) usage_free(e->usage);
+    if (e->listen_fd >= 0) close(e->listen_fd);
+    models_unref(e->models);
+    pthread_mutex_destroy(&e->rules_lock);
+    free(e);
+}
+
+static enum err start(struct daemon *d, struct why *why)
+{
+    struct edge *e = make(d);
+    enum err err = open_parts(e, why);
+    if (err != ERR_OK) {
+        free(e->workers);
+        close_parts(e);
+        return err;
+    }
+    struct counter_options co = {
+        .precise = e->settings->precise,
+        .remote_bytes = (size_t)e->settings->remote_count_bytes,
+        .bus = daemon_bus(d),
+        .clock = e->clock,
+        .rng = e->rng,
+    };
+    struct limiter_options lo = {
+        .bus = daemon_bus(d),
+        .prefix = bus_prefix(daemon_bus(d)),
+        .instance = daemon_instance(d),
+        .clock = e->clock,
+        .rng = e->rng,
+    };
+    memcpy(lo.hash_key, e->key_pepper, sizeof lo.hash_key);
+    struct follower_options fo = {
+        .bus = daemon_bus(d),
+        .state_dir = daemon_state_dir(d),
+        .clock = e->clock,
+        .rng = e->rng,
+        .apply = apply,
+        .report = report_config,
+        .ctx = e,
+    };
+    daemon_unready(d, "no configuration yet");
+    daemon_set_state(d, e);
+    e->counter = counter_new(&co);
+    e->limiter = limiter_new(&lo);
+    e->resolver = resolver_new();
+    workers_start(e);
+    e->follower = follower_new(&fo);
+    log_info("listening", LS("bind", e->settings->bind), LI("port", e->settings->port),
+             LI("workers", e->workers_n));
+    return ERR_OK;
+}
+
+static void quiesce(struct daemon *d)
+{
+    workers_quiesce(daemon_state(d));
+}
+
+static size_t inflight(struct daemon *d)
+{
+    struct edge *e = daemon_state(d);
+    return atomic_load(&e->inflight);
+}
+
+static void stop(struct daemon *d)
+{
+    struct edge *e = daemon_state(d);
+    follower_free(e->follower);
+    counter_free(e->counter); /* before the workers: what it still posts is run by them */
+    workers_stop(e);
+    limiter_free(e->limiter);
+    if (!usage_flush(e->usage, 2000))
+        log_warn("usage records stay in the spool: the next edge here sends them",
+                 LI("records", usage_pending(e->usage)));
+    resolver_free(e->resolver);
+    ruleset_unref(e->rules);
+    close_parts(e);
+}
+
+static void set_gauge(struct edge *e, enum edge_metric m, const char *label, uint64_t v)
+{
+    struct str l = str_of(label);
+    metric_set(edge_metric(e, m, &l), (double)v);
+}
+
+static void scrape(struct daemon *d)
+{
+    struct edge *e = daemon_state(d);
+    struct limiter_stats l;
+    struct usage_stats u;
+    metric_set(edge_metric(e, M_INFLIGHT, NULL), (double)atomic_load(&e->inflight));
+    metric_set(edge_metric(e, M_OPEN_STREAMS, NULL), (double)atomic_load(&e->streams));
+    metric_set(edge_metric(e, M_CONNECTIONS, NULL), (double)atomic_load(&e->connections));
+    limiter_stats(e->limiter, &l);
+    set_gauge(e, M_LEASES, "admitted", l.admitted);
+    set_gauge(e, M_LEASES, "waited", l.waited);
+    set_gauge(e, M_LEASES, "refused", l.refused);
+    set_gauge(e, M_LEASES, "unavailable", l.unavailable);
+    set_gauge(e, M_LEASES, "messages", l.messages);
+    set_gauge(e, M_LEASES, "asks", l.asks);
+    usage_stats(e->usage, &u);
+    set_gauge(e, M_SPOOL, "open", u.open);
+    set_gauge(e, M_SPOOL, "settled", u.settled);
+    set_gauge(e, M_SPOOL, "published", u.published);
+    set_gauge(e, M_SPOOL, "lost", u.lost);
+    set_gauge(e, M_SPOOL, "retries", u.retries);
+    set_gauge(e, M_SPOOL, "bytes", u.spool_bytes);
+    daemon_set_load(d, atomic_load(&e->inflight));
+}
+
+int main(int argc, char **argv)
+{
+    static const struct daemon_desc desc = {
+        .name = "edge",
+        .about = "the proxy: namespaces, limits, exact token counts, streams.",
+        .opts = opts,
+        .opts_len = ARRAY_LEN(opts),
+        .settings_size = sizeof(struct edge_settings),
+        .metrics = metrics,
+        .metrics_len = M_EDGE_MAX,
+        .ops_port = 9081,
+        .check = check,
+        .start = start,
+        .quiesce = quiesce,
+        .inflight = inflight,
+        .stop = stop,
+        .scrape = scrape,
+    };
+    return daemon_main(argc, argv, &desc);
+}

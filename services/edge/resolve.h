@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Addresses of upstream servers. Names are looked up by a thread of its own, at once when a
+ * configuration brings them and again every 30 s; workers only read the table. An address that was
+ * once good stays while the name server is away.
+ */
+#ifndef EDGE_RESOLVE_H
+#define EDGE_RESOLVE_H
+
+#include <sys/socket.h>
+
+#include "base/str.h"
+#include "proto/snapshot.h"
+
+struct resolver;
+
+struct resolver *resolver_new(void);
+void resolver_free(struct resolver *r);
+/* Looks up what is new in the snapshot and forgets the rest. Blocks as long as the name server
+ * takes. */
+void resolver_use(struct resolver *r, const struct snapshot *s);
+/* turn picks one of several addresses. ERR_NOT_FOUND while the name has none. Any thread. */
+enum err resolver_get(struct resolver *r, const struct snap_server *server, unsigned turn,
+                      struct sockaddr_storage *ret, socklen_t *ret_len) MUSTCHECK;
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ruleset.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "match.h"
+#include "rt/crypto.h"
+
+enum { CREDENTIAL_MAX = 8192 };
+
+static enum err open_credential(struct ruleset *r, const struct snap_upstream *u,
+                                const unsigned char master_key[32], struct why *why)
+{
+    struct buf plain;
+    if (u->auth == SNAP_UPAUTH_NONE || u->credential_sealed.n == 0) return ERR_OK;
+    buf_init(&plain, CREDENTIAL_MAX);
+    enum err e = crypto_open(master_key, u->id, u->credential_sealed, &plain);
+    if (e == ERR_OK)
+        r->credentials[u->index] = str_dupz(buf_str(&plain));
+    else
+        e = why_set(why, ERR_INVALID,
+                    "upstream %.*s: its credential does not open with this MASTER_KEY",
+                    STR_ARG(u->slug));
+    if (plain.data != NULL) memset(plain.data, 0, plain.cap);
+    buf_done(&plain);
+    return e;
+}
+
+/* The configuration's models as names of vocabularies. */
+static enum err name_models(struct ruleset *r, const struct models *base)
+{
+    const struct snapshot *s = r->snap;
+    size_t n = 0, max = 0;
+    for (size_t i = 0; i < s->models_n; i++) max += 1 + s->models[i].patterns.n;
+    struct models_entry *entries = xcalloc(max + 1, sizeof *entries);
+    for (size_t i = 0; i < s->models_n; i++) {
+        const struct snap_model *m = &s->models[i];
+        if (m->vocabulary.n == 0) continue;
+        entries[n++] = (struct models_entry){ m->name, m->vocabulary };
+        for (size_t k = 0; k < m->patterns.n; k++)
+            entries[n++] = (struct models_entry){ m->patterns.v[k], m->vocabulary };
+    }
+    enum err e = models_with_entries(base, entries, n, &r->models);
+    free(entries);
+    return e;
+}
+
+enum err ruleset_new(struct snapshot *s, const struct models *base,
+                     const unsigned char master_key[32], struct ruleset **ret, struct why *why)
+{
+    struct ruleset *r = xcalloc(1, sizeof *r);
+    enum err e = ERR_OK;
+    r->snap = snapshot_ref(s);
+    r->needs_body = match_needs_body(s);
+    r->credentials = xcalloc(s->upstreams_n + 1, sizeof *r->credentials);
+    atomic_init(&r->refs, 1);
+    for (size_t i = 0; i < s->upstreams_n && e == ERR_OK; i++)
+        e = open_credential(r, &s->upstreams[i], master_key, why);
+    if (e == ERR_OK) e = name_models(r, base);
+    if (e == ERR_OK) e = admit_policies_new(s, &r->policies, why);
+    if (e == ERR_OK)
+        *ret = r;
+    else
+        ruleset_unref(r);
+    return e;
+}
+
+struct ruleset *ruleset_ref(struct ruleset *r)
+{
+    atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+    return r;
+}
+
+void ruleset_unref(struct ruleset *r)
+{
+    if (r == NULL || atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1) return;
+    admit_policies_free(r->policies);
+    models_unref(r->models);
+    for (size_t i = 0; i < r->snap->upstreams_n; i++) {
+        if (r->credentials[i] == NULL) continue;
+        memset(r->credentials[i], 0, strlen(r->credentials[i]));
+        free(r->credentials[i]);
+    }
+    free(r->credentials);
+    snapshot_unref(r->snap);
+    free(r);
+}

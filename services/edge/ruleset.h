@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A snapshot made ready for requests: policies by namespace, credentials unsealed. Immutable,
+ * reference counted, any thread. */
+#ifndef EDGE_RULESET_H
+#define EDGE_RULESET_H
+
+#include "admit.h"
+#include "proto/snapshot.h"
+#include "tokenizer/models.h"
+
+struct ruleset {
+    struct snapshot *snap;
+    struct admit_policies *policies;
+    bool needs_body;       /* matching a namespace needs the model */
+    struct models *models; /* how each model counts: vocabularies with the configuration's names */
+    char **credentials;    /* by upstream index: the plain text, or NULL */
+    _Atomic unsigned refs;
+};
+
+/* Takes a reference of the snapshot; base: the vocabularies that are loaded. ERR_INVALID with why:
+ * a credential does not open, too many policies. */
+enum err ruleset_new(struct snapshot *s, const struct models *base,
+                     const unsigned char master_key[32], struct ruleset **ret,
+                     struct why *why) MUSTCHECK;
+struct ruleset *ruleset_ref(struct ruleset *r);
+void ruleset_unref(struct ruleset *r); /* NULL is fine */
+
+#endif

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "upstream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/map.h"
+#include "conn.h"
+#include "edge.h"
+#include "http/chunked.h"
+#include "resolve.h"
+
+enum {
+    OUT_MAX = 64 * 1024 * 1024,
+    HEAD_MAX = 64 * 1024,
+    INTERIM_MAX = 10,
+    READS_PER_TURN = 8,
+    IDLE_PER_SERVER = 256,
+    MAX_SERVERS = 65536
+};
+static const uint64_t idle_ns = 30000000000u, down_first_ns = 1000000000u,
+                      down_most_ns = 30000000000u;
+
+struct pool {
+    struct pools *pools;
+    struct list_node idle; /* of exchange, latest first */
+    size_t idle_n;
+    unsigned turn, failures;
+    uint64_t down_until, used_at;
+};
+
+struct pools {
+    struct worker *w;
+    struct map by_server; /* server id and URL -> struct pool */
+    struct map turns;     /* upstream id -> counter, as a pointer-sized number from 1 */
+};
+
+enum exchange_state { X_CONNECTING, X_WAIT_HEAD, X_BODY, X_IDLE, X_DEAD };
+
+/* A connection, and the request that it carries. */
+struct exchange {
+    struct pool *pool;
+    struct conn conn;
+    struct list_node node; /* in the idle list */
+    enum exchange_state state;
+    const struct exchange_events *ev;
+    void *ctx;
+    bool reused, is_head, keep_alive, got_bytes;
+    unsigned interims;
+    struct buf in; /* an incomplete head */
+    enum h1_framing framing;
+    uint64_t left;
+    struct chunked chunked;
+    uint64_t idle_since;
+    struct loop_timer fail_timer;
+    const char *fail_why;
+};
+
+/* --- pools
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+struct pools *pools_new(struct worker *w)
+{
+    struct pools *p = xcalloc(1, sizeof *p);
+    p->w = w;
+    map_init(&p->by_server, MAX_SERVERS);
+    map_init(&p->turns, MAX_SERVERS);
+    return p;
+}
+
+static void free_later(void *ctx)
+{
+    free(ctx);
+}
+
+/* Closes and lets go; the memory goes at the end of the turn, since callers up the stack may look
+ * at it. */
+static void bury(struct exchange *x, bool reset)
+{
+    if (x->state == X_DEAD) return;
+    struct loop *loop = x->pool->pools->w->loop;
+    if (x->state == X_IDLE) {
+        list_remove(&x->node);
+        x->pool->idle_n--;
+    }
+    x->state = X_DEAD;
+    loop_timer_clear(loop, &x->fail_timer);
+    conn_close(&x->conn, reset);
+    buf_done(&x->in);
+    loop_defer(loop, free_later, x);
+}
+
+static void drop_idle(struct pool *p)
+{
+    while (!list_empty(&p->idle)) bury(LIST_ENTRY(p->idle.next, struct exchange, node), false);
+}
+
+void pools_free(struct pools *p)
+{
+    struct map_entry *e;
+    size_t i = 0;
+    if (p == NULL) return;
+    while ((e = map_next(&p->by_server, &i)) != NULL) {
+        drop_idle(e->value);
+        free(e->value);
+    }
+    map_done(&p->by_server);
+    map_done(&p->turns);
+    free(p);
+}
+
+void pools_sweep(struct pools *p)
+{
+    uint64_t now = loop_now_ns(p->w->loop);
+    struct map_entry *e;
+    size_t i = 0;
+    while ((e = map_next(&p->by_server, &i)) != NULL) {
+        struct pool *pool = e->value;
+        LIST_EACH_SAFE(n, &pool->idle)
+        {
+            struct exchange *x = LIST_ENTRY(n, struct exchange, node);
+            if (now - x->idle_since > idle_ns) bury(x, false);
+        }
+    }
+}
+
+static struct pool *pool_of(struct pools *p, const struct snap_server *s)
+{
+    char key[1200];
+    int n = snprintf(key, sizeof key, "%.*s %.*s", STR_ARG(s->id), STR_ARG(s->url));
+    struct str k = str_n(key, MIN((size_t)n, sizeof key - 1));
+    struct pool *pool = map_get(&p->by_server, k);
+    if (pool != NULL) return pool;
+    pool = xcalloc(1, sizeof *pool);
+    pool->pools = p;
+    list_init(&pool->idle);
+    if (map_put(&p->by_server, k, pool, NULL) != ERR_OK) {
+        free(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+bool pools_is_up(struct pools *p, const struct snap_server *s)
+{
+    struct pool *pool = pool_of(p, s);
+    return pool == NULL || pool->failures == 0 || loop_now_ns(p->w->loop) >= pool->down_until;
+}
+
+void pools_report(struct pools *p, const struct snap_server *s, bool ok)
+{
+    struct pool *pool = pool_of(p, s);
+    if (pool == NULL) return;
+    if (ok) {
+        pool->failures = 0;
+        return;
+    }
+    uint64_t wait = down_first_ns << MIN(pool->failures, 5u);
+    pool->failures++;
+    pool->down_until = loop_now_ns(p->w->loop) + MIN(wait, down_most_ns);
+}
+
+static size_t next_turn(struct pools *p, const struct snap_upstream *u)
+{
+    size_t turn = (size_t)(uintptr_t)map_get(&p->turns, u->id);
+    if (turn == 0) turn = 1 + p->w->index;
+    if (map_put(&p->turns, u->id, (void *)(uintptr_t)(turn + 1), NULL) != ERR_OK) return turn;
+    return turn;
+}
+
+const struct snap_server *pools_choose(struct pools *p, const struct snap_upstream *u,
+                                       const struct snap_server *not_this)
+{
+    const struct snap_server *down = NULL;
+    size_t turn = u->servers_n > 1 ? next_turn(p, u) : 0;
+    for (size_t i = 0; i < u->servers_n; i++) {
+        const struct snap_server *s = &u->servers[(turn + i) % u->servers_n];
+        if (!s->enabled) continue;
+        if (not_this != NULL && str_eq(s->id, not_this->id)) continue;
+        if (pools_is_up(p, s)) return s;
+        if (down == NULL) down = s;
+    }
+    /* All that are left failed lately: better to try one than to refuse without having tried. */
+    if (down == NULL && not_this != NULL && not_this->enabled) return not_this;
+    return down;
+}
+
+/* --- one exchange
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static void fail(struct exchange *x, enum exchange_failure f, const char *why)
+{
+    const struct exchange_events *ev = x->ev;
+    void *ctx = x->ctx;
+    bury(x, true);
+    ev->fail(ctx, f, why);
+}
+
+static void become_idle(struct exchange *x)
+{
+    struct pool *p = x->pool;
+    if (p->idle_n >= IDLE_PER_SERVER) {
+        bury(x, false);
+        return;
+    }
+    x->state = X_IDLE;
+    x->idle_since = loop_now_ns(p->pools->w->loop);
+    conn_pause(&x->conn, false);
+    buf_done(&x->in);
+    list_push_front(&p->idle, &x->node);
+    p->idle_n++;
+}
+
+static void finish(struct exchange *x, bool clean)
+{
+    const struct exchange_events *ev = x->ev;
+    void *ctx = x->ctx;
+    if (clean && x->keep_alive && conn_waiting(&x->conn) == 0)
+        become_idle(x);
+    else
+        bury(x, false);
+    ev->end(ctx);
+}
+
+/* Each take_*() returns false when the exchange is over. */
+
+static bool take_body(struct exchange *x, struct str data)
+{
+    while (data.n > 0) {
+        struct str piece = data;
+        if (x->framing == H1_BODY_CHUNKED) {
+            enum chunked_status st = chunked_decode(&x->chunked, &data, &piece);
+            if (st == CHUNKED_BAD) return fail(x, EXCHANGE_MALFORMED, x->chunked.reason), false;
+            if (st == CHUNKED_DONE) return finish(x, data.n == 0), false;
+            if (st == CHUNKED_MORE) return true;
+        } else if (x->framing == H1_BODY_LENGTH) {
+            piece.n = (size_t)MIN((uint64_t)data.n, x->left);
+            data.p += piece.n, data.n -= piece.n, x->left -= piece.n;
+        } else {
+            data.n = 0;
+        }
+        x->ev->body(x->ctx, piece);
+        if (x->state != X_BODY) return false;
+        if (x->framing == H1_BODY_LENGTH && x->left == 0) return finish(x, data.n == 0), false;
+    }
+    return true;
+}
+
+static bool take_head(struct exchange *x, struct str *data)
+{
+    static const struct h1_limits limits = { .head = HEAD_MAX,
+                                             .line = 16 * 1024,
+                                             .headers = H1_MAX_HEADERS };
+    struct h1_response *res = &x->pool->pools->w->response;
+    struct h1_error why;
+    for (;;) {
+        h1_begin(&res->head);
+        enum h1_status st = h1_parse_response(data->p, data->n, &limits, x->is_head, res, &why);
+        if (st == H1_BAD) return fail(x, EXCHANGE_MALFORMED, why.reason), false;
+        if (st == H1_MORE) return true;
+        data->p += res->head.len, data->n -= res->head.len;
+        if (res->status >= 200) break;
+        if (res->status == 101 || ++x->interims > INTERIM_MAX)
+            return fail(x, EXCHANGE_MALFORMED,
+                        "too many interim answers, or an upgrade nobody asked for"),
+                   false;
+    }
+    x->framing = res->head.framing;
+    x->left = res->head.content_length;
+    x->keep_alive = res->head.keep_alive && x->framing != H1_BODY_CLOSE;
+    x->state = X_BODY;
+    x->ev->head(x->ctx, res);
+    if (x->state != X_BODY) return false;
+    if (x->framing == H1_BODY_NONE || (x->framing == H1_BODY_LENGTH && x->left == 0))
+        return finish(x, data->n == 0), false;
+    return true;
+}
+
+static bool take(struct exchange *x, struct str data)
+{
+    x->got_bytes = true;
+    if (x->state == X_WAIT_HEAD) {
+        if (x->in.len > 0) {
+            if (buf_append_str(&x->in, data) != ERR_OK)
+                return fail(x, EXCHANGE_MALFORMED, "the head is too large"), false;
+            data = buf_str(&x->in);
+        }
+        if (!take_head(x, &data)) return false;
+        if (x->state == X_WAIT_HEAD) {
+            /* Keep what is there of the head. */
+            if (x->in.len > 0)
+                buf_consume(&x->in, (size_t)(data.p - x->in.data));
+            else if (buf_append_str(&x->in, data) != ERR_OK)
+                return fail(x, EXCHANGE_MALFORMED, "the head is too large"), false;
+            return true;
+        }
+        bool more = take_body(x, data);
+        if (more) buf_done(&x->in);
+        return more;
+    }
+    return take_body(x, data);
+}
+
+static void on_eof(struct exchange *x)
+{
+    if (x->state == X_BODY && x->framing == H1_BODY_CLOSE)
+        finish(x, false);
+    else if (x->state == X_BODY)
+        fail(x, EXCHANGE_TRUNCATED, "closed before the end of its answer");
+    else if (x->reused && !x->got_bytes)
+        fail(x, EXCHANGE_STALE, "closed while it was idle");
+    else
+        fail(x, EXCHANGE_RESET, "closed before it answered");
+}
+
+static void on_readable(struct exchange *x)
+{
+    struct worker *w = x->pool->pools->w;
+    for (int i = 0; i < READS_PER_TURN; i++) {
+        size_t n;
+        enum err e = conn_read(&x->conn, w->scratch, SCRATCH_SIZE, &n);
+        if (e == ERR_AGAIN) break;
+        if (x->state == X_IDLE) {
+            bury(x, false); /* closed by the server, or bytes nobody asked for */
+            return;
+        }
+        if (e != ERR_OK) {
+            if (x->state == X_BODY) x->ev->flush(x->ctx);
+            if (x->state != X_DEAD) on_eof(x);
+            return;
+        }
+        if (!take(x, str_n(w->scratch, n))) return;
+        if (x->conn.read_paused || n < SCRATCH_SIZE) break;
+    }
+    if (x->state == X_BODY) x->ev->flush(x->ctx);
+}
+
+static void on_conn(void *ctx, enum conn_event ev)
+{
+    struct exchange *x = ctx;
+    switch (ev) {
+    case CONN_CONNECTED:
+        x->state = X_WAIT_HEAD;
+        if (conn_flush(&x->conn) != ERR_OK)
+            fail(x, EXCHANGE_RESET, "broke while the request was sent");
+        break;
+    case CONN_READABLE: on_readable(x); break;
+    case CONN_DRAINED: break;
+    case CONN_BROKEN:
+        if (x->state == X_IDLE)
+            bury(x, true);
+        else if (x->state == X_CONNECTING)
+            fail(x, EXCHANGE_CONNECT, "the connection was refused or could not be made");
+        else
+            on_eof(x);
+        break;
+    }
+}
+
+static void fail_now(void *ctx)
+{
+    struct exchange *x = ctx;
+    fail(x, EXCHANGE_CONNECT, x->fail_why);
+}
+
+static enum err connect_to(struct exchange *x, const struct snap_server *s)
+{
+    struct pools *p = x->pool->pools;
+    struct sockaddr_storage addr;
+    socklen_t len;
+    x->fail_why = "TLS towards upstreams is not available";
+    if (s->tls) return ERR_UNSUPPORTED;
+    x->fail_why = "its name has no address";
+    enum err e = resolver_get(p->w->edge->resolver, s, x->pool->turn++, &addr, &len);
+    if (e != ERR_OK) return e;
+    x->fail_why = "no connection can be made";
+    return conn_connect(&x->conn, p->w->loop, (const struct sockaddr *)&addr, len, OUT_MAX, on_conn,
+                        x);
+}
+
+struct exchange *exchange_start(struct pools *p, const struct snap_server *s, struct str head,
+                                struct str body, bool is_head, bool fresh,
+                                const struct exchange_events *ev, void *ctx)
+{
+    struct pool *pool = pool_of(p, s);
+    struct exchange *x = NULL;
+    enum err e = ERR_OK;
+    ASSERT(pool != NULL);
+    if (!fresh && !list_empty(&pool->idle)) {
+        x = LIST_ENTRY(list_pop_front(&pool->idle), struct exchange, node);
+        pool->idle_n--;
+        x->reused = true;
+        x->state = X_WAIT_HEAD;
+    } else {
+        x = xcalloc(1, sizeof *x);
+        x->pool = pool;
+        x->conn.fd = -1;
+        x->state = X_CONNECTING;
+        e = connect_to(x, s);
+    }
+    x->ev = ev;
+    x->ctx = ctx;
+    x->is_head = is_head;
+    x->keep_alive = x->got_bytes = false;
+    x->interims = 0;
+    x->chunked = (struct chunked){ 0 };
+    buf_init(&x->in, HEAD_MAX + SCRATCH_SIZE);
+    if (e == ERR_OK) e = conn_write(&x->conn, head);
+    if (e == ERR_OK) e = conn_write(&x->conn, body);
+    if (e == ERR_OK) e = conn_flush(&x->conn);
+    /* What is wrong by now is told later, like everything else. */
+    if (e != ERR_OK)
+        loop_timer_set(p->w->loop, &x->fail_timer, loop_now_ns(p->w->loop), fail_now, x);
+    return x;
+}
+
+void exchange_cancel(struct exchange *x)
+{
+    if (x != NULL) bury(x, true);
+}
+
+void exchange_pause(struct exchange *x, bool paused)
+{
+    conn_pause(&x->conn, paused);
+}
+
+bool exchange_is_connected(const struct exchange *x)
+{
+    return x->state != X_CONNECTING;
+}

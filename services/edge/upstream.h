@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One request to one upstream server: HTTP/1.1 over pooled connections. Pools belong to a worker
+ * and outlive configurations: they are keyed by the server's id and URL. All on the worker's
+ * thread.
+ */
+#ifndef EDGE_UPSTREAM_H
+#define EDGE_UPSTREAM_H
+
+#include "http/h1.h"
+#include "proto/snapshot.h"
+
+struct worker;
+struct pools;
+struct exchange;
+
+enum exchange_failure {
+    EXCHANGE_CONNECT, /* no connection, or the name has no address */
+    EXCHANGE_STALE,   /* a pooled connection was closed before anything of the answer came: safe to
+                         try again */
+    EXCHANGE_RESET,   /* broken before the answer's head */
+    EXCHANGE_TRUNCATED, /* broken inside of the body */
+    EXCHANGE_MALFORMED  /* not HTTP as we know it */
+};
+
+/* From inside of any of these exchange_cancel() may be called; then none follows. */
+struct exchange_events {
+    void (*head)(void *ctx, const struct h1_response *res); /* valid during the call */
+    void (*body)(void *ctx, struct str data);
+    void (*flush)(void *ctx); /* what one read brought was handed over */
+    void (*end)(void *ctx);   /* the body came whole: the exchange is gone */
+    void (*fail)(void *ctx, enum exchange_failure f, const char *why); /* the exchange is gone */
+};
+
+struct pools *pools_new(struct worker *w);
+void pools_free(struct pools *p); /* no exchange may be left */
+/* Closes connections that were idle for too long. */
+void pools_sweep(struct pools *p);
+
+/* The server a request of this upstream should go to: in turn, those that failed lately last. not:
+ * one to leave out when there is another. NULL when none is enabled. */
+const struct snap_server *pools_choose(struct pools *p, const struct snap_upstream *u,
+                                       const struct snap_server *not_this);
+/* What came of it: failing servers are left out for a while (1 s doubling to 30 s). */
+void pools_report(struct pools *p, const struct snap_server *s, bool ok);
+bool pools_is_up(struct pools *p, const struct snap_server *s);
+
+/* Sends head and body (copied). An event follows later, never from inside of this call. fresh: not
+ * on a pooled connection. */
+struct exchange *exchange_start(struct pools *p, const struct snap_server *s, struct str head,
+                                struct str body, bool is_head, bool fresh,
+                                const struct exchange_events *ev, void *ctx);
+void exchange_cancel(struct exchange *x); /* closes the connection; NULL is fine */
+void exchange_pause(struct exchange *x, bool paused);
+bool exchange_is_connected(const struct exchange *x);
+
+#endif

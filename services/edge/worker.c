@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "flow.h"
+#include "ruleset.h"
+#include "upstream.h"
+
+enum { BACKLOG = 4096, ACCEPTS_PER_TURN = 64, HOUSEKEEPING_MS = 1000, GATHER_MAX = 256 * 1024 };
+
+enum err worker_listen(const struct edge_settings *s, int *ret_fd, struct why *why)
+{
+    char port[16];
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST },
+                    *list = NULL;
+    int one = 1;
+    (void)snprintf(port, sizeof port, "%lld", (long long)s->port);
+    if (getaddrinfo(s->bind, port, &hints, &list) != 0)
+        return why_set(why, ERR_INVALID, "GATEWAY_BIND: %s is not an address", s->bind);
+    int fd = socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool ok = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
+              bind(fd, list->ai_addr, list->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0;
+    int failed = errno;
+    freeaddrinfo(list);
+    if (!ok) {
+        if (fd >= 0) close(fd);
+        return why_set(why, ERR_IO, "cannot listen on %s port %s: %s", s->bind, port,
+                       strerror(failed));
+    }
+    *ret_fd = fd;
+    return ERR_OK;
+}
+
+static void on_accept(void *ctx, unsigned events)
+{
+    struct worker *w = ctx;
+    (void)events;
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        struct sockaddr_storage addr;
+        socklen_t len = sizeof addr;
+        int fd = accept4(w->edge->listen_fd, (struct sockaddr *)&addr, &len,
+                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) return;
+        if (atomic_load(&w->edge->connections) >= (uint64_t)w->edge->settings->max_connections)
+            close(fd);
+        else
+            client_accept(w, fd, &addr);
+    }
+}
+
+static void housekeeping(void *ctx)
+{
+    struct worker *w = ctx;
+    pools_sweep(w->pools);
+    loop_timer_set(w->loop, &w->housekeeping, loop_now_ns(w->loop) + HOUSEKEEPING_MS * 1000000ull,
+                   housekeeping, w);
+}
+
+static void *run(void *ctx)
+{
+    struct worker *w = ctx;
+    loop_run(w->loop);
+    return NULL;
+}
+
+void workers_start(struct edge *e)
+{
+    for (unsigned i = 0; i < e->workers_n; i++) {
+        struct worker *w = &e->workers[i];
+        w->edge = e;
+        w->index = i;
+        w->loop = loop_new(e->clock);
+        w->pools = pools_new(w);
+        list_init(&w->clients);
+        buf_init(&w->gather, GATHER_MAX);
+        ASSERT(loop_add(w->loop, &w->listen_io, e->listen_fd, LOOP_READ | LOOP_EXCLUSIVE, on_accept,
+                        w) == ERR_OK);
+        housekeeping(w);
+        ASSERT(pthread_create(&w->thread, NULL, run, w) == 0);
+    }
+}
+
+/* --- tasks for all workers
+ * --------------------------------------------------------------------------------------------------
+ */
+
+struct task {
+    struct worker *w;
+    struct ruleset *rules;
+    sem_t *done;
+};
+
+static void post_and_wait(struct edge *e, loop_fn fn, struct ruleset *rules)
+{
+    sem_t done;
+    sem_init(&done, 0, 0);
+    struct task *tasks = xcalloc(e->workers_n, sizeof *tasks);
+    for (unsigned i = 0; i < e->workers_n; i++) {
+        tasks[i] = (struct task){ &e->workers[i], rules, &done };
+        while (loop_post(e->workers[i].loop, fn, &tasks[i]) != ERR_OK) sched_yield();
+    }
+    for (unsigned i = 0; i < e->workers_n; i++)
+        while (sem_wait(&done) != 0) {
+        }
+    sem_destroy(&done);
+    free(tasks);
+}
+
+static void use_rules(void *ctx)
+{
+    struct task *t = ctx;
+    ruleset_unref(t->w->rules);
+    t->w->rules = ruleset_ref(t->rules);
+    sem_post(t->done);
+}
+
+void workers_use_rules(struct edge *e, struct ruleset *r)
+{
+    post_and_wait(e, use_rules, r);
+}
+
+static void quiesce(void *ctx)
+{
+    struct task *t = ctx;
+    struct worker *w = t->w;
+    loop_remove(w->loop, &w->listen_io);
+    LIST_EACH_SAFE(n, &w->clients) client_drain(LIST_ENTRY(n, struct client, node));
+    sem_post(t->done);
+}
+
+void workers_quiesce(struct edge *e)
+{
+    post_and_wait(e, quiesce, NULL);
+    /* What the kernel had accepted for us already is in the queue: it is served or closed before
+     * the socket goes. */
+}
+
+static void end(void *ctx)
+{
+    struct task *t = ctx;
+    struct worker *w = t->w;
+    LIST_EACH_SAFE(n, &w->clients)
+    {
+        struct client *c = LIST_ENTRY(n, struct client, node);
+        if (c->flow != NULL)
+            flow_shutdown(c->flow);
+        else
+            client_kill(c);
+    }
+    sem_post(t->done);
+}
+
+void workers_stop(struct edge *e)
+{
+    post_and_wait(e, end, NULL);
+    for (unsigned i = 0; i < e->workers_n; i++) {
+        struct worker *w = &e->workers[i];
+        loop_stop(w->loop);
+        pthread_join(w->thread, NULL);
+        pools_free(w->pools);
+        ruleset_unref(w->rules);
+        buf_done(&w->gather);
+        loop_free(w->loop);
+    }
+    free(e->workers);
+}
