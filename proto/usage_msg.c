@@ -327,6 +327,8 @@ static void get_str(struct reader *r, const char *key, struct str *ret)
         bad(r, ERR_INVALID, key, "too long");
     } else if (memchr(s.p, 0, s.n) != NULL) {
         bad(r, ERR_INVALID, key, "has a NUL");
+    } else if (!str_is_utf8(s)) {
+        bad(r, ERR_INVALID, key, "is not UTF-8");
     } else if (arena_dup(r->arena, s, ret) != ERR_OK) {
         bad(r, ERR_NOMEM, key, "no memory");
     }
