@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The JSON scanner: what it takes, what it refuses, and that slices and splices are where they
+ * should be. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "services/edge/json_scan.h"
+
+static const char *const good[] = {
+    "{}",
+    " [ ] ",
+    "null",
+    "-0.5e+10",
+    "\"\\ud83d\\ude00\\n\"",
+    "{\"a\":[1,2,{\"b\":null}],\"c\":\"}\"}",
+    "[1E5,0,-1]",
+    "\"\xe4\xbd\xa0\xe5\xa5\xbd\"",
+};
+
+static const char *const bad[] = {
+    "",
+    "{",
+    "}",
+    "[1,]",
+    "{\"a\":1,}",
+    "{\"a\" 1}",
+    "{a:1}",
+    "[01]",
+    "[1.]",
+    "[.5]",
+    "[+1]",
+    "[NaN]",
+    "nul",
+    "truex",
+    "\"\t\"",
+    "\"\\x\"",
+    "\"\\u12\"",
+    "\"open",
+    "[1] [2]",
+    "{\"a\":1]",
+    "[1}",
+    "\"\xff\"",
+    "\"\xc0\x80\"",
+    "[1e]",
+    "{\"a\"}",
+    "{\"a\":}",
+    "[,1]",
+    "{,}",
+    "'a'",
+    "[1 2]",
+    "\xef\xbb\xbf{}",
+};
+
+static void takes_json_and_nothing_else(void **state)
+{
+    struct js_val v;
+    struct why why;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        if (js_parse(str_of(good[i]), &v, &why) != ERR_OK)
+            fail_msg("refused %s: %s", good[i], why.text);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        if (js_parse(str_of(bad[i]), &v, &why) == ERR_OK) fail_msg("took %s", bad[i]);
+    }
+}
+
+static void bounds_depth(void **state)
+{
+    char text[2 * (JS_MAX_DEPTH + 1)];
+    struct js_val v;
+    (void)state;
+    memset(text, '[', JS_MAX_DEPTH);
+    memset(text + JS_MAX_DEPTH, ']', JS_MAX_DEPTH);
+    assert_int_equal(js_parse(str_n(text, 2 * JS_MAX_DEPTH), &v, NULL), ERR_OK);
+    memset(text, '[', JS_MAX_DEPTH + 1);
+    memset(text + JS_MAX_DEPTH + 1, ']', JS_MAX_DEPTH + 1);
+    assert_int_equal(js_parse(str_n(text, sizeof text), &v, NULL), ERR_LIMIT);
+}
+
+static void walks_members(void **state)
+{
+    struct str text = STR(
+        " { \"model\" : \"m\\\"x\" , \"n\":12, \"deep\":{\"a\":[1,\"]\",{}]},\"\\u0061\":true } ");
+    struct js_val root, v;
+    uint64_t n;
+    (void)state;
+    assert_int_equal(js_parse(text, &root, NULL), ERR_OK);
+    v = js_get(root, "model");
+    assert_true(str_eqz(v.raw, "\"m\\\"x\""));
+    assert_int_equal(js_u64(js_get(root, "n"), &n), ERR_OK);
+    assert_int_equal(n, 12);
+    assert_true(str_eqz(js_get(root, "deep").raw, "{\"a\":[1,\"]\",{}]}"));
+    assert_true(js_is(js_get(root, "a"), JS_TRUE)); /* an escaped key is the same key */
+    assert_null(js_get(root, "b").raw.p);
+    struct js_iter it;
+    size_t elements = 0;
+    js_iter_init(&it, js_get(js_get(root, "deep"), "a"));
+    while (js_next_element(&it, &v)) elements++;
+    assert_int_equal(elements, 3);
+}
+
+static void decodes_strings_and_finds_prefixes(void **state)
+{
+    static const struct {
+        const char *raw, *plain;
+    } cases[] = {
+        { "\"abc\"", "abc" },
+        { "\"a\\u00e9\\n\"", "a\xc3\xa9\n" },
+        { "\"\\ud83d\\ude00!\"", "\xf0\x9f\x98\x80!" },
+        { "\"\\ud83d!\"", "\xef\xbf\xbd!" }, /* a lone surrogate */
+        { "\"\\/\\\\\\\"\"", "/\\\"" },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct js_val v;
+        struct buf b, part;
+        buf_init(&b, 100), buf_init(&part, 100);
+        assert_int_equal(js_parse(str_of(cases[i].raw), &v, NULL), ERR_OK);
+        assert_int_equal(js_decode(v, &b), ERR_OK);
+        assert_true(str_eqz(buf_str(&b), cases[i].plain));
+        /* Every prefix of the plain text at a character's end has its raw prefix. */
+        for (size_t n = 0; n <= b.len; n++) {
+            if (n < b.len && ((unsigned char)b.data[n] & 0xc0) == 0x80) continue;
+            size_t raw = js_raw_prefix(v, n);
+            char text[100];
+            struct js_val w;
+            text[0] = '"';
+            memcpy(text + 1, v.raw.p + 1, raw);
+            text[raw + 1] = '"';
+            assert_int_equal(js_parse(str_n(text, raw + 2), &w, NULL), ERR_OK);
+            buf_clear(&part);
+            assert_int_equal(js_decode(w, &part), ERR_OK);
+            assert_int_equal(part.len, n);
+            if (n > 0) assert_memory_equal(part.data, b.data, n);
+        }
+        buf_done(&b), buf_done(&part);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(takes_json_and_nothing_else),
+        cmocka_unit_test(bounds_depth),
+        cmocka_unit_test(walks_members),
+        cmocka_unit_test(decodes_strings_and_finds_prefixes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
