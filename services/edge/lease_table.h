@@ -15,6 +15,7 @@
 
 enum {
     LEASE_RECHECK_MAX_MS = 200, /* a refusal is remembered at most so long before asking again */
+    LEASE_AWAY_FAILURES = 2,    /* messages without an answer, and the engine is away */
     LEASE_PROBE_MS = 250,       /* how often an engine that is away is tried */
     LEASE_PROBE_OPS = 8,        /* and with how many ops at most */
     LEASE_UNKNOWN_MS = 10,      /* how soon a policy that the engine lacks is asked for again */
@@ -92,7 +93,8 @@ struct lease_table {
     uint64_t epoch_no;
     uint64_t edges; /* that share, as told last; 0: never told */
     bool away;
-    uint64_t away_since_ns, probe_ns;
+    unsigned failures; /* in a row */
+    uint64_t answered_ns, away_since_ns, probe_ns;
 
     _Atomic uint64_t next_due; /* when the lock was released last */
     struct lease_stats stats;

@@ -272,9 +272,13 @@ static bool fits(const struct lease_batch *b, const struct lease_reply *r)
 static void fail_locked(struct lease_table *t, uint64_t now, const struct lease_batch *b,
                         struct list_node *done)
 {
-    if (!t->away) t->away_since_ns = now;
-    t->away = true;
-    t->probe_ns = now + LEASE_PROBE_MS * LEASE_MS;
+    /* one lost message says nothing, the less when others were answered meanwhile */
+    if (t->answered_ns < b->asked_ns) t->failures++;
+    if (t->failures >= LEASE_AWAY_FAILURES) {
+        if (!t->away) t->away_since_ns = now;
+        t->away = true;
+        t->probe_ns = now + LEASE_PROBE_MS * LEASE_MS;
+    }
     for (size_t i = 0; i < b->n; i++) {
         struct lease_counter *c = b->ops[i].counter;
         op_is_back(c);
@@ -303,6 +307,8 @@ enum err lease_apply(struct lease_table *t, uint64_t now, const struct lease_bat
         goto out;
     }
     t->away = false;
+    t->failures = 0;
+    t->answered_ns = now;
     t->edges = r->edges;
     if (!str_eqz(r->epoch, t->epoch)) {
         (void)str_copyz(t->epoch, sizeof t->epoch, r->epoch);

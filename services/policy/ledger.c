@@ -176,7 +176,7 @@ void ledger_init(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
     } else if (r->kind == LEDGER_FIXED) {
         uint64_t into_us = wall_us % r->window_us;
         l->window_no = wall_us / r->window_us;
-        if (!birth->full && birth->empty_us + into_us > now_us) l->used = r->limit;
+        if (!birth->full && birth->empty_us + into_us >= now_us) l->used = r->limit;
     }
 }
 
