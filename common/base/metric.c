@@ -198,7 +198,7 @@ static void add_up(struct metrics *const *sets, size_t n, size_t which, struct s
 static enum err number(struct buf *out, double v)
 {
     if (v == floor(v) && fabs(v) < 1e15) return buf_printf(out, " %.0f\n", v);
-    return buf_printf(out, " %.17g\n", v);
+    return buf_printf(out, " %.15g\n", v);
 }
 
 static enum err histogram(const struct metric_def *d, const char *labels, const struct sum *sum,
@@ -220,7 +220,7 @@ static enum err histogram(const struct metric_def *d, const char *labels, const 
                        (unsigned long long)(last ? sum->count : below));
         if (last) break;
     }
-    if (e == ERR_OK) e = buf_printf(out, "%s_sum%s %.17g\n", d->name, labels, sum->value);
+    if (e == ERR_OK) e = buf_printf(out, "%s_sum%s %.15g\n", d->name, labels, sum->value);
     if (e == ERR_OK)
         e = buf_printf(out, "%s_count%s %llu\n", d->name, labels, (unsigned long long)sum->count);
     return e;

@@ -149,7 +149,7 @@ static void count_metrics(struct flow *f, uint64_t now)
         metric_inc(edge_metric(e, M_REJECTIONS, why));
     }
     if (r->outcome == USAGE_CUT) metric_inc(edge_metric(e, M_CUT, by_model));
-    if (r->upstream_reported.known && r->upstream_reported.output > 0 &&
+    if (r->outcome == USAGE_OK && r->upstream_reported.known && r->upstream_reported.output > 0 &&
         r->output_source == USAGE_SOURCE_EXACT)
         metric_observe(edge_metric(e, M_DRIFT, by_model),
                        ((double)r->output_tokens - (double)r->upstream_reported.output) /

@@ -218,7 +218,8 @@ static void stop(struct daemon *d)
     counter_free(e->counter); /* before the workers: what it still posts is run by them */
     workers_stop(e);
     limiter_free(e->limiter);
-    if (!usage_flush(e->usage, 2000))
+    int wait_ms = bus_is_connected(daemon_bus(d)) ? 2000 : 0;
+    if (!usage_flush(e->usage, wait_ms))
         log_warn("usage records stay in the spool: the next edge here sends them",
                  LI("records", usage_pending(e->usage)));
     resolver_free(e->resolver);

@@ -131,6 +131,7 @@ static void quiesce(void *ctx)
 {
     struct task *t = ctx;
     struct worker *w = t->w;
+    on_accept(w, LOOP_READ); /* what the kernel took for us already is served */
     loop_remove(w->loop, &w->listen_io);
     LIST_EACH_SAFE(n, &w->clients) client_drain(LIST_ENTRY(n, struct client, node));
     sem_post(t->done);
@@ -139,8 +140,8 @@ static void quiesce(void *ctx)
 void workers_quiesce(struct edge *e)
 {
     post_and_wait(e, quiesce, NULL);
-    /* What the kernel had accepted for us already is in the queue: it is served or closed before
-     * the socket goes. */
+    close(e->listen_fd);
+    e->listen_fd = -1;
 }
 
 static void end(void *ctx)
