@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole suite, or parts of it, on free ports in a folder of its own: nats-server with the repository's permissions,
+// the daemons of AIGW_BIN, Redis and MariaDB where asked for. Any part can be stopped, killed and started again. At the
+// end every daemon is stopped properly, and one that died unasked or left a sanitizer's report fails the test.
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { connect } from '@nats-io/transport-node';
+import { Proc } from './proc.mjs';
+import { ROOT, mariadbServer, natsPassword, natsServer, redisServer } from './servers.mjs';
+import { freePorts, getText, http, parseMetrics, sumOf, until } from './util.mjs';
+
+const BIN = process.env.AIGW_BIN ?? path.join(ROOT, 'build/asan/bin');
+const VOCAB = process.env.AIGW_VOCAB_DIR ?? path.join(ROOT, 'vocab');
+
+// Options, all optional:
+//   only: which daemons (default all); edges, policies: how many
+//   store: 'sqlite' | 'mysql'; counter: 'memory' | 'redis'
+//   config: the document to import (null: none); env: { service or instance: { NAME: value } }
+export class Suite {
+  static async start(options = {}) {
+    const s = new Suite(options);
+    try {
+      await s.#start();
+    } catch (e) {
+      await s.close({ failed: true });
+      throw e;
+    }
+    return s;
+  }
+
+  constructor({ only = ['mockllm', 'config', 'metrics', 'token', 'policy', 'edge'], edges = 1, policies = 1, store = 'sqlite',
+    counter = 'memory', config = demoConfig, env = {}, name = 'suite' }) {
+    Object.assign(this, { only, edges, policies, store, counter, document: config, env });
+    this.dir = fs.mkdtempSync(path.join(os.tmpdir(), `aigw-e2e-${name}-`));
+    this.procs = {};
+    this.adminToken = randomBytes(24).toString('hex');
+    this.masterKey = randomBytes(32).toString('hex');
+    this.pepper = randomBytes(32).toString('hex');
+    this.connections = [];
+  }
+
+  async #start() {
+    const { dir, procs } = this;
+    const ports = await freePorts(12 + 2 * this.edges + this.policies);
+    const port = () => ports.pop();
+    this.ports = { nats: port(), monitor: port() };
+    procs.nats = natsServer(dir, this.ports.nats, this.ports.monitor).start();
+    if (this.counter === 'redis') {
+      this.ports.redis = port();
+      procs.redis = await redisServer(dir, this.ports.redis, 'redis-secret');
+    }
+    if (this.store === 'mysql') {
+      this.ports.mariadb = port();
+      procs.mariadb = await mariadbServer(dir, this.ports.mariadb, { user: 'aigw', password: 'db-secret', databases: ['aigw_config', 'aigw_metrics'] });
+    }
+    await procs.nats.waitReady();
+
+    if (this.has('mockllm')) this.#daemon('mockllm', 'mockllm', port, 'MOCK_LLM_PORT', { VOCAB_DIR: VOCAB });
+    if (this.has('config')) this.#daemon('config', 'config', port, 'CONFIG_CENTER_PORT',
+      { ...this.#keys(), ADMIN_TOKEN: this.adminToken, STORE_URL: this.#storeUrl('config') });
+    if (this.has('metrics')) this.#daemon('metrics', 'metrics', port, 'METRICS_PORT', { STORE_URL: this.#storeUrl('metrics') });
+    if (this.has('token')) this.#daemon('token', 'token', port, 'TOKEN_SERVICE_PORT', { VOCAB_DIR: VOCAB });
+    if (this.has('policy')) for (let k = 1; k <= this.policies; k++) this.#daemon(`policy-${k}`, 'policy', port, null,
+      { COUNTER_URL: this.counter === 'redis' ? `redis://:redis-secret@127.0.0.1:${this.ports.redis}/0` : 'memory:' });
+    if (this.has('edge')) for (let k = 1; k <= this.edges; k++) this.#daemon(`edge-${k}`, 'edge', port, 'GATEWAY_PORT',
+      { ...this.#keys(), VOCAB_DIR: VOCAB });
+    for (const p of this.daemons()) p.start();
+
+    if (this.has('config')) {
+      await procs.config.waitReady();
+      if (this.document) {
+        const document = typeof this.document === 'function' ? this.document(this) : this.document;
+        await this.importConfig(document);
+      }
+    }
+    await Promise.all(this.daemons().map((p) => p.waitReady()));
+    if (this.document && this.has('edge')) await this.applied();
+  }
+
+  has(service) { return this.only.includes(service); }
+  daemons() { return Object.values(this.procs).filter((p) => p.service); }
+  #keys() { return { MASTER_KEY: this.masterKey, KEY_PEPPER: this.pepper }; }
+  #storeUrl(service) {
+    return this.store === 'mysql' ? `mysql://aigw:db-secret@127.0.0.1:${this.ports.mariadb}/aigw_${service}`
+      : `sqlite:${path.join(this.dir, `${service}.db`)}`;
+  }
+
+  #daemon(name, service, port, portSetting, env) {
+    const ops = port();
+    const own = portSetting ? port() : null;
+    const p = new Proc({
+      name, command: path.join(BIN, `aigw-${service}`), log: path.join(this.dir, `${name}.log`), cwd: this.dir,
+      ready: `http://127.0.0.1:${ops}/readyz`,
+      env: {
+        INSTANCE: name, OPS_PORT: `${ops}`, STATE_DIR: path.join(this.dir, name), NATS_URL: `nats://127.0.0.1:${this.ports.nats}`,
+        NATS_USER: service, NATS_PASSWORD: natsPassword(service), ...(own ? { [portSetting]: `${own}` } : {}), ...env,
+        ...this.env[service], ...this.env[name],
+      },
+    });
+    p.service = service;
+    p.ops = `http://127.0.0.1:${ops}`;
+    p.url = own ? `http://127.0.0.1:${own}` : null;
+    this.procs[name] = p;
+  }
+
+  // --- addresses and clients ---
+  edge(k = 1) { return this.procs[`edge-${k}`].url; }
+  get mock() { return this.procs.mockllm.url; }
+
+  admin(method, what, body, headers = {}) {
+    return http(method, `${this.procs.config.url}/api/v2/${what}`, { body, headers: { authorization: `Bearer ${this.adminToken}`, ...headers } });
+  }
+  // Like admin(), but anything but 2xx is an error that shows the answer.
+  async must(method, what, body, headers) {
+    const r = await this.admin(method, what, body, headers);
+    if (r.status < 200 || r.status > 299) throw new Error(`${method} ${what}: ${r.status} ${r.text}`);
+    return r;
+  }
+  async importConfig(document) { return (await this.must('PUT', 'config', document)).json; }
+
+  // Waits until every edge works with at least this revision (default: the config center's present one).
+  async applied(revision) {
+    const want = revision ?? Number((await this.must('GET', 'revisions?limit=1')).json.items[0].revision);
+    for (let k = 1; k <= this.edges; k++)
+      await until(`edge-${k} has revision ${want}`, async () => {
+        const r = await fetch(`${this.edge(k)}/v1/models`);
+        await r.arrayBuffer();
+        return Number(r.headers.get('x-aigw-revision')) >= want;
+      });
+    return want;
+  }
+
+  async nats(user = 'observer') {
+    const nc = await connect({ servers: `127.0.0.1:${this.ports.nats}`, user, pass: natsPassword(user), inboxPrefix: `_INBOX_${user}` });
+    this.connections.push(nc);
+    return nc;
+  }
+
+  // --- ground truth ---
+  async mockStats() { return JSON.parse(await getText(`${this.mock}/mock/stats`)); }
+  async metricsOf(name) { return parseMetrics(await getText(`${this.procs[name].ops}/metrics`)); }
+  async edgeSum(metric, labels) {
+    let sum = 0;
+    for (let k = 1; k <= this.edges; k++) sum += sumOf(await this.metricsOf(`edge-${k}`), metric, labels);
+    return sum;
+  }
+
+  // --- the end ---
+  async close({ failed = false } = {}) {
+    for (const nc of this.connections) await nc.close().catch(() => {});
+    // Edges first, so that their last usage records still find the bus.
+    const order = ['edge', 'policy', 'token', 'metrics', 'config', 'mockllm'];
+    for (const service of order) await Promise.all(this.daemons().filter((p) => p.service === service).map((p) => p.stop()));
+    for (const p of [this.procs.nats, this.procs.redis, this.procs.mariadb]) await p?.stop();
+    const problems = this.daemons().flatMap((p) => p.check());
+    if (failed || problems.length) {
+      for (const p of Object.values(this.procs)) {
+        const tail = p.tail(failed ? 15 : 5);
+        if (tail) console.error(`--- ${p.log}\n${tail}`);
+      }
+      console.error(`--- kept: ${this.dir}`);
+    } else {
+      fs.rmSync(this.dir, { recursive: true, force: true });
+    }
+    if (problems.length && !failed) assert.fail(problems.join('\n'));
+    if (problems.length) console.error(problems.join('\n'));
+  }
+}
+
+// A test file on one running suite: suiteTest('title', options, async (suite, t) => { await t.test(…) … }).
+export function suiteTest(title, options, fn) {
+  test(title, async (t) => {
+    const suite = await Suite.start({ name: title.replace(/[^a-z0-9]+/gi, '-').slice(0, 24), ...options });
+    let failed = false;
+    const step = async (name, body) => {
+      await t.test(name, async (sub) => {
+        try {
+          await body(sub);
+        } catch (e) {
+          failed = true;
+          throw e;
+        }
+      });
+    };
+    try {
+      await fn(suite, step);
+    } catch (e) {
+      failed = true;
+      throw e;
+    } finally {
+      await suite.close({ failed });
+    }
+  });
+}
+
+// The demo of `make run`, pointed at this suite's mock.
+export const DEMO_KEY = 'sk-aigw-0123456789abcdef0123456789abcdef';
+export function demoConfig(suite) {
+  return JSON.parse(fs.readFileSync(path.join(ROOT, 'compose/demo.json'), 'utf8')
+    .replaceAll('http://127.0.0.1:8010', suite.mock).replaceAll('DEMO_KEY', DEMO_KEY));
+}
