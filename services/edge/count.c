@@ -8,14 +8,21 @@
 #include <stdlib.h>
 
 #include "base/queue.h"
+#include "proto/subjects.h"
+#include "proto/token_msg.h"
+#include "rt/http_client.h"
 #include "tokenizer/chat.h"
 
-enum { JOBS_MAX = 4096 };
+enum { JOBS_MAX = 4096, REMOTE_TIMEOUT_MS = 50, HTTP_TIMEOUT_MS = 5000, ANSWER_MAX = 64 * 1024 };
 
 struct counter {
     struct counter_options o;
-    struct queue *jobs;
+    char subject[SUBJECT_LEN];
+    struct queue *jobs; /* for the helper thread */
     pthread_t thread;
+    pthread_mutex_t lock; /* guards pending */
+    pthread_cond_t idle;
+    size_t pending; /* jobs that are not posted yet */
 };
 
 /* What there is to count: JSON slices of a request. */
@@ -26,7 +33,9 @@ struct texts {
 };
 
 struct job {
+    struct counter *counter;
     struct texts t;
+    struct str model;
     const struct model_info *info;
     struct loop *loop;
     count_done_fn done;
@@ -143,15 +152,125 @@ static void job_posted(void *ctx)
     free(j);
 }
 
+static void finish(struct job *j)
+{
+    struct counter *c = j->counter;
+    while (loop_post(j->loop, job_posted, j) != ERR_OK) sched_yield();
+    pthread_mutex_lock(&c->lock);
+    if (--c->pending == 0) pthread_cond_signal(&c->idle);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* The helper thread counts it, or at least estimates when too many wait. */
+static void count_here(struct job *j)
+{
+    if (queue_push(j->counter->jobs, j) == ERR_OK) return;
+    j->result = (struct count_result){ .tokens = (j->t.messages.raw.n + j->t.plain.raw.n) / 4 };
+    finish(j);
+}
+
+/* The answer of a token service. False: it gave none that can be used. */
+static bool take_answer(struct job *j, struct str data)
+{
+    struct token_answer a;
+    struct chat_error error;
+    enum err e = token_msg_answer_parse(data, &a, &error);
+    if (e == ERR_OK)
+        j->result = (struct count_result){ .tokens = a.tokens, .exact = a.exact };
+    else if (e == ERR_INVALID && error.param[0] != '\0')
+        failed(&j->result, ERR_INVALID, error.why.text); /* the template refused the messages */
+    else
+        return false;
+    return true;
+}
+
+/* On a thread of the bus. */
+static void on_answer(void *ctx, enum err e, struct str data)
+{
+    struct job *j = ctx;
+    if (e == ERR_OK && take_answer(j, data))
+        finish(j);
+    else
+        count_here(j);
+}
+
+/* What the token service can count as we would: chats of one template, and no system prompt beside
+ * them. */
+static bool is_plain_chat(const struct texts *t)
+{
+    return (t->ep == SNAP_EP_CHAT || t->ep == SNAP_EP_MESSAGES) && t->system.raw.p == NULL;
+}
+
+static enum err build_request(const struct job *j, struct buf *out)
+{
+    const struct counter *c = j->counter;
+    struct token_slices s = {
+        .model = j->model,
+        .messages = j->t.messages.raw,
+        .tools = js_is(j->t.tools, JS_ARRAY) ? j->t.tools.raw : STR_NULL,
+        .kwargs = js_is(j->t.kwargs, JS_OBJECT) ? j->t.kwargs.raw : STR_NULL,
+        .no_generation_prompt = j->t.no_generation_prompt,
+    };
+    return token_msg_request(out, c->o.clock, c->o.rng, bus_instance(c->o.bus), &s);
+}
+
+/* Asks over the bus; false when it cannot be asked. */
+static bool ask_bus(struct job *j)
+{
+    struct counter *c = j->counter;
+    struct buf b;
+    if (!is_plain_chat(&j->t)) return false;
+    buf_init(&b, TOKEN_MSG_MAX + 4096);
+    enum err e = build_request(j, &b);
+    if (e == ERR_OK)
+        e = bus_request(c->o.bus, c->subject, buf_str(&b), REMOTE_TIMEOUT_MS, on_answer, j);
+    buf_done(&b);
+    return e == ERR_OK;
+}
+
+/* On the helper thread: asks the service at the configured address. */
+static bool ask_http(struct job *j, struct http_client *client)
+{
+    struct buf b, answer, url;
+    int status = 0;
+    bool ok = false;
+    if (client == NULL || !is_plain_chat(&j->t)) return false;
+    buf_init(&b, TOKEN_MSG_MAX + 4096), buf_init(&answer, ANSWER_MAX), buf_init(&url, 2048);
+    if (build_request(j, &b) == ERR_OK &&
+        buf_printf(&url, "%s/calculate", j->counter->o.url) == ERR_OK) {
+        struct http_call call = {
+            .method = "POST",
+            .url = buf_z(&url),
+            .body = buf_str(&b),
+            .headers = { "content-type: application/json" },
+            .connect_timeout_ms = REMOTE_TIMEOUT_MS,
+            .timeout_ms = HTTP_TIMEOUT_MS,
+        };
+        /* The service's answer has the members of the message, but not its envelope. */
+        struct json *o = NULL;
+        if (http_client_call(client, &call, &status, &answer, NULL) == ERR_OK && status == 200 &&
+            json_parse(buf_str(&answer), ANSWER_MAX, &o, NULL) == ERR_OK) {
+            j->result = (struct count_result){ 0 };
+            ok = json_get_u64(o, "tokens", &j->result.tokens) == ERR_OK &&
+                 json_get_bool(o, "exact", &j->result.exact) == ERR_OK;
+        }
+        json_free(o);
+    }
+    buf_done(&b), buf_done(&answer), buf_done(&url);
+    return ok;
+}
+
 static void *helper(void *ctx)
 {
     struct counter *c = ctx;
+    struct http_client *client = c->o.url != NULL && *c->o.url != '\0' ? http_client_new() : NULL;
     void *item;
     while (queue_pop(c->jobs, -1, &item) == ERR_OK) {
         struct job *j = item;
-        count(c, &j->t, j->info, &j->result);
-        while (loop_post(j->loop, job_posted, j) != ERR_OK) sched_yield();
+        if (!c->o.precise || !ask_http(j, client)) count(c, &j->t, j->info, &j->result);
+        finish(j);
     }
+    http_client_free(client);
     return NULL;
 }
 
@@ -183,20 +302,29 @@ bool counter_count(struct counter *c, const struct count_input *in, struct count
 {
     struct texts t = texts_of(in);
     size_t n = t.messages.raw.n + t.tools.raw.n + t.kwargs.raw.n + t.system.raw.n + t.plain.raw.n;
-    struct job *j = n > c->o.remote_bytes ? malloc(sizeof *j + n) : NULL;
-    if (j != NULL) {
-        char *at = j->copy;
-        *j = (struct job){ .t = t, .info = in->info, .loop = in->loop, .done = done, .ctx = ctx };
-        j->t.messages = copy_val(t.messages, &at);
-        j->t.tools = copy_val(t.tools, &at);
-        j->t.kwargs = copy_val(t.kwargs, &at);
-        j->t.system = copy_val(t.system, &at);
-        j->t.plain = copy_val(t.plain, &at);
-        if (queue_push(c->jobs, j) == ERR_OK) return false;
-        free(j);
+    size_t total = n + in->model.n;
+    struct job *j = n > c->o.remote_bytes ? malloc(sizeof *j + total) : NULL;
+    if (j == NULL) {
+        count(c, &t, in->info, ret);
+        return true;
     }
-    count(c, &t, in->info, ret);
-    return true;
+    char *at = j->copy;
+    *j = (struct job){
+        .counter = c, .t = t, .info = in->info, .loop = in->loop, .done = done, .ctx = ctx
+    };
+    j->t.messages = copy_val(t.messages, &at);
+    j->t.tools = copy_val(t.tools, &at);
+    j->t.kwargs = copy_val(t.kwargs, &at);
+    j->t.system = copy_val(t.system, &at);
+    j->t.plain = copy_val(t.plain, &at);
+    memcpy(at, in->model.p, in->model.n);
+    j->model = str_n(at, in->model.n);
+    pthread_mutex_lock(&c->lock);
+    c->pending++;
+    pthread_mutex_unlock(&c->lock);
+    bool http = c->o.url != NULL && *c->o.url != '\0';
+    if (http || !c->o.precise || !ask_bus(j)) count_here(j);
+    return false;
 }
 
 struct counter *counter_new(const struct counter_options *o)
@@ -204,6 +332,9 @@ struct counter *counter_new(const struct counter_options *o)
     struct counter *c = xcalloc(1, sizeof *c);
     c->o = *o;
     c->jobs = queue_new(JOBS_MAX);
+    subject_make(bus_prefix(o->bus), SUBJECT_TOKEN_COUNT, NULL, c->subject);
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->idle, NULL);
     ASSERT(pthread_create(&c->thread, NULL, helper, c) == 0);
     return c;
 }
@@ -211,8 +342,13 @@ struct counter *counter_new(const struct counter_options *o)
 void counter_free(struct counter *c)
 {
     if (c == NULL) return;
+    pthread_mutex_lock(&c->lock);
+    while (c->pending > 0) pthread_cond_wait(&c->idle, &c->lock);
+    pthread_mutex_unlock(&c->lock);
     queue_close(c->jobs);
     pthread_join(c->thread, NULL);
     queue_free(c->jobs);
+    pthread_cond_destroy(&c->idle);
+    pthread_mutex_destroy(&c->lock);
     free(c);
 }

@@ -19,12 +19,14 @@ struct counter;
 struct counter_options {
     bool precise;        /* false: estimate everything */
     size_t remote_bytes; /* prompts above this are counted elsewhere */
+    const char *url;     /* of the token service: count there over HTTP; "": over the bus */
     struct bus *bus;
     const struct clock *clock;
     const struct rng *rng;
 };
 struct counter *counter_new(const struct counter_options *o); /* starts its thread */
-void counter_free(struct counter *c);                         /* no count may be under way */
+/* Waits for counts under way: what they post must still find its loop. */
+void counter_free(struct counter *c);
 
 struct count_result {
     enum err err; /* ERR_INVALID: the template refused the messages, see why */

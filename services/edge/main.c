@@ -30,6 +30,7 @@ static const struct opt opts[] = {
     { "IDLE_TIMEOUT_MS", OPT_INT, F(idle_timeout_ms), "75000", 100, 3600000, "ms", "How long a client's connection may be idle between requests." },
     { "WRITE_TIMEOUT_MS", OPT_INT, F(write_timeout_ms), "60000", 100, 3600000, "ms", "How long a client may take nothing of its answer." },
     { "VOCAB_DIR", OPT_STR, F(vocab_dir), "vocab", 0, 0, NULL, "Folder of the vocabularies (*.aigwvocab)." },
+    { "TOKEN_SERVICE_URL", OPT_STR, F(token_service_url), NULL, 0, 0, NULL, "Address of a token service, such as http://token:8002: long prompts are counted there over HTTP instead of over the bus." },
     { "USE_PRECISE_TOKEN_CALCULATION", OPT_BOOL, F(precise), "true", 0, 0, NULL, "false: estimate tokens (marked as such) instead of counting them." },
     { "REMOTE_COUNT_BYTES", OPT_INT, F(remote_count_bytes), "65536", 0, 1073741824, "bytes", "Prompts above this are counted off the worker's thread, so that they do not stall its streams." },
     { "MASTER_KEY", OPT_SECRET, F(master_key), NULL, 0, 0, NULL, "64 hex digits: opens the upstreams' credentials; the same as the config center's." },
@@ -166,6 +167,7 @@ static enum err start(struct daemon *d, struct why *why)
     }
     struct counter_options co = {
         .precise = e->settings->precise,
+        .url = e->settings->token_service_url,
         .remote_bytes = (size_t)e->settings->remote_count_bytes,
         .bus = daemon_bus(d),
         .clock = e->clock,
