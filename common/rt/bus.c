@@ -250,6 +250,23 @@ static natsStatus make_options(struct bus *b, natsOptions **ret)
     return s;
 }
 
+/* Adds what a connection has counted. */
+static void add_counts(natsConnection *nc, struct bus_stats *to)
+{
+    natsStatistics *stats = NULL;
+    uint64_t in_msgs = 0, in_bytes = 0, out_msgs = 0, out_bytes = 0;
+    if (natsStatistics_Create(&stats) != NATS_OK) return;
+    if (natsConnection_GetStats(nc, stats) == NATS_OK &&
+        natsStatistics_GetCounts(stats, &in_msgs, &in_bytes, &out_msgs, &out_bytes, NULL) ==
+            NATS_OK) {
+        to->in_msgs += in_msgs;
+        to->in_bytes += in_bytes;
+        to->out_msgs += out_msgs;
+        to->out_bytes += out_bytes;
+    }
+    natsStatistics_Destroy(stats);
+}
+
 /* Makes the connection and waits until it is closed, by us or for good. */
 static void live_once(struct bus *b, natsOptions *o)
 {
@@ -259,7 +276,7 @@ static void live_once(struct bus *b, natsOptions *o)
 
     pthread_rwlock_wrlock(&b->nc_lock);
     b->nc = nc;
-    b->epoch++;
+    if (b->epoch++ > 0) atomic_fetch_add(&b->reconnects, 1);
     pthread_rwlock_unlock(&b->nc_lock);
     bus_subs_attach(b);
     report_state(b, "connected");
@@ -275,9 +292,12 @@ static void live_once(struct bus *b, natsOptions *o)
     pthread_mutex_unlock(&b->wait_lock);
 
     bus_subs_detach(b);
+    pthread_mutex_lock(&b->lock);
+    add_counts(nc, &b->past);
     pthread_rwlock_wrlock(&b->nc_lock);
     b->nc = NULL;
     pthread_rwlock_unlock(&b->nc_lock);
+    pthread_mutex_unlock(&b->lock);
     natsConnection_Destroy(nc);
 }
 
@@ -408,6 +428,7 @@ void bus_drain(struct bus *b, int timeout_ms)
     uint64_t deadline = clock_mono_ns(b->o.clock) + (uint64_t)MAX(timeout_ms, 1) * 1000000;
     /* Requests on their way to us stop; those that came are still handled. Our inbox stays. */
     pthread_mutex_lock(&b->lock);
+    b->drained = true;
     LIST_EACH(n, &b->subs)
     {
         struct bus_sub *s = LIST_ENTRY(n, struct bus_sub, node);
@@ -458,11 +479,9 @@ void bus_free(struct bus *b)
 
 void bus_stats(const struct bus *b, struct bus_stats *ret)
 {
-    struct bus *m = (struct bus *)(uintptr_t)b;
-    struct bus_stats out = { .reconnects = atomic_load(&m->reconnects),
-                             .dropped = atomic_load(&m->dropped) };
-    natsStatistics *stats = NULL;
+    struct bus *m = (struct bus *)(uintptr_t)b; /* for its locks */
     pthread_mutex_lock(&m->lock);
+    struct bus_stats out = m->past;
     LIST_EACH(n, &m->subs)
     {
         struct bus_sub *s = LIST_ENTRY(n, struct bus_sub, node);
@@ -471,13 +490,9 @@ void bus_stats(const struct bus *b, struct bus_stats *ret)
             out.dropped += (uint64_t)MAX(dropped, 0);
     }
     natsConnection *nc = bus_nc_get(m);
-    if (nc != NULL && natsStatistics_Create(&stats) == NATS_OK) {
-        if (natsConnection_GetStats(nc, stats) == NATS_OK)
-            (void)natsStatistics_GetCounts(stats, &out.in_msgs, &out.in_bytes, &out.out_msgs,
-                                           &out.out_bytes, NULL);
-        natsStatistics_Destroy(stats);
-    }
+    if (nc != NULL) add_counts(nc, &out);
     bus_nc_put(m);
     pthread_mutex_unlock(&m->lock);
+    out.reconnects = atomic_load(&m->reconnects);
     *ret = out;
 }

@@ -45,6 +45,8 @@ struct bus {
 
     pthread_mutex_t lock;
     struct list_node subs; /* bus_sub.node */
+    bool drained;          /* subscriptions of the caller are ended for good */
+    struct bus_stats past; /* of connections that are no more */
 
     pthread_t connector;
     pthread_mutex_t wait_lock; /* guards stop and nc_closed */
@@ -54,7 +56,7 @@ struct bus {
     pthread_mutex_t state_lock;
     bool reported; /* what on_state was told last */
 
-    atomic_uint_least64_t reconnects, dropped; /* dropped: by subscriptions that are no more */
+    atomic_uint_least64_t reconnects;
     struct requests *requests;
     struct services *services;
 };

@@ -354,7 +354,11 @@ static enum err collect(struct bus_consumer *c, natsConnection *nc, int max, uin
     for (;;) {
         natsMsg *m = NULL;
         uint64_t now = clock_mono_ns(clock);
-        if (now >= deadline + (uint64_t)GRACE_MS * 1000000) return ERR_TIMEOUT;
+        if (now >= deadline + (uint64_t)GRACE_MS * 1000000) {
+            /* A request to a consumer that is no more gets no answer at all from some servers. */
+            c->lost = true;
+            return *n > 0 ? ERR_OK : ERR_TIMEOUT;
+        }
         uint64_t left_ms = (deadline + (uint64_t)GRACE_MS * 1000000 - now) / 1000000 + 1;
         natsStatus s = natsSubscription_NextMsg(&m, c->sub, (int64_t)MIN(left_ms, SLICE_MS));
         if (s == NATS_TIMEOUT) {

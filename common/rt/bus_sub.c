@@ -65,7 +65,7 @@ static enum err attach(struct bus *b, struct bus_sub *s)
 {
     natsStatus st = NATS_OK;
     natsConnection *nc = bus_nc_get(b);
-    if (nc == NULL || s->sub != NULL) goto out;
+    if (nc == NULL || s->sub != NULL || (b->drained && s->raw == NULL)) goto out;
     atomic_fetch_add(&s->refs, 1);
     st = s->queue != NULL
              ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject, s->queue, on_msg, s)
@@ -86,12 +86,13 @@ out:
     return bus_err(st);
 }
 
+/* Holding b->lock. */
 static void detach(struct bus *b, struct bus_sub *s)
 {
     int64_t dropped = 0;
     if (s->sub == NULL) return;
     if (natsSubscription_GetDropped(s->sub, &dropped) == NATS_OK && dropped > 0)
-        atomic_fetch_add(&b->dropped, (uint64_t)dropped);
+        b->past.dropped += (uint64_t)dropped;
     (void)natsSubscription_Unsubscribe(s->sub);
     natsSubscription_Destroy(s->sub);
     s->sub = NULL;

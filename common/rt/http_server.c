@@ -29,6 +29,8 @@ enum {
     /* Of a body that is too long, so much more is read and dropped, for the client to get to our
      * answer. */
     DROPPED_MAX = 1 << 20,
+    /* A body may take so many time-outs to come, however it drips. */
+    BODY_TIMEOUTS = 4,
     BACKLOG = 128
 };
 
@@ -319,7 +321,8 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *conn, const c
         if (x->refused == 0 && buf_append(&x->body, data, *data_len) != ERR_OK) refuse_body(x);
         if (x->refused != 0) x->dropped += *data_len;
         *data_len = 0;
-        return x->dropped > DROPPED_MAX ? MHD_NO : MHD_YES;
+        uint64_t limit_ns = (uint64_t)x->server->o.timeout_s * BODY_TIMEOUTS * 1000000000u;
+        return x->dropped > DROPPED_MAX || now_ns() - x->start_ns > limit_ns ? MHD_NO : MHD_YES;
     }
     return serve(x);
 }

@@ -271,12 +271,59 @@ static void unsubscribe_waits_for_the_handler(void **state)
     assert_true(atomic_load(&slow.over));
 }
 
+struct stuck {
+    struct box seen;
+    atomic_bool release;
+};
+
+static void stuck_handler(void *ctx, const struct bus_msg *m)
+{
+    struct stuck *s = ctx;
+    while (!atomic_load(&s->release)) {
+        struct timespec t = { 0, 1000000 };
+        nanosleep(&t, NULL);
+    }
+    box_put(&s->seen, ERR_OK, m->data, false);
+}
+
+static void what_a_slow_handler_leaves_is_dropped_and_counted(void **state)
+{
+    enum { SENT = 20000, KEPT = 16384 };
+    struct fixture *f = *state;
+    struct stuck stuck;
+    struct bus_sub *s;
+    struct bus_stats stats;
+    box_init(&stuck.seen);
+    atomic_init(&stuck.release, false);
+    assert_int_equal(bus_subscribe(f->bus, "test.flood", NULL, stuck_handler, &stuck, &s), ERR_OK);
+    for (int i = 0; i < SENT; i++)
+        assert_int_equal(bus_publish(f->bus, "test.flood", STR("x")), ERR_OK);
+    sync_bus(f->bus);
+    assert_true(box_wait(&f->errors, 1, SOON_MS));
+    assert_non_null(strstr(f->errors.text, "test.flood"));
+    bus_stats(f->bus, &stats);
+    assert_in_range(stats.dropped, SENT - KEPT - 1, SENT - KEPT);
+    assert_true(stats.out_msgs >= SENT && stats.in_msgs >= SENT);
+    atomic_store(&stuck.release, true);
+    assert_true(box_wait(&stuck.seen, (int)(SENT - stats.dropped), SOON_MS));
+    bus_unsubscribe(s);
+    struct bus_stats after;
+    bus_stats(f->bus, &after);
+    assert_int_equal(after.dropped, stats.dropped);
+}
+
 /* --- requests */
 
 static void echo(void *ctx, const struct bus_msg *m)
 {
     enum err e = bus_reply(ctx, m->reply, m->data);
     assert_int_equal(e, ERR_OK);
+}
+
+static void echo_quietly(void *ctx, const struct bus_msg *m)
+{
+    enum err e = bus_reply(ctx, m->reply, m->data);
+    (void)e; /* the connection may be gone */
 }
 
 static void a_request_gets_its_reply(void **state)
@@ -531,6 +578,83 @@ static void works_with_nothing_but_its_own_inbox(void **state)
     buf_done(&out);
 }
 
+struct traffic {
+    struct fixture *f;
+    atomic_bool stop;
+    atomic_uint accepted, answered, ok, unavailable, timeout, other;
+};
+
+static void on_traffic(void *ctx, enum err e, struct str data)
+{
+    struct traffic *t = ctx;
+    (void)data;
+    atomic_fetch_add(e == ERR_OK            ? &t->ok
+                     : e == ERR_UNAVAILABLE ? &t->unavailable
+                     : e == ERR_TIMEOUT     ? &t->timeout
+                                            : &t->other,
+                     1);
+    atomic_fetch_add(&t->answered, 1);
+}
+
+static void *make_traffic(void *ctx)
+{
+    struct traffic *t = ctx;
+    while (!atomic_load(&t->stop)) {
+        if (bus_request(t->f->bus, "test.echo", STR("x"), 2000, on_traffic, t) == ERR_OK)
+            atomic_fetch_add(&t->accepted, 1);
+        struct timespec pause = { 0, 200000 };
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+static void *make_subscriptions(void *ctx)
+{
+    struct traffic *t = ctx;
+    while (!atomic_load(&t->stop)) {
+        struct bus_sub *s;
+        struct box got;
+        box_init(&got);
+        assert_int_equal(bus_subscribe(t->f->bus, "test.other", NULL, box_msg, &got, &s), ERR_OK);
+        enum err e = bus_publish(t->f->bus, "test.other", STR("x"));
+        assert_true(e == ERR_OK || e == ERR_UNAVAILABLE);
+        bus_unsubscribe(s);
+    }
+    return NULL;
+}
+
+static void each_request_is_answered_once_while_servers_are_killed(void **state)
+{
+    struct fixture *f = *state;
+    struct traffic t = { .f = f };
+    struct bus_sub *s;
+    pthread_t threads[4];
+    assert_int_equal(bus_subscribe(f->bus, "test.echo", NULL, echo_quietly, f->bus, &s), ERR_OK);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, make_traffic, &t), 0);
+    assert_int_equal(pthread_create(&threads[3], NULL, make_subscriptions, &t), 0);
+    for (int i = 0; i < 3; i++) {
+        unsigned before = atomic_load(&t.ok);
+        for (int k = 0; k < 5000 && atomic_load(&t.ok) < before + 200; k++) {
+            struct timespec pause = { 0, 1000000 };
+            nanosleep(&pause, NULL);
+        }
+        assert_true(atomic_load(&t.ok) >= before + 200);
+        nats_server_kill(&f->server);
+        nats_server_start(&f->server, NULL);
+        assert_true(box_wait(&f->up, 2 + i, 10000));
+    }
+    atomic_store(&t.stop, true);
+    for (size_t i = 0; i < ARRAY_LEN(threads); i++) pthread_join(threads[i], NULL);
+    bus_drain(f->bus, 5000);
+    assert_int_equal(atomic_load(&t.answered), atomic_load(&t.accepted));
+    assert_int_equal(atomic_load(&t.other), 0);
+    print_message("%u requests: %u answered, %u unavailable, %u timed out\n",
+                  atomic_load(&t.accepted), atomic_load(&t.ok), atomic_load(&t.unavailable),
+                  atomic_load(&t.timeout));
+    bus_unsubscribe(s);
+}
+
 static void drain_lets_requests_finish(void **state)
 {
     struct fixture *f = *state;
@@ -781,6 +905,60 @@ static void two_consumers_share_a_durable(void **state)
     for (int i = 0; i < 2; i++) bus_consumer_close(c[i]);
 }
 
+static void unacknowledged_messages_hold_back_the_rest(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c;
+    struct bus_js_msg *m[8], *more[8];
+    int n = 0, n2 = 0;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 3 };
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("x"), NULL), ERR_OK);
+    uint64_t start = clock_mono_ns(clock_system());
+    assert_int_equal(bus_consumer_fetch(c, 8, 3000, m, &n), ERR_OK);
+    assert_int_equal(n, 3);
+    assert_true(ms_since(start, clock_mono_ns(clock_system())) < 2000);
+    assert_int_equal(bus_consumer_fetch(c, 8, 200, more, &n2), ERR_TIMEOUT);
+    for (int i = 0; i < 3; i++) bus_js_ack(m[i]);
+    for (n = 0; n < 2; n += n2) {
+        assert_int_equal(bus_consumer_fetch(c, 8, 3000, more, &n2), ERR_OK);
+        for (int i = 0; i < n2; i++) bus_js_ack(more[i]);
+    }
+    assert_int_equal(n, 2);
+    bus_consumer_close(c);
+}
+
+static void a_consumer_that_the_server_lost_is_made_again(void **state)
+{
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c;
+    struct buf out;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 100 };
+    buf_init(&out, 4096);
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    assert_null(fetch_one(c, 50));
+    assert_int_equal(bus_request_wait(f->bus, "$JS.API.STREAM.DELETE.T_USAGE", STR(""), 3000, &out),
+                     ERR_OK);
+    struct bus_js_msg *m = NULL;
+    int n = 0;
+    /* The first may still wait for an answer in vain. */
+    enum err e = bus_consumer_fetch(c, 1, 100, &m, &n);
+    assert_true(e == ERR_TIMEOUT || e == ERR_UNAVAILABLE);
+    assert_int_equal(bus_consumer_fetch(c, 1, 100, &m, &n), ERR_UNAVAILABLE);
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("x"), NULL), ERR_OK);
+    m = fetch_one(c, 5000);
+    assert_non_null(m);
+    bus_js_ack(m);
+    bus_consumer_close(c);
+    buf_done(&out);
+}
+
 static void streams_and_consumers_survive_a_kill(void **state)
 {
     struct fixture *f = *state;
@@ -1028,6 +1206,7 @@ int main(void)
         T(one_of_a_queue_group_gets_a_message),
         T(refuses_bad_subjects_and_too_long_messages),
         T(unsubscribe_waits_for_the_handler),
+        T(what_a_slow_handler_leaves_is_dropped_and_counted),
         T(a_request_gets_its_reply),
         T(many_requests_at_once_get_their_own_replies),
         T(a_request_without_responders_fails_at_once),
@@ -1038,6 +1217,7 @@ int main(void)
         T(a_server_that_hangs_is_noticed),
         T_NO_BUS(goes_on_trying_after_refused_logins),
         T_NO_BUS(works_with_nothing_but_its_own_inbox),
+        T(each_request_is_answered_once_while_servers_are_killed),
         T(drain_lets_requests_finish),
         T(free_fails_what_waits),
         T(a_message_published_twice_is_stored_once),
@@ -1047,6 +1227,8 @@ int main(void)
         T(a_message_comes_until_it_is_acknowledged),
         T(fetch_waits_for_the_first_and_takes_many),
         T(two_consumers_share_a_durable),
+        T(unacknowledged_messages_hold_back_the_rest),
+        T(a_consumer_that_the_server_lost_is_made_again),
         T(streams_and_consumers_survive_a_kill),
         T(a_fetch_that_waits_notices_the_kill_and_goes_on),
         T(a_bucket_keeps_values_and_compares),
