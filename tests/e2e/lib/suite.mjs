@@ -3,7 +3,7 @@
 // the daemons of AIGW_BIN, Redis and MariaDB where asked for. Any part can be stopped, killed and started again. At the
 // end every daemon is stopped properly, and one that died unasked or left a sanitizer's report fails the test.
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -147,6 +147,33 @@ export class Suite {
     let sum = 0;
     for (let k = 1; k <= this.edges; k++) sum += sumOf(await this.metricsOf(`edge-${k}`), metric, labels);
     return sum;
+  }
+
+  // Totals of the ledger, over the bus: the sums of all groups that a query answers (default: one group, everything).
+  async ledger({ filter, group_by = [] } = {}) {
+    this.ledgerClient ??= await this.nats('observer');
+    const question = { v: 1, id: randomUUID(), ts: new Date().toISOString(), from: 'test', kind: 'totals', group_by, ...(filter ? { filter } : {}) };
+    const answer = (await this.ledgerClient.request('aigw.metrics.query', JSON.stringify(question), { timeout: 5000 })).json();
+    if (answer.error) throw new Error(`metrics.query: ${answer.error.code}: ${answer.error.message}`);
+    return answer.result.groups;
+  }
+  // Waits until the ledger holds exactly n records, and returns the total. More than n is an error at once.
+  async settled(n, filter) {
+    return until(`${n} records in the ledger`, async () => {
+      const [total] = await this.ledger({ filter });
+      const have = total?.requests ?? 0;
+      if (have > n) { const e = new Error(`${have} records in the ledger instead of ${n}`); e.final = true; throw e; }
+      return have === n && (total ?? { requests: 0, input_tokens: 0, output_tokens: 0 });
+    }, { timeout: 20000, every: 50 });
+  }
+
+  // A chat request at an edge, as the demo's channel. mock: how the mock should behave, such as 'tokens=20'.
+  chat({ edge = 1, mock = '', headers = {}, path: where = '/api/chat', signal, text = '你好', ...body } = {}) {
+    return fetch(`${this.edge(edge)}${where}`, {
+      method: 'POST', signal,
+      headers: { 'content-type': 'application/json', 'x-channel-code': 'test-channel', ...(mock ? { 'x-mock': mock } : {}), ...headers },
+      body: JSON.stringify({ model: 'Qwen3-8B', messages: [{ role: 'user', content: text }], ...body }),
+    });
   }
 
   // --- the end ---

@@ -14,6 +14,7 @@ export async function until(what, fn, { timeout = 15000, every = 20 } = {}) {
       if (value) return value;
       last = undefined;
     } catch (e) {
+      if (e.final) throw e; // waiting will not mend it
       last = e;
     }
     if (Date.now() > end) throw new Error(`waited ${timeout} ms for: ${what}${last ? ` (${last.message})` : ''}`, { cause: last });

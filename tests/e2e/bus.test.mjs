@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// What tools see on the bus: the services protocol by an independent client, the configuration's bucket, usage records,
+// presence.
+import assert from 'node:assert/strict';
+import { Svcm } from '@nats-io/services';
+import { Kvm } from '@nats-io/kv';
+import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { suiteTest } from './lib/suite.mjs';
+import { until } from './lib/util.mjs';
+
+async function all(iterator) {
+  const list = [];
+  for await (const x of await iterator) list.push(x);
+  return list;
+}
+
+suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
+  const nc = await suite.nats('observer');
+  const services = new Svcm(nc).client({ maxWait: 1500, strategy: 'stall', maxMessages: 50 });
+
+  await step('$SRV.PING finds every daemon', async () => {
+    const found = (await all(services.ping())).map((s) => `${s.name} ${s.id}`).sort();
+    assert.deepEqual(found, ['aigw-config config', 'aigw-edge edge-1', 'aigw-edge edge-2', 'aigw-metrics metrics',
+      'aigw-policy policy-1', 'aigw-token token']);
+  });
+
+  await step('$SRV.INFO names the endpoints, $SRV.STATS counts their requests', async () => {
+    const info = Object.fromEntries((await all(services.info())).map((i) => [i.id, i]));
+    assert.equal(info.token.endpoints[0].subject, 'aigw.token.count');
+    assert.equal(info['policy-1'].endpoints[0].subject, 'aigw.policy.lease');
+    assert.match(info.config.version, /^\d+\.\d+\.\d+/);
+    const leases = async () => (await all(services.stats('aigw-policy')))[0].endpoints[0].num_requests;
+    const before = await leases();
+    await (await suite.chat()).arrayBuffer();
+    await until('the lease request is counted', async () => (await leases()) > before);
+  });
+
+  await step('the configuration is in its bucket, manifest and parts', async () => {
+    const kv = await new Kvm(jetstream(nc, { checkAPI: false })).open('AIGW_CONFIG', { allow_direct: false });
+    const latest = (await kv.get('latest')).json();
+    assert.equal(latest.format, 1);
+    assert.ok(latest.revision > 0);
+    assert.deepEqual((await kv.get(`manifest.${latest.revision}`)).json().pages, latest.pages);
+    const page = (await kv.get(`part.${latest.pages[0]}`)).json();
+    const part = page.parts.find((p) => p.kind === 'routes');
+    const text = (await kv.get(`part.${part.digest}`)).string();
+    assert.equal(text.length, part.bytes);
+  });
+
+  await step('a change is announced, and every instance says that it took it', async () => {
+    const changed = [], applied = [];
+    const a = nc.subscribe('aigw.config.changed', { callback: (_e, m) => changed.push(m.json()) });
+    const b = nc.subscribe('aigw.config.applied', { callback: (_e, m) => applied.push(m.json()) });
+    await nc.flush();
+    await suite.must('POST', 'namespaces', { slug: 'announced', name: 'x', auth: 'key' });
+    await until('all have taken it', () => {
+      const now = changed.at(-1)?.revision;
+      const who = new Set(applied.filter((m) => m.revision === now && m.ok !== false && !m.error).map((m) => m.from));
+      return now && ['edge-1', 'edge-2', 'token'].every((x) => who.has(x));
+    });
+    a.unsubscribe();
+    b.unsubscribe();
+  });
+
+  await step('usage records go by namespace, without prompt or answer', async () => {
+    const got = [];
+    const sub = nc.subscribe('aigw.usage.*', { callback: (_e, m) => got.push(m) });
+    await nc.flush();
+    await (await suite.chat({ text: 'a secret word: xyzzy', mock: 'tokens=3' })).arrayBuffer();
+    await until('a record is published', () => got.length === 1);
+    sub.unsubscribe();
+    assert.equal(got[0].subject, 'aigw.usage.test-channel');
+    const r = got[0].json();
+    assert.equal(r.v, 1);
+    assert.deepEqual([r.namespace, r.model, r.status, r.outcome, r.output_tokens, r.input_source], ['test-channel', 'Qwen3-8B', 200, 'ok', 3, 'exact']);
+    assert.doesNotMatch(got[0].string(), /xyzzy/);
+    const info = await (await jetstreamManager(nc, { checkAPI: false })).streams.info('AIGW_USAGE');
+    assert.equal(info.config.discard, 'new');
+    assert.ok(info.state.messages >= 1);
+  });
+
+  await step('everybody says that it is there', async () => {
+    const seen = new Map();
+    const sub = nc.subscribe('aigw.presence', { callback: (_e, m) => { const p = m.json(); seen.set(p.from, p); } });
+    await until('presence of all', () => ['edge-1', 'edge-2', 'token', 'policy-1', 'config', 'metrics'].every((x) => seen.has(x)), { timeout: 12000 });
+    sub.unsubscribe();
+    assert.ok(seen.get('edge-1').revision > 0);
+  });
+});

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Limits as a client meets them: the request after the last allowed one, an answer that is cut at its last token, slots
+// that come back. Exactness over many edges and faults is for the simulator and the chaos tests.
+import assert from 'node:assert/strict';
+import { setTimeout as delay } from 'node:timers/promises';
+import { suiteTest, demoConfig } from './lib/suite.mjs';
+import { sseData, until } from './lib/util.mjs';
+
+// The demo with its limits replaced.
+const withPolicies = (...policies) => (suite) => ({ ...demoConfig(suite), policies: policies.map((p) => ({ namespace: 'test-channel', ...p })) });
+
+suiteTest('a limit of requests per window', {
+  edges: 2, config: withPolicies({ slug: 'three', kind: 'request_rate', limit: 3, window: '1m', algorithm: 'sliding' }),
+}, async (suite, step) => {
+  await step('admits exactly so many, over both edges, and refuses the next in the words of the API', async () => {
+    const results = await Promise.all(Array.from({ length: 12 }, (_, i) => suite.chat({ edge: 1 + i % 2 })));
+    const ok = results.filter((r) => r.status === 200), refused = results.filter((r) => r.status === 429);
+    assert.deepEqual([ok.length, refused.length], [3, 9]);
+    const r = refused[0], body = await r.json();
+    assert.equal(body.error.code, 'rate_limit_exceeded');
+    assert.equal(body.error.type, 'requests');
+    assert.match(r.headers.get('retry-after'), /^[1-9]\d*$/);
+    assert.ok(Number(r.headers.get('retry-after')) <= 60);
+    assert.equal(r.headers.get('x-aigw-limit'), 'three');
+    assert.equal(r.headers.get('x-ratelimit-limit-requests'), '3');
+    await Promise.all([...ok, ...refused.slice(1)].map((x) => x.arrayBuffer()));
+  });
+  await step('refusals are counted and recorded, and never reach the upstream', async () => {
+    assert.equal((await suite.mockStats()).requests, 3);
+    assert.equal(await suite.edgeSum('gateway_rejections_total', { policy: 'three' }), 9);
+    await suite.settled(12);
+    const groups = await suite.ledger({ group_by: ['outcome'] });
+    assert.deepEqual(Object.fromEntries(groups.map((g) => [g.outcome, g.requests])), { ok: 3, rejected: 9 });
+  });
+});
+
+suiteTest('a limit per second', {
+  config: withPolicies({ slug: 'qps', kind: 'request_rate', limit: 5, window: '1s' }),
+}, async (suite, step) => {
+  await step('admits no more than burst and rate together, and goes on afterwards', async () => {
+    const begin = Date.now();
+    let admitted = 0, refused = 0;
+    while (Date.now() - begin < 2500) {
+      const r = await suite.chat({ mock: 'tokens=1' });
+      await r.arrayBuffer();
+      if (r.status === 200) admitted++; else { assert.equal(r.status, 429); refused++; }
+    }
+    const seconds = (Date.now() - begin) / 1000;
+    assert.ok(refused > 0);
+    assert.ok(admitted <= 5 + 5 * seconds, `${admitted} in ${seconds} s`);
+    assert.ok(admitted >= 8, `only ${admitted} in ${seconds} s`);
+  });
+});
+
+suiteTest('a limit of output tokens', {
+  config: withPolicies({ slug: 'answer', kind: 'output_tokens', limit: 50 }),
+}, async (suite, step) => {
+  const N = 50;
+  await step('a whole answer is asked for with no more', async () => {
+    const r = await suite.chat({ mock: 'tokens=200' });
+    const body = await r.json();
+    assert.equal(body.usage.completion_tokens, N);
+    assert.equal(body.choices[0].finish_reason, 'length');
+  });
+  await step('a stream whose model ignores max_tokens is cut at the last token, properly ended, and cancelled', async () => {
+    // Slow enough that the upstream would go on for long.
+    const r = await suite.chat({ stream: true, mock: 'tokens=100000;ignore_max;tps=500;id=cut', stream_options: { include_usage: true } });
+    const data = sseData(await r.text());
+    assert.equal(data.at(-1), '[DONE]');
+    const events = data.slice(0, -1).map((d) => JSON.parse(d));
+    const text = events.map((e) => e.choices[0]?.delta?.content ?? '').join('');
+    const finish = events.map((e) => e.choices[0]?.finish_reason).filter(Boolean);
+    assert.deepEqual(finish, ['length']);
+    const counted = await (await fetch(`${suite.procs.token.url}/calculate`, {
+      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ model: 'Qwen3-8B', text }),
+    })).json();
+    assert.equal(counted.tokens, N);
+    assert.equal(events.at(-1).usage.completion_tokens, N);
+    await until('the upstream is cancelled', async () => (await suite.mockStats()).aborted === 1, { timeout: 2000 });
+    assert.equal((await suite.mockStats()).streams.open, 0);
+  });
+  await step('a whole answer of a model that ignores max_tokens is cut too', async () => {
+    const r = await suite.chat({ mock: 'tokens=90;ignore_max' });
+    const body = await r.json();
+    assert.equal(body.choices[0].finish_reason, 'length');
+    assert.equal(body.usage.completion_tokens, N);
+  });
+  await step('the ledger has what was delivered', async () => {
+    const total = await suite.settled(3);
+    assert.equal(total.output_tokens, 3 * N);
+    const outcomes = await suite.ledger({ group_by: ['outcome'] });
+    assert.equal(outcomes.find((g) => g.outcome === 'cut')?.requests >= 1, true);
+  });
+});
+
+suiteTest('a limit of concurrency', {
+  config: withPolicies({ slug: 'two', kind: 'concurrency', limit: 2 }),
+}, async (suite, step) => {
+  await step('refuses the third at a time, and takes the next when one has ended', async () => {
+    const slow = [1, 2].map(() => new AbortController());
+    const running = await Promise.all(slow.map((c) => suite.chat({ stream: true, mock: 'tokens=10000;tps=50', signal: c.signal })));
+    assert.deepEqual(running.map((r) => r.status), [200, 200]);
+    const third = await suite.chat({ mock: 'tokens=1' });
+    assert.equal(third.status, 429);
+    assert.equal((await third.json()).error.type, 'concurrency');
+    slow[0].abort();
+    await until('a slot is free again', async () => {
+      const r = await suite.chat({ mock: 'tokens=1' });
+      await r.arrayBuffer();
+      return r.status === 200;
+    }, { timeout: 5000 });
+    slow[1].abort();
+    await delay(0);
+  });
+});
