@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the scanner takes, it can walk and decode; requests are scanned as the edge does. */
+#include "services/edge/dialect.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void walk(struct js_val v, int depth)
+{
+    struct js_iter it;
+    struct str key;
+    struct js_val el;
+    if (depth > 200) return;
+    if (js_is(v, JS_STRING)) {
+        struct buf b;
+        buf_init(&b, v.raw.n * 3);
+        ASSERT(js_decode(v, &b) == ERR_OK);
+        ASSERT(js_raw_prefix(v, b.len) == v.raw.n - 2);
+        buf_done(&b);
+    }
+    js_iter_init(&it, v);
+    if (js_is(v, JS_OBJECT))
+        while (js_next_member(&it, &key, &el)) walk(el, depth + 1);
+    else
+        while (js_next_element(&it, &el)) walk(el, depth + 1);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const enum snap_endpoint eps[] = { SNAP_EP_CHAT, SNAP_EP_COMPLETIONS, SNAP_EP_EMBEDDINGS,
+                                              SNAP_EP_MESSAGES };
+    struct js_val root;
+    struct why why;
+    if (js_parse(str_n((const char *)data, size), &root, &why) != ERR_OK) return 0;
+    walk(root, 0);
+    for (size_t i = 0; i < ARRAY_LEN(eps); i++) {
+        struct request_scan scan;
+        const char *param = "";
+        if (dialect_of(eps[i])->scan_request(eps[i], root, &scan, &param, &why) == ERR_OK)
+            ASSERT(js_is(scan.model, JS_STRING));
+    }
+    return 0;
+}
