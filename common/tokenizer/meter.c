@@ -63,23 +63,19 @@ bool meter_exact(const struct token_meter *m)
 
 static void estimate_some(struct token_meter *m, struct str bytes)
 {
-    /* raw holds the beginning of a character at most */
     for (size_t i = 0; i < bytes.n; i++) {
-        struct token_estimate before = m->estimate;
         token_estimate_feed(&m->estimate, str_n(bytes.p + i, 1));
         m->base++;
-        if (m->estimate.part_n > 0) continue;
-        if (token_estimate_count(&m->estimate) > m->limit) {
-            before.part_n = 0;
-            m->estimate = before;
+        if (m->estimate.part_n > 0 && m->limit != METER_NO_LIMIT) continue;
+        uint64_t count = token_estimate_count(&m->estimate);
+        if (count > m->limit) {
             m->is_cut = true;
             m->cut_at = m->deliverable;
-            m->cut_count = token_estimate_count(&before);
             return;
         }
         m->deliverable = m->base;
+        m->cut_count = count;
     }
-    if (m->limit == METER_NO_LIMIT) m->deliverable = m->base;
 }
 
 /* ---- exact ---- */
@@ -136,8 +132,7 @@ static enum err process(struct token_meter *m, size_t to, bool final)
     struct piece piece;
     enum err e;
     size_t from = m->open.at;
-    pieces_init(&it, m->v, m->mode, &m->scratch, str_n(m->raw.data + from, to - from), final,
-                m->open.skip);
+    pieces_init(&it, m->v, m->mode, &m->scratch, meter_raw(m, from, to), final, m->open.skip);
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n = 1;
         bool added = piece.added != VOCAB_NO_TOKEN;
@@ -219,7 +214,12 @@ enum err meter_finish(struct token_meter *m)
     m->finished = true;
     if (m->is_cut) return ERR_OK;
     if (m->v == NULL) {
-        if (m->estimate.part_n > 0) m->deliverable = m->base;
+        if (token_estimate_count(&m->estimate) > m->limit) {
+            m->is_cut = true;
+            m->cut_at = m->deliverable;
+        } else {
+            m->deliverable = m->base;
+        }
         return ERR_OK;
     }
     m->tail_known = false;

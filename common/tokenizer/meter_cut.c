@@ -15,8 +15,7 @@ enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t
     struct piece piece;
     uint64_t count = 0;
     enum err e;
-    pieces_init(&it, m->v, m->mode, &m->scratch, str_n(m->raw.data + from.at, to - from.at), true,
-                from.skip);
+    pieces_init(&it, m->v, m->mode, &m->scratch, meter_raw(m, from.at, to), true, from.skip);
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n = 1;
         if (piece.added == VOCAB_NO_TOKEN) e = bpe_piece(m->v, piece.p, piece.n, NULL, &n);

@@ -30,12 +30,18 @@ struct token_meter {
     struct buf raw;
     uint64_t base; /* offset in the text of raw[0] */
     struct meter_place anchor, second, mid, open;
-    uint64_t deliverable, cut_at, cut_count;
+    uint64_t deliverable, cut_at;
+    uint64_t cut_count;  /* tokens before cut_at; of an estimate, before deliverable */
     uint64_t tail_count; /* of the open tail as if the text ended here, when tail_known */
     bool tail_known, is_cut, finished, exact;
     struct pieces_scratch scratch;
     struct token_estimate estimate;
 };
+
+static inline struct str meter_raw(const struct token_meter *m, size_t from, size_t to)
+{
+    return to > from ? str_n(m->raw.data + from, to - from) : STR("");
+}
 
 /* Tokens of raw[from ... to) as if the text ended at `to`, not counting those before from. */
 enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t to,

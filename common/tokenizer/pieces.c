@@ -31,7 +31,7 @@ void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mod
     *it = (struct pieces){ .v = v,
                            .scratch = scratch,
                            .mode = mode,
-                           .raw = raw.p,
+                           .raw = raw.n > 0 ? raw.p : "",
                            .n = raw.n,
                            .final = final,
                            .skip = skip,

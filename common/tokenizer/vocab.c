@@ -11,7 +11,7 @@
 
 #include "tokenizer/vocab_file.h"
 
-uint64_t vocab_checksum(const void *data, size_t n)
+static uint64_t vocab_checksum(const void *data, size_t n)
 {
     const unsigned char *p = data;
     uint64_t lane[4] = { 0x243f6a8885a308d3u, 0x13198a2e03707344u, 0xa4093822299f31d0u,
@@ -29,6 +29,14 @@ uint64_t vocab_checksum(const void *data, size_t n)
     for (; i < n; i++) sum = (sum ^ p[i]) * 0x100000001b3u;
     for (int k = 0; k < 4; k++) sum = vocab_mix(sum, lane[k]);
     return sum;
+}
+
+uint64_t vocab_file_checksum(const unsigned char *file, size_t n)
+{
+    struct vocab_header h;
+    memcpy(&h, file, sizeof h);
+    h.checksum = 0;
+    return vocab_mix(vocab_checksum(&h, sizeof h), vocab_checksum(file + sizeof h, n - sizeof h));
 }
 
 uint64_t vocab_hash_long(const char *p, size_t n)
@@ -97,8 +105,7 @@ static enum err attach(struct vocab *v, struct why *why)
         return why_set(why, ERR_UNSUPPORTED,
                        "vocabulary file of version %u, this program reads %d: make it again",
                        h->version, VOCAB_VERSION);
-    if (h->file_size != v->map_size ||
-        h->checksum != vocab_checksum(v->map + sizeof *h, v->map_size - sizeof *h))
+    if (h->file_size != v->map_size || h->checksum != vocab_file_checksum(v->map, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (checksum)");
     if (h->shape == 0 || h->shape >= SCAN_END || h->size == 0 || !sections_fit(h, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (sections)");

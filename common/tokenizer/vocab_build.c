@@ -366,7 +366,8 @@ static enum err write_file(const struct build *b, struct image *m, struct buf *r
     m->h.version = VOCAB_VERSION;
     m->h.header_size = sizeof m->h;
     m->h.file_size = at;
-    m->h.checksum = vocab_checksum(out + sizeof m->h, at - sizeof m->h);
+    memcpy(out, &m->h, sizeof m->h);
+    m->h.checksum = vocab_file_checksum((const unsigned char *)out, at);
     memcpy(out, &m->h, sizeof m->h);
     ret->len += at;
     return ERR_OK;

@@ -43,7 +43,7 @@ struct vocab_header {
     char magic[8];
     uint32_t version, header_size;
     uint64_t file_size;
-    uint64_t checksum; /* of everything behind the header */
+    uint64_t checksum; /* vocab_file_checksum() */
     uint32_t size;     /* one more than the largest id */
     uint32_t shape;    /* enum scan_shape */
     uint32_t nfc;      /* 1: normalise first */
@@ -145,7 +145,8 @@ static inline uint32_t vocab_hash_edge(uint32_t key)
 }
 
 uint64_t vocab_hash_long(const char *p, size_t n);
-uint64_t vocab_checksum(const void *p, size_t n);
+/* Of a whole file, its header included, as if the checksum in there were 0. */
+uint64_t vocab_file_checksum(const unsigned char *file, size_t n);
 
 /* NULL when the two do not merge. */
 static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_t left,

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Vocabulary files: what converters understand, what they refuse, what is found in the file again.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support_vocab.h"
+#include "tokenizer/tokenizer.h"
+
+static struct support_vocab made;
+
+static enum err convert(struct str json, struct convert_opts o, struct buf *file, struct why *why)
+{
+    if (o.name.n == 0) o.name = STR("test");
+    buf_init(file, 64 << 20);
+    enum err e = convert_huggingface(json, &o, file, why);
+    if (e != ERR_OK) assert_int_equal(file->len, 0);
+    return e;
+}
+
+static void good_json(struct buf *json)
+{
+    support_init(&made, support_words, sizeof support_words / sizeof support_words[0]);
+    buf_init(json, 1 << 20);
+    support_json(&made, PATTERN_QWEN, true, false, json);
+}
+
+static void replace(struct buf *json, const char *from, const char *to)
+{
+    char *at = strstr(buf_z(json), from);
+    struct buf out;
+    assert_non_null(at);
+    buf_init(&out, 2 << 20);
+    assert_int_equal(buf_append(&out, json->data, (size_t)(at - json->data)), ERR_OK);
+    assert_int_equal(buf_appendz(&out, to), ERR_OK);
+    assert_int_equal(buf_appendz(&out, at + strlen(from)), ERR_OK);
+    buf_done(json);
+    *json = out;
+}
+
+static void config_and_templates_are_found_again(void **state)
+{
+    static const char config[] =
+        "{\"bos_token\": null, \"eos_token\": {\"__type\": \"AddedToken\", \"content\": \"<|e\\u006ed|>\"},"
+        " \"added_tokens_decoder\": {\"1\": {}}, \"pad_token\": \"\", \"model_max_length\": 1e+30,"
+        " \"chat_template\": [{\"name\": \"default\", \"template\": \"{{ a }}\"},"
+        " {\"name\": \"tool_use\", \"template\": \"{{ \\\"b\\\" }}\"}]}";
+    (void)state;
+    struct buf json, file;
+    struct why why = { "" };
+    struct vocab *v;
+    good_json(&json);
+    assert_int_equal(convert(buf_str(&json),
+                             (struct convert_opts){ .name = STR("mine"), .config = str_of(config) },
+                             &file, &why),
+                     ERR_OK);
+    assert_int_equal(vocab_open_mem(file.data, file.len, &v, &why), ERR_OK);
+    assert_true(str_eqz(vocab_name(v), "mine"));
+    assert_int_equal(vocab_digest(v).n, 64);
+    assert_int_equal(vocab_size(v), made.tokens_n + 3);
+    assert_null(vocab_bos(v).p);
+    assert_true(str_eqz(vocab_eos(v), "<|end|>"));
+    assert_non_null(vocab_pad(v).p);
+    assert_int_equal(vocab_pad(v).n, 0);
+    assert_true(str_eqz(vocab_chat_template(v), "{{ a }}"));
+    assert_true(str_eqz(vocab_chat_template_named(v, "tool_use"), "{{ \"b\" }}"));
+    assert_int_equal(vocab_chat_template_named(v, "rag").n, 0);
+    assert_true(str_contains(vocab_config(v), STR("\"model_max_length\":1e+30")));
+    assert_false(str_contains(vocab_config(v), STR("added_tokens_decoder")));
+    vocab_unref(v);
+    buf_done(&file);
+    /* a template of its own goes before the one in the configuration */
+    assert_int_equal(
+        convert(buf_str(&json),
+                (struct convert_opts){ .template = STR("mine"), .config = str_of(config) }, &file,
+                &why),
+        ERR_OK);
+    assert_int_equal(vocab_open_mem(file.data, file.len, &v, &why), ERR_OK);
+    assert_true(str_eqz(vocab_chat_template(v), "mine"));
+    vocab_unref(v);
+    buf_done(&file);
+    buf_done(&json);
+}
+
+static void what_is_not_exact_here_is_refused_with_the_reason(void **state)
+{
+    static const struct {
+        const char *from, *to;
+        enum err err;
+        const char *says;
+    } cases[] = {
+        { "\"type\":\"BPE\"", "\"type\":\"Unigram\"", ERR_UNSUPPORTED, "Unigram" },
+        { "\"type\":\"NFC\"", "\"type\":\"NFKC\"", ERR_UNSUPPORTED, "NFKC" },
+        { "\\\\p{N}|", "\\\\p{N}+|", ERR_UNSUPPORTED, "pattern" },
+        { "\"behavior\":\"Isolated\"", "\"behavior\":\"Removed\"", ERR_UNSUPPORTED, "Removed" },
+        { "\"invert\":false", "\"invert\":true", ERR_UNSUPPORTED, "inverted" },
+        { "\"add_prefix_space\":false", "\"add_prefix_space\":true", ERR_UNSUPPORTED, "prefix" },
+        { "\"ByteLevel\"", "\"Metaspace\"", ERR_UNSUPPORTED, "Metaspace" },
+        { "\"use_regex\":false", "\"use_regex\":true", ERR_UNSUPPORTED, "succession" },
+        { "\"ignore_merges\":false", "\"byte_fallback\":true", ERR_UNSUPPORTED, "byte_fallback" },
+        { "\"ignore_merges\":false", "\"dropout\":0.1", ERR_UNSUPPORTED, "dropout" },
+        { "\"special\":false", "\"lstrip\":true", ERR_UNSUPPORTED, "lstrip" },
+        { "\"special\":false", "\"normalized\":true", ERR_UNSUPPORTED, "normalized" },
+        { "\"<think>\"", "\"<|end|>\"", ERR_INVALID, "twice" },
+        { "\"A\":", "\"AA\":", ERR_UNSUPPORTED, "0x41" },
+        { "[\"a\",\"a\"]", "[\"a\",\"QQ\"]", ERR_INVALID, "merge" },
+        { "[\"a\",\"a\"]", "[\"a\"]", ERR_INVALID, "two parts" },
+        { "\"merges\":", "\"merged\":", ERR_UNSUPPORTED, "merged" },
+        { "\"model\":", "\"modell\":", ERR_UNSUPPORTED, "no model" },
+        { "\"b\":98", "\"b\":97", ERR_INVALID, "entry" },
+        { "\"b\":98", "\"b\":99999999999", ERR_INVALID, "range" },
+        { "\"version\":", "\"version\"", ERR_INVALID, "byte" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf json, file;
+        struct why why = { "" };
+        good_json(&json);
+        replace(&json, cases[i].from, cases[i].to);
+        enum err e = convert(buf_str(&json), (struct convert_opts){ 0 }, &file, &why);
+        if (e != cases[i].err || strstr(why.text, cases[i].says) == NULL)
+            print_error("%s -> %s: %s, %s\n", cases[i].from, cases[i].to, err_name(e), why.text);
+        assert_int_equal(e, cases[i].err);
+        assert_non_null(strstr(why.text, cases[i].says));
+        buf_done(&json);
+        buf_done(&file);
+    }
+}
+
+static void a_file_cut_off_anywhere_is_invalid(void **state)
+{
+    (void)state;
+    struct buf json, file;
+    good_json(&json);
+    for (size_t n = 0; n < json.len; n += 37) {
+        char *copy = malloc(n + 1);
+        assert_non_null(copy);
+        memcpy(copy, json.data, n);
+        assert_int_not_equal(convert(str_n(copy, n), (struct convert_opts){ 0 }, &file, NULL),
+                             ERR_OK);
+        buf_done(&file);
+        free(copy);
+    }
+    buf_done(&json);
+}
+
+static void a_damaged_vocabulary_is_not_opened(void **state)
+{
+    (void)state;
+    struct buf json, file;
+    struct vocab *v = NULL;
+    struct why why = { "" };
+    struct rng_fake rng;
+    rng_fake_init(&rng, 3);
+    good_json(&json);
+    assert_int_equal(convert(buf_str(&json), (struct convert_opts){ 0 }, &file, &why), ERR_OK);
+    for (int i = 0; i < 500; i++) {
+        size_t at = i < 300 ? (size_t)i : rng_below(&rng.rng, file.len);
+        char bit = (char)(1 << rng_below(&rng.rng, 8));
+        file.data[at] ^= bit;
+        enum err e = vocab_open_mem(file.data, file.len, &v, &why);
+        if (e == ERR_OK) print_error("byte %zu\n", at);
+        assert_true(e == ERR_INVALID || e == ERR_UNSUPPORTED);
+        assert_null(v);
+        file.data[at] ^= bit;
+    }
+    assert_int_equal(vocab_open_mem(file.data, file.len, &v, &why), ERR_OK);
+    vocab_unref(v);
+    v = NULL;
+    for (size_t n = 0; n < file.len; n += 1 + file.len / 50)
+        assert_int_equal(vocab_open_mem(file.data, n, &v, &why), ERR_INVALID);
+    assert_int_equal(vocab_open("/nonexistent/x.aigwvocab", &v, &why), ERR_NOT_FOUND);
+    assert_int_equal(vocab_open("/dev/null", &v, &why), ERR_INVALID);
+    buf_done(&file);
+    buf_done(&json);
+}
+
+/* Base64 of one byte. */
+static void rank_line(struct buf *b, const char *p, size_t n, int rank)
+{
+    static const char d[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < n; i += 3) {
+        uint32_t w = 0;
+        for (size_t k = 0; k < 3; k++) w = w << 8 | (i + k < n ? (unsigned char)p[i + k] : 0);
+        for (size_t k = 0; k < 4; k++)
+            assert_int_equal(buf_append_char(b, i + k <= n ? d[w >> (18 - 6 * k) & 63] : '='),
+                             ERR_OK);
+    }
+    assert_int_equal(buf_printf(b, " %d\n", rank), ERR_OK);
+}
+
+static void ranks_merge_what_joins_to_a_token(void **state)
+{
+    (void)state;
+    struct buf in, file;
+    struct vocab *v = NULL;
+    struct why why = { "" };
+    struct token_list l = { 0 };
+    buf_init(&in, 1 << 20);
+    buf_init(&file, 64 << 20);
+    for (int i = 0; i < 256; i++) rank_line(&in, &(char){ (char)i }, 1, i);
+    rank_line(&in, "bc", 2, 256);
+    rank_line(&in, "ab", 2, 257);
+    rank_line(&in, "abc", 3, 258);
+    rank_line(&in, "zzzzz", 5, 259); /* nothing merges to this: only a whole piece is it */
+    struct convert_opts o = { .name = STR("t"),
+                              .pattern = STR("cl100k"),
+                              .specials = STR("{\"<|x|>\": 300}") };
+    assert_int_equal(convert_tiktoken(buf_str(&in), &o, &file, &why), ERR_OK);
+    assert_int_equal(vocab_open_mem(file.data, file.len, &v, &why), ERR_OK);
+    assert_int_equal(token_encode(v, STR("abc abcd zzzzz<|x|>.zzzzzz"), SPECIAL_CONTROL, &l),
+                     ERR_OK);
+    /* "abc" is bc first, then a+bc; " zzzzz" is no token and does not merge */
+    static const uint32_t want[] = { 258, ' ', 258, 'd', ' ', 'z', 'z', 'z', 'z',
+                                     'z', 300, '.', 'z', 'z', 'z', 'z', 'z', 'z' };
+    assert_int_equal(l.len, sizeof want / sizeof want[0]);
+    assert_memory_equal(l.ids, want, sizeof want);
+    l.len = 0;
+    assert_int_equal(token_encode(v, STR("zzzzz"), SPECIAL_TEXT, &l), ERR_OK);
+    assert_int_equal(l.len, 1);
+    assert_int_equal(l.ids[0], 259);
+    token_list_done(&l);
+    vocab_unref(v);
+    o.pattern = STR("other");
+    buf_clear(&file);
+    assert_int_equal(convert_tiktoken(buf_str(&in), &o, &file, &why), ERR_UNSUPPORTED);
+    o.pattern = STR("cl100k");
+    assert_int_equal(convert_tiktoken(STR("YWI= x\n"), &o, &file, &why), ERR_INVALID);
+    assert_int_equal(convert_tiktoken(STR("YW 1\n"), &o, &file, &why), ERR_INVALID);
+    assert_int_equal(convert_tiktoken(STR("YQ== 1\nYQ== 2\n"), &o, &file, &why), ERR_INVALID);
+    buf_done(&in);
+    buf_done(&file);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(config_and_templates_are_found_again),
+        cmocka_unit_test(what_is_not_exact_here_is_refused_with_the_reason),
+        cmocka_unit_test(a_file_cut_off_anywhere_is_invalid),
+        cmocka_unit_test(a_damaged_vocabulary_is_not_opened),
+        cmocka_unit_test(ranks_merge_what_joins_to_a_token),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

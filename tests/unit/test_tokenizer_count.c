@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Exact counts: merges by every method, whole pieces, added tokens, texts that come in pieces. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support_vocab.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/estimate.h"
+
+static struct support_vocab made;
+
+static struct vocab *open_made(bool nfc)
+{
+    support_init(&made, support_words, sizeof support_words / sizeof support_words[0]);
+    return support_open(&made, PATTERN_QWEN, nfc);
+}
+
+static void all_methods_merge_alike(void **state)
+{
+    (void)state;
+    struct vocab *v = open_made(false);
+    struct rng_fake rng;
+    rng_fake_init(&rng, 1);
+    char p[BPE_SHORT];
+    uint32_t plain[BPE_SHORT], heap[BPE_SHORT], last[BPE_SHORT], count[BPE_SHORT];
+    size_t book[BPE_SHORT], long_pieces = 0;
+    assert_int_equal(v->h->linear, 1);
+    for (int round = 0; round < 20000; round++) {
+        size_t n = 1 + rng_below(&rng.rng, BPE_SHORT);
+        for (size_t i = 0; i < n; i++)
+            p[i] = "aabcxy hel!\n"[rng_below(&rng.rng, round % 2 == 0 ? 4 : 12)];
+        size_t want = support_merge(&made, p, n, book), got;
+        assert_int_equal(bpe_merge_plain(v, p, n, plain), want);
+        assert_int_equal(bpe_merge_heap(v, p, n, heap, &got), ERR_OK);
+        assert_int_equal(got, want);
+        bpe_prefixes(v, p, n, last, count);
+        assert_int_equal(count[n - 1], want);
+        size_t at = n;
+        for (size_t k = want; k > 0; k--) {
+            assert_int_equal(plain[k - 1], book[k - 1]);
+            assert_int_equal(heap[k - 1], book[k - 1]);
+            assert_int_equal(last[at - 1], book[k - 1]);
+            at -= vocab_token_len(v, last[at - 1]);
+        }
+        for (size_t k = 1; k <= n; k++)
+            assert_int_equal(count[k - 1], support_merge(&made, p, k, book));
+        long_pieces += n > 30;
+    }
+    assert_true(long_pieces > 1000);
+    vocab_unref(v);
+}
+
+static void a_long_run_is_counted_in_time(void **state)
+{
+    (void)state;
+    struct vocab *v = open_made(true);
+    enum { N = 400000 };
+    char *p = malloc(N);
+    uint64_t n;
+    assert_non_null(p);
+    memset(p, 'a', N);
+    assert_int_equal(token_count(v, str_n(p, N), SPECIAL_TEXT, &n), ERR_OK);
+    assert_int_equal(n, N / 8);
+    memset(p, ' ', N);
+    assert_int_equal(token_count(v, str_n(p, N), SPECIAL_TEXT, &n), ERR_OK);
+    assert_int_equal(n, N / 4);
+    for (int i = 0; i < N; i += 2) p[i] = (char)0xcc, p[i + 1] = (char)(i % 4 == 0 ? 0x81 : 0xa3);
+    assert_int_equal(token_count(v, str_n(p, N), SPECIAL_TEXT, &n), ERR_OK);
+    assert_int_equal(n, N); /* each mark is two tokens of one byte */
+    free(p);
+    vocab_unref(v);
+}
+
+static void ids_are(const struct vocab *v, const char *text, enum special_mode mode, size_t n,
+                    const char *const *tokens)
+{
+    struct token_list l = { .want_ends = true };
+    size_t end = 0;
+    assert_int_equal(token_encode(v, str_of(text), mode, &l), ERR_OK);
+    assert_int_equal(l.len, n);
+    for (size_t i = 0; i < n; i++) {
+        struct str t = vocab_token(v, l.ids[i]);
+        assert_true(str_eqz(t, tokens[i]));
+        end += t.n;
+        assert_int_equal(l.ends[i], end);
+    }
+    token_list_done(&l);
+}
+
+static void added_tokens_are_tokens_only_when_asked_for(void **state)
+{
+    (void)state;
+    struct vocab *v = open_made(true);
+    uint32_t id;
+    ids_are(v, "ab<|end|>ab", SPECIAL_CONTROL, 3, (const char *[]){ "ab", "<|end|>", "ab" });
+    ids_are(v, "ab<|end|>", SPECIAL_TEXT, 8,
+            (const char *[]){ "ab", "<", "|", "e", "n", "d", "|", ">" });
+    /* the longest one wins, and one that is cut off is text */
+    ids_are(v, "<thinking><think>", SPECIAL_CONTROL, 2,
+            (const char *[]){ "<thinking>", "<think>" });
+    ids_are(v, "<<think", SPECIAL_CONTROL, 5, (const char *[]){ "<", "<", "th", "in", "k" });
+    assert_int_equal(vocab_added_id(v, STR("<think>"), &id), ERR_OK);
+    assert_true(str_eqz(vocab_token(v, id), "<think>"));
+    assert_int_equal(vocab_added_id(v, STR("<thin"), &id), ERR_NOT_FOUND);
+    vocab_unref(v);
+}
+
+static void what_the_normalizer_rewrites_counts_as_rewritten(void **state)
+{
+    (void)state;
+    struct vocab *v = open_made(true), *raw = open_made(false);
+    struct token_list l = { .want_ends = true };
+    uint64_t n;
+    assert_int_equal(token_count(v, STR("e\u0301"), SPECIAL_TEXT, &n), ERR_OK);
+    assert_int_equal(n, 1); /* é is a token */
+    assert_int_equal(token_count(raw, STR("e\u0301"), SPECIAL_TEXT, &n), ERR_OK);
+    assert_int_equal(n, 3); /* the letter is a piece, the mark's two bytes another */
+    assert_int_equal(token_encode(v, STR("ab e\u0301ab"), SPECIAL_TEXT, &l), ERR_OK);
+    assert_int_equal(l.ends[l.len - 1], 8);
+    for (size_t i = 1; i < l.len; i++) assert_true(l.ends[i] >= l.ends[i - 1]);
+    token_list_done(&l);
+    vocab_unref(v);
+    vocab_unref(raw);
+}
+
+static void a_text_in_pieces_counts_like_the_whole(void **state)
+{
+    const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3", "mistral_nemo" };
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        struct vocab *v = names[k] == NULL ? open_made(true) : support_real(names[k]);
+        struct rng_fake rng;
+        char text[4000];
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 7 + k);
+        for (int round = 0; round < 1500; round++) {
+            size_t n = support_text(&rng.rng, text, sizeof text);
+            enum special_mode mode = round % 2 == 0 ? SPECIAL_TEXT : SPECIAL_CONTROL;
+            struct token_list whole = { 0 }, parts = { 0 };
+            struct token_counter c;
+            uint64_t count, total;
+            assert_int_equal(token_encode(v, str_n(text, n), mode, &whole), ERR_OK);
+            assert_int_equal(token_count(v, str_n(text, n), mode, &total), ERR_OK);
+            assert_int_equal(total, whole.len);
+            token_counter_init(&c, v, mode, &parts);
+            for (size_t i = 0, len; i < n; i += len) {
+                len = 1 + rng_below(&rng.rng, round % 3 == 0 ? 2 : 300);
+                len = MIN(len, n - i);
+                char *copy = malloc(len); /* so that a sanitizer sees reading beyond it */
+                assert_non_null(copy);
+                memcpy(copy, text + i, len);
+                assert_int_equal(token_counter_feed(&c, str_n(copy, len)), ERR_OK);
+                free(copy);
+            }
+            assert_int_equal(token_counter_finish(&c, &count), ERR_OK);
+            assert_int_equal(count, total);
+            assert_int_equal(parts.len, whole.len);
+            if (whole.len > 0)
+                assert_memory_equal(parts.ids, whole.ids, whole.len * sizeof *whole.ids);
+            token_counter_done(&c);
+            token_list_done(&whole);
+            token_list_done(&parts);
+        }
+        vocab_unref(v);
+    }
+}
+
+/* Counts of fixed texts, as Hugging Face's and OpenAI's own engines give them. */
+static void known_texts_have_their_known_counts(void **state)
+{
+    static const char text[] =
+        "The gateway doesn't lose tokens: 1,234 of them, naïve café, 东京都 テスト, "
+        "हिन्दी, \U0001f642\U0001f469\u200d\U0001f4bb\n\n\tif (x != 0) { return; }   \n";
+    static const struct {
+        const char *name;
+        uint64_t tokens;
+    } known[] = { { "qwen3", 52 },        { "deepseek_v3", 46 }, { "llama3_2", 47 },
+                  { "mistral_nemo", 54 }, { "cl100k_base", 54 }, { "o200k_base", 43 } };
+    (void)state;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        struct vocab *v = support_real(known[i].name);
+        uint64_t n;
+        if (v == NULL) continue; /* not fetched */
+        assert_int_equal(token_count(v, str_of(text), SPECIAL_TEXT, &n), ERR_OK);
+        assert_int_equal(n, known[i].tokens);
+        vocab_unref(v);
+    }
+}
+
+static void an_estimate_does_not_depend_on_the_split(void **state)
+{
+    (void)state;
+    struct rng_fake rng;
+    char text[2000];
+    rng_fake_init(&rng, 9);
+    assert_int_equal(token_estimate(STR("")), 0);
+    assert_int_equal(token_estimate(STR("\t")), 1);
+    for (int round = 0; round < 2000; round++) {
+        size_t n = support_text(&rng.rng, text, sizeof text);
+        struct token_estimate e = { 0 };
+        for (size_t i = 0, len; i < n; i += len) {
+            len = 1 + rng_below(&rng.rng, 5);
+            len = MIN(len, n - i);
+            token_estimate_feed(&e, str_n(text + i, len));
+        }
+        assert_int_equal(token_estimate_count(&e), token_estimate(str_n(text, n)));
+        assert_true(n == 0 || token_estimate_count(&e) > 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_methods_merge_alike),
+        cmocka_unit_test(a_long_run_is_counted_in_time),
+        cmocka_unit_test(added_tokens_are_tokens_only_when_asked_for),
+        cmocka_unit_test(what_the_normalizer_rewrites_counts_as_rewritten),
+        cmocka_unit_test(a_text_in_pieces_counts_like_the_whole),
+        cmocka_unit_test(known_texts_have_their_known_counts),
+        cmocka_unit_test(an_estimate_does_not_depend_on_the_split),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pre-tokenizers: which pieces a text is cut into, and that a stream sees the same ones. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support_vocab.h"
+#include "tokenizer/clean.h"
+#include "tokenizer/scan.h"
+
+/* `pieces` is the text with | between pieces. */
+static void cuts(enum scan_shape shape, const char *pieces)
+{
+    char text[256], got[256];
+    size_t n = 0, at = 0;
+    for (const char *p = pieces; *p != '\0'; p++)
+        if (*p != '|') text[n++] = *p;
+    for (size_t i = 0; i < n;) {
+        size_t len = scan_piece(shape, text + i, n - i, false);
+        assert_in_range(len, 1, n - i);
+        if (i > 0) got[at++] = '|';
+        memcpy(got + at, text + i, len);
+        at += len;
+        i += len;
+    }
+    got[at] = '\0';
+    assert_string_equal(got, pieces);
+}
+
+static void cl100k_takes_a_space_before_words_and_three_digits(void **state)
+{
+    (void)state;
+    cuts(SCAN_CL100K, "Hello| world|,| it|'s| |123|456|7|!!\n\n|x");
+    cuts(SCAN_CL100K, "a|  | b|   |\tc");
+    cuts(SCAN_CL100K, "  | |1");
+    cuts(SCAN_CL100K, "a|  \n \n|  | b");
+    cuts(SCAN_CL100K, "we|'LL| they|'Re|'x|'ſ|t");
+    cuts(SCAN_CL100K, "\u00a0 \u2003|\u00a0x");
+}
+
+static void qwen_takes_single_digits(void **state)
+{
+    (void)state;
+    cuts(SCAN_QWEN, "a| |1|2|.|3|…|٣|½");
+    cuts(SCAN_QWEN, "x|̱y|̱| z"); /* marks are not letters */
+}
+
+static void o200k_splits_words_by_case_and_keeps_contractions(void **state)
+{
+    (void)state;
+    cuts(SCAN_O200K, "camel|Case|HTTPServer's|x");
+    cuts(SCAN_O200K, "don't| we'LL|x| |12");
+    cuts(SCAN_O200K, "中|ABC|!//\n|x");
+    cuts(SCAN_O200K, "中ABCd| ABC");
+    cuts(SCAN_TEKKEN, "don|'t|1|2|//\r\n| x");
+}
+
+static void deepseek_isolates_digits_and_kana(void **state)
+{
+    (void)state;
+    cuts(SCAN_DEEPSEEK, "価は|128|0|円です|,ab|.|中");
+    cuts(SCAN_DEEPSEEK, "a|   |5|!!|x| ;\n|y");
+    cuts(SCAN_DEEPSEEK, "\x01|\x01x|\x01\x02|!");
+}
+
+static void gpt2_has_no_newline_rule(void **state)
+{
+    (void)state;
+    cuts(SCAN_GPT2, "a|\n|\n|b| 12| !!'|s|'|S| a|'s|  ");
+}
+
+static void a_piece_is_final_when_it_is_told_before_the_end(void **state)
+{
+    (void)state;
+    struct rng_fake rng;
+    char raw[2000];
+    struct buf text, points;
+    rng_fake_init(&rng, 4);
+    buf_init(&text, 1 << 16);
+    buf_init(&points, 1 << 16);
+    for (int round = 0; round < 3000; round++) {
+        size_t n = support_text(&rng.rng, raw, sizeof raw);
+        buf_clear(&text);
+        for (size_t i = 0, len; i < n; i += len) {
+            len = clean_cluster(raw + i, n - i, false, false);
+            assert_int_equal(clean_append(raw + i, len, false, &points, &text), ERR_OK);
+        }
+        for (int shape = 1; shape < SCAN_END; shape++) {
+            if (text.len == 0) continue;
+            size_t whole = scan_piece((enum scan_shape)shape, text.data, text.len, false);
+            for (size_t k = 1; k <= text.len; k++) {
+                if (k < text.len && ((unsigned char)text.data[k] & 0xc0) == 0x80) continue;
+                size_t part = scan_piece((enum scan_shape)shape, text.data, k, true);
+                if (part != 0) assert_int_equal(part, whole);
+            }
+        }
+    }
+    buf_done(&text);
+    buf_done(&points);
+}
+
+static void normal(const char *in, const char *out)
+{
+    struct buf text, points;
+    buf_init(&text, 4096);
+    buf_init(&points, 4096);
+    for (size_t i = 0, n = strlen(in), len; i < n; i += len) {
+        len = clean_cluster(in + i, n - i, false, true);
+        assert_int_equal(clean_append(in + i, len, true, &points, &text), ERR_OK);
+    }
+    assert_string_equal(buf_z(&text), out);
+    buf_done(&text);
+    buf_done(&points);
+}
+
+static void text_is_composed_as_in_unicode_9(void **state)
+{
+    (void)state;
+    normal("e\u0301", "é");
+    normal("q\u0307\u0323", "q\u0323\u0307");
+    normal("a\u0323\u0302", "ậ");
+    normal("\u1100\u1161\u11a8", "각");
+    normal("\u2126\u0344", "Ω\u0308\u0301");
+    normal(".\u0301\u0323", ".\u0323\u0301");
+    normal("<\u0338", "≮");
+    normal("a\u1df6\u0323", "a\u1df6\u0323"); /* a mark of Unicode 10: unknown, does not move */
+    normal("\u0915\u093c", "\u0915\u093c");   /* excluded from composition */
+    normal("\xff\xe2\x82x\xed\xa0\x80", "\ufffd\ufffdx\ufffd\ufffd\ufffd");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cl100k_takes_a_space_before_words_and_three_digits),
+        cmocka_unit_test(qwen_takes_single_digits),
+        cmocka_unit_test(o200k_splits_words_by_case_and_keeps_contractions),
+        cmocka_unit_test(deepseek_isolates_digits_and_kana),
+        cmocka_unit_test(gpt2_has_no_newline_rule),
+        cmocka_unit_test(a_piece_is_final_when_it_is_told_before_the_end),
+        cmocka_unit_test(text_is_composed_as_in_unicode_9),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
