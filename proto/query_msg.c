@@ -64,8 +64,8 @@ enum err metrics_step_parse(struct str s, unsigned *ret_s)
 enum err metrics_time_parse(struct str s, uint64_t *ret_ms)
 {
     uint64_t ms;
-    if (str_to_u64(s, &ms) != ERR_OK) return usage_parse_ts(s, ret_ms);
-    if (ms > INT64_MAX / 2) return ERR_INVALID;
+    if (str_to_u64(s, &ms) != ERR_OK && usage_parse_ts(s, &ms) != ERR_OK) return ERR_INVALID;
+    if (ms > UINT64_MAX / 1000000 - 86400000u) return ERR_INVALID; /* as nanoseconds, with room */
     *ret_ms = ms;
     return ERR_OK;
 }

@@ -12,8 +12,9 @@
  *           series:  {"from","to","step","points":[{"ts",<group>,<sums>}]}
  *           records: {"records":[<usage record>],"next":cursor|null}, newest first
  * <group>: one member per member of group_by. <sums>: "requests", "input_tokens", "output_tokens",
- * "cached_tokens", "reasoning_tokens", "cost":[{"currency","nano"}], "duration_ms", "overhead_us",
- * "ttft_ms", "ttft_count" (sums), "latency":{"bounds_ms":[…] once per result, "counts":[…]}.
+ * "cached_tokens", "reasoning_tokens", "duration_ms", "overhead_us", "ttft_ms", "ttft_count",
+ * "cost":[{"currency","nano"}], "latency":[counts per bucket of "latency_bounds_ms" in the result,
+ * and one beyond the last].
  */
 #ifndef PROTO_QUERY_MSG_H
 #define PROTO_QUERY_MSG_H
