@@ -309,13 +309,31 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
  * ----------------------------------------------------------------------------------------------------------------
  */
 
+/* Whether the whole body of the request in progress has been read, and how many bytes it has. While
+ * a flow is busy it is. */
+static bool body_is_here(const struct client *c, size_t *ret_n)
+{
+    const struct h1_head *h = &c->request->head;
+    *ret_n = 0;
+    if (c->state == CLIENT_BUSY) {
+        *ret_n = c->flow != NULL ? flow_body_bytes(c->flow) : 0;
+        return true;
+    }
+    if (h->framing == H1_BODY_NONE) return true;
+    if (h->framing != H1_BODY_LENGTH || c->in.len - h->len < h->content_length) return false;
+    *ret_n = (size_t)h->content_length;
+    return true;
+}
+
 void client_answer(struct client *c, int status, struct str fields, enum client_framing framing,
                    uint64_t length)
 {
     struct buf *b = &c->w->gather;
     bool old = c->request != NULL && c->request->head.len > 0 &&
                c->request->head.version_minor == 0;
+    size_t n;
     if (c->dead) return;
+    if (c->state == CLIENT_BODY && !body_is_here(c, &n)) c->must_close = true;
     if (daemon_is_draining(c->w->edge->daemon)) c->must_close = true;
     if (framing == FRAME_CHUNKED && old) framing = FRAME_CLOSE;
     if (framing == FRAME_CLOSE) c->must_close = true;
@@ -384,11 +402,13 @@ void client_rebase(struct client *c)
 void client_release_request(struct client *c)
 {
     if (c->request == NULL) return;
-    size_t used = c->request->head.len + (c->flow != NULL ? flow_body_bytes(c->flow) : 0);
+    size_t n = 0;
+    size_t used = body_is_here(c, &n) ? c->request->head.len + n : c->in.len;
     free(c->request);
     c->request = NULL;
     buf_consume(&c->in, MIN(used, c->in.len));
     if (c->in.len == 0) buf_done(&c->in);
+    conn_pause(&c->conn, false);
 }
 
 static void next_request(void *ctx)
@@ -415,12 +435,11 @@ void client_answer_end(struct client *c)
     if (c->dead) return;
     if (c->framing == FRAME_CHUNKED && conn_write(&c->conn, STR(CHUNKED_END)) != ERR_OK)
         c->must_close = true;
-    bool unread = c->state == CLIENT_BODY; /* answered before the body came */
-    if (!unread) client_release_request(c);
+    client_release_request(c);
     c->flow = NULL;
     c->answer_begun = false;
     client_flush(c);
-    if (unread || c->must_close) {
+    if (c->must_close) {
         wind_up(c);
         return;
     }

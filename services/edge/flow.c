@@ -12,7 +12,7 @@
 #include "reply.h"
 #include "rt/crypto.h"
 
-enum { ADMIT_GUARD_MS = 1000, CHUNKED_SLACK = 64 * 1024 };
+enum { CHUNKED_SLACK = 64 * 1024 };
 
 const char *flow_state_name(enum flow_state s)
 {
