@@ -123,6 +123,9 @@ keys() {
     daemon metrics metrics $((metrics + 1000)) METRICS_PORT nats
     listener METRICS_PORT "$metrics"
     echo "  env STORE_URL_FILE=$secrets/metrics_store_url"
+    # Records stay to be looked at (nats stream view AIGW_USAGE) for a week after they were stored.
+    echo "  env USAGE_STREAM_KEEP=true"
+    echo "  env USAGE_STREAM_MAX_AGE_S=604800"
     daemon token token $((token + 1000)) TOKEN_SERVICE_PORT nats
     listener TOKEN_SERVICE_PORT "$token"
     echo "  env VOCAB_DIR=$vocab"
