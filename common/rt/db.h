@@ -70,8 +70,8 @@ struct db_migration {
  * SQLite does it all in one transaction. MySQL commits each CREATE and ALTER by itself, so that a
  * migration which a crash interrupted runs again from its beginning: write CREATE TABLE IF NOT
  * EXISTS and the like. There, a statement that begins with "CREATE TABLE" gets the engine (InnoDB)
- * and the collation (utf8mb4_bin: text compares as in SQLite) appended. Text columns that are keys
- * need a length: VARCHAR(n). */
+ * and the collation (utf8mb4_bin: text compares as in SQLite) appended, and CREATE INDEX of an
+ * index that is there does nothing. Text columns that are keys need a length: VARCHAR(n). */
 enum err db_migrate(struct db *d, const char *name, const struct db_migration *m, size_t n,
                     struct why *why) MUSTCHECK;
 

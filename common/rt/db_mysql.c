@@ -76,6 +76,7 @@ static enum err error_of(unsigned code, const char *text, struct why *why)
     switch (code) {
     case ER_DUP_ENTRY:
     case ER_DUP_ENTRY_WITH_KEY_NAME:
+    case ER_DUP_KEYNAME:
     case ER_DUP_UNIQUE: e = ERR_EXISTS; break;
     case ER_NO_REFERENCED_ROW:
     case ER_ROW_IS_REFERENCED:
