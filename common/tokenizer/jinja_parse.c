@@ -35,7 +35,7 @@ static bool body_until(struct jparser *p, struct jnlist *ret, const char *end)
 static struct jn *parse_if(struct jparser *p)
 {
     static const char *const ends[] = { "elif", "else", "endif", NULL };
-    static const char *const last[] = { "endif", NULL };
+    static const char *const closing[] = { "endif", NULL };
     struct jn *first = jnode(p, JN_IF), *n = first;
     while (n != NULL) {
         n->a = jparse_tuple(p, false);
@@ -54,7 +54,7 @@ static struct jn *parse_if(struct jparser *p)
         bool other = jtok_is_name(p->t, "else");
         p->t++;
         if (other) {
-            if (!block_end(p) || !parse_body(p, &n->orelse, last)) return NULL;
+            if (!block_end(p) || !parse_body(p, &n->orelse, closing)) return NULL;
             p->t++;
         }
         return block_end(p) ? first : NULL;
@@ -65,7 +65,7 @@ static struct jn *parse_if(struct jparser *p)
 static struct jn *parse_for(struct jparser *p)
 {
     static const char *const ends[] = { "else", "endfor", NULL };
-    static const char *const last[] = { "endfor", NULL };
+    static const char *const closing[] = { "endfor", NULL };
     struct jn *n = jnode(p, JN_FOR);
     struct jn_for *f = arena_calloc(p->a, sizeof *f);
     if (n == NULL) return NULL;
@@ -90,7 +90,7 @@ static struct jn *parse_for(struct jparser *p)
     bool other = jtok_is_name(p->t, "else");
     p->t++;
     if (other) {
-        if (!block_end(p) || !parse_body(p, &f->orelse, last)) return NULL;
+        if (!block_end(p) || !parse_body(p, &f->orelse, closing)) return NULL;
         p->t++;
     }
     return block_end(p) ? n : NULL;
@@ -252,6 +252,13 @@ static bool is_end(const struct jtok *t, const char *const *ends)
     return false;
 }
 
+/* The word that closes the block for good: the others only divide it. */
+static const char *last(const char *const *ends)
+{
+    while (ends[1] != NULL) ends++;
+    return *ends;
+}
+
 /* Statements up to a tag that begins with one of ends; p->t then stands on that word. */
 static bool parse_body(struct jparser *p, struct jnlist *ret, const char *const *ends)
 {
@@ -263,7 +270,7 @@ static bool parse_body(struct jparser *p, struct jnlist *ret, const char *const 
         case JT_EOF:
             p->depth--;
             if (ends == NULL) return true;
-            return jparse_fail(p, ERR_INVALID, "the template ends before '%s'", ends[0]) != NULL;
+            return jparse_fail(p, ERR_INVALID, "the template ends before '%s'", last(ends)) != NULL;
         case JT_DATA:
             n = jnode(p, JN_TEXT);
             if (n != NULL) n->value = jv_str(p->t->text);
