@@ -133,7 +133,7 @@ vocab: $(BUILD)/bin/aigw-vocab ## Fetch and convert the vocabularies (VOCABS="st
 # --- running -------------------------------------------------------------------------------------------------------
 
 export EDGES POLICIES COUNTER_URL STORE_URL STATE VOCAB_DIR VOCABS
-export GATEWAY_PORT CONFIG_CENTER_PORT TOKEN_SERVICE_PORT METRICS_PORT MOCK_LLM_PORT POLICY_OPS_PORT NATS_PORT NATS_MONITOR_PORT
+export GATEWAY_PORT CONFIG_CENTER_PORT TOKEN_SERVICE_PORT METRICS_PORT MOCKLLM_PORT POLICY_OPS_PORT NATS_PORT NATS_MONITOR_PORT
 JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 run: ## Build and start the whole suite in the background, with a demo (EDGES=2 POLICIES=2 COUNTER_URL=redis://…)

@@ -30,7 +30,7 @@ number() { # NAME VALUE MAX
 }
 edges=${EDGES:-1} policies=${POLICIES:-1}
 gateway=${GATEWAY_PORT:-8081} config=${CONFIG_CENTER_PORT:-8001} token=${TOKEN_SERVICE_PORT:-8002}
-metrics=${METRICS_PORT:-8003} mock=${MOCK_LLM_PORT:-8010} policy_ops=${POLICY_OPS_PORT:-9004}
+metrics=${METRICS_PORT:-8003} mock=${MOCKLLM_PORT:-8010} policy_ops=${POLICY_OPS_PORT:-9004}
 nats=${NATS_PORT:-4222} monitor=${NATS_MONITOR_PORT:-8222}
 counter=${COUNTER_URL:-memory:}
 number EDGES "$edges" 16
@@ -39,7 +39,7 @@ number GATEWAY_PORT "$gateway" 60000
 number CONFIG_CENTER_PORT "$config" 60000
 number TOKEN_SERVICE_PORT "$token" 60000
 number METRICS_PORT "$metrics" 60000
-number MOCK_LLM_PORT "$mock" 60000
+number MOCKLLM_PORT "$mock" 60000
 number POLICY_OPS_PORT "$policy_ops" 60000
 number NATS_PORT "$nats" 65535
 number NATS_MONITOR_PORT "$monitor" 65535
@@ -112,9 +112,9 @@ keys() {
     echo "  env OPS_PORT=$((mock + 1000))"
     echo "  env STATE_DIR=$state/mockllm"
     echo "  env VOCAB_DIR=$vocab"
-    listener MOCK_LLM_PORT "$mock"
+    listener MOCKLLM_PORT "$mock"
     echo "  ready http://127.0.0.1:$((mock + 1000))/readyz"
-    echo "  port $((mock + 1000)) MOCK_LLM_PORT"
+    echo "  port $((mock + 1000)) MOCKLLM_PORT"
     daemon config config $((config + 1000)) CONFIG_CENTER_PORT nats
     listener CONFIG_CENTER_PORT "$config"
     keys

@@ -80,16 +80,17 @@ suiteTest('the quick test', {}, async (suite, step) => {
   });
 
   await step('what is not there is refused in the words of the OpenAI API', async () => {
-    const wrong = async (r, status, code) => {
+    const wrong = async (r, status, code, param) => {
       const body = await r.json();
       assert.deepEqual([r.status, body.error?.code], [status, code], JSON.stringify(body));
       assert.equal(typeof body.error.message, 'string');
+      if (param) assert.equal(body.error.param, param);
     };
     await wrong(await suite.chat({ headers: { 'x-channel-code': 'nobody' } }), 404, 'route_not_found');
     await wrong(await suite.chat({ path: '/api/other' }), 404, 'route_not_found');
     await wrong(await suite.chat({ path: '/v1/chat/completions', headers: { authorization: 'Bearer sk-aigw-wrong' } }), 401, 'invalid_api_key');
-    await wrong(await suite.chat({ max_tokens: 0 }), 400, null);
+    await wrong(await suite.chat({ max_tokens: 0 }), 400, 'invalid_body', 'max_tokens');
     const r = await fetch(`${suite.edge()}/api/chat`, { method: 'POST', body: '{"model":', headers: { 'x-channel-code': 'test-channel', 'content-type': 'application/json' } });
-    await wrong(r, 400, null);
+    await wrong(r, 400, 'invalid_body');
   });
 });

@@ -59,7 +59,7 @@ export class Suite {
     }
     await procs.nats.waitReady();
 
-    if (this.has('mockllm')) this.#daemon('mockllm', 'mockllm', port, 'MOCK_LLM_PORT', { VOCAB_DIR: VOCAB });
+    if (this.has('mockllm')) this.#daemon('mockllm', 'mockllm', port, 'MOCKLLM_PORT', { VOCAB_DIR: VOCAB });
     if (this.has('config')) this.#daemon('config', 'config', port, 'CONFIG_CENTER_PORT',
       { ...this.#keys(), ADMIN_TOKEN: this.adminToken, STORE_URL: this.#storeUrl('config') });
     if (this.has('metrics')) this.#daemon('metrics', 'metrics', port, 'METRICS_PORT', { STORE_URL: this.#storeUrl('metrics') });
@@ -122,15 +122,14 @@ export class Suite {
   }
   async importConfig(document) { return (await this.must('PUT', 'config', document)).json; }
 
-  // Waits until every edge works with at least this revision (default: the config center's present one).
+  // Waits until every edge has said that it took this revision (default: the config center's present one).
   async applied(revision) {
     const want = revision ?? Number((await this.must('GET', 'revisions?limit=1')).json.items[0].revision);
-    for (let k = 1; k <= this.edges; k++)
-      await until(`edge-${k} has revision ${want}`, async () => {
-        const r = await fetch(`${this.edge(k)}/v1/models`);
-        await r.arrayBuffer();
-        return Number(r.headers.get('x-aigw-revision')) >= want;
-      });
+    await until(`every edge has revision ${want}`, async () => {
+      const { items } = (await this.must('GET', 'instances')).json;
+      const edges = items.filter((i) => i.service === 'edge' && i.applied?.ok && i.applied.revision >= want);
+      return edges.length >= this.edges;
+    });
     return want;
   }
 

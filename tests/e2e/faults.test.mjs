@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clients that leave, and kill -9 of every daemon in turn while load runs: what the mock sent is what the ledger has, and
+// nothing stays behind.
+import assert from 'node:assert/strict';
+import { setTimeout as delay } from 'node:timers/promises';
+import { demoConfig, suiteTest } from './lib/suite.mjs';
+import { sseData, until } from './lib/util.mjs';
+
+const ROOMY = { policies: [
+  { slug: 'many', namespace: 'test-channel', kind: 'request_rate', limit: 100000, window: '1s' },
+  { slug: 'wide', namespace: 'test-channel', kind: 'concurrency', limit: 10000 },
+  { slug: 'long', namespace: 'test-channel', kind: 'output_tokens', limit: 100000 },
+] };
+const roomy = (suite) => ({ ...demoConfig(suite), ...ROOMY });
+
+suiteTest('a client that leaves', { config: roomy }, async (suite, step) => {
+  const N = 20;
+  await step('its upstream is closed within 100 ms', async () => {
+    const gone = {};
+    for (let i = 0; i < N; i++) {
+      const c = new AbortController();
+      const r = await suite.chat({ stream: true, mock: `tokens=100000;tps=100;tag=leave-${i}`, signal: c.signal });
+      const reader = r.body.getReader();
+      await reader.read();
+      gone[`leave-${i}`] = Date.now();
+      c.abort();
+      await reader.read().catch(() => {});
+    }
+    const stats = await until('all are closed', async () => { const s = await suite.mockStats(); return s.aborted === N && s; });
+    const after = stats.aborts.map((a) => a.at_ms - gone[a.tag]).sort((a, b) => a - b);
+    console.log(`    closed after ${after[N / 2]} ms (median), ${after.at(-1)} ms (worst)`);
+    assert.equal(after.length, N);
+    assert.ok(after[N / 2] < 100, `${after}`);
+    assert.equal(stats.streams.open, 0);
+  });
+  await step('and its usage is recorded', async () => {
+    await suite.settled(N);
+    const groups = await suite.ledger({ group_by: ['outcome'] });
+    assert.deepEqual(groups.map((g) => [g.outcome, g.requests]), [['client_gone', N]]);
+    assert.ok(groups[0].output_tokens > 0);
+    assert.equal(await suite.edgeSum('gateway_open_streams'), 0);
+    assert.equal(await suite.edgeSum('gateway_inflight_requests'), 0);
+  });
+});
+
+// Requests that never stop, half of them streamed, until told. Counts what the clients saw.
+class Load {
+  constructor(suite, { clients = 16, edges = 1 } = {}) {
+    this.suite = suite;
+    this.seen = { ok: 0, tokens: 0, failed: 0, refused: 0 };
+    this.running = Array.from({ length: clients }, (_, i) => this.#client(i, 1 + i % edges));
+  }
+  async #client(i, edge) {
+    for (let n = 0; !this.over; n++) {
+      const tokens = 5 + (i * 7 + n * 3) % 30;
+      const stream = (i + n) % 2 === 0;
+      try {
+        const r = await this.suite.chat({ edge, stream, mock: `tokens=${tokens};tps=200` });
+        const text = await r.text();
+        if (r.status === 200 && (!stream || sseData(text).at(-1) === '[DONE]')) {
+          this.seen.ok++;
+          this.seen.tokens += tokens;
+        } else if (r.status === 200) {
+          this.seen.failed++;
+        } else {
+          this.seen.refused++;
+          this.why = text;
+          await delay(20);
+        }
+      } catch {
+        this.seen.failed++;
+        await delay(20);
+      }
+    }
+  }
+  async progress(n = 30) {
+    const from = this.seen.ok;
+    await until(`${n} more requests are served`, () => this.seen.ok >= from + n, { timeout: 30000 });
+  }
+  async end() {
+    this.over = true;
+    await Promise.all(this.running);
+  }
+}
+
+for (const options of [{}, { store: 'mysql', counter: 'redis', policies: 2 }]) {
+  const what = options.counter ? 'with Redis, MariaDB and two policy engines' : 'with everything embedded';
+  suiteTest(`kill -9 under load, ${what}`, { config: roomy, ...options }, async (suite, step) => {
+    const victims = ['token', 'metrics', 'config', 'policy-1', 'nats', ...(options.counter ? ['redis', 'mariadb'] : [])];
+    const load = new Load(suite);
+    await load.progress();
+    for (const name of victims) {
+      await step(`${name}: clients notice nothing`, async () => {
+        const before = { ...load.seen };
+        await suite.procs[name].kill();
+        await load.progress();
+        suite.procs[name].start();
+        await suite.procs[name].waitReady();
+        await load.progress();
+        assert.equal(load.seen.failed, before.failed);
+        assert.equal(load.seen.refused, before.refused, load.why);
+      });
+    }
+    await step('the ledger has exactly what the mock sent and the clients got', async () => {
+      await load.end();
+      const mock = await suite.mockStats();
+      assert.deepEqual([mock.requests, mock.completion_tokens], [load.seen.ok, load.seen.tokens]);
+      const total = await suite.settled(load.seen.ok);
+      assert.deepEqual([total.output_tokens, total.input_tokens], [mock.completion_tokens, mock.prompt_tokens]);
+    });
+    await step('an edge: a successor accounts for what it left', async () => {
+      const requests = (await suite.mockStats()).requests;
+      const again = new Load(suite);
+      await again.progress();
+      await suite.procs['edge-1'].kill();
+      await suite.procs['edge-1'].start().waitReady();
+      await again.progress();
+      await again.end();
+      // One record for each request that reached the mock; a request that was admitted but not yet sent has one too.
+      const mock = await suite.mockStats();
+      const groups = await until('the ledger has them', async () => {
+        const g = await suite.ledger({ group_by: ['outcome'] });
+        const n = g.reduce((sum, x) => sum + x.requests, 0);
+        return n >= mock.requests && g;
+      }, { timeout: 30000, every: 100 });
+      const of = (outcome) => groups.find((g) => g.outcome === outcome) ?? { requests: 0, output_tokens: 0 };
+      assert.ok(mock.requests > requests);
+      assert.ok(of('crashed').requests >= 1 && of('crashed').requests <= 16, `${of('crashed').requests} crashed`);
+      assert.equal(of('ok').requests, load.seen.ok + again.seen.ok);
+      assert.equal(of('ok').output_tokens, load.seen.tokens + again.seen.tokens);
+      assert.ok(groups.reduce((sum, g) => sum + g.requests, 0) - mock.requests <= 16);
+    });
+  });
+}
+
+suiteTest('an edge that is told to stop', { config: roomy }, async (suite, step) => {
+  await step('ends the streams it has, refuses no one before it is unready, and leaves no record behind', async () => {
+    const streams = Array.from({ length: 10 }, () => suite.chat({ stream: true, mock: 'tokens=60;tps=40' }).then((r) => r.text()));
+    await until('they run', async () => (await suite.mockStats()).streams.open === 10);
+    const stopped = suite.procs['edge-1'].stop();
+    for (const text of await Promise.all(streams)) assert.equal(sseData(text).at(-1), '[DONE]');
+    await stopped;
+    await suite.settled(10);
+    assert.equal((await suite.ledger())[0].output_tokens, 600);
+  });
+});

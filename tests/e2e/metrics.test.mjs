@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ledger counts every record once: records are published, many of them twice, while aigw-metrics and nats-server are
+// killed again and again.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { connect } from '@nats-io/transport-node';
+import { jetstream } from '@nats-io/jetstream';
+import { Proc } from './lib/proc.mjs';
+import { ROOT, natsPassword, natsServer } from './lib/servers.mjs';
+import { freePorts, getText, http, parseMetrics, sumOf, until } from './lib/util.mjs';
+
+const BIN = process.env.AIGW_BIN ?? path.join(ROOT, 'build/release/bin');
+const RECORDS = Number(process.env.METRICS_RECORDS ?? 10000);
+const NAMESPACES = ['team-a', 'team-b', 'team-c'];
+
+const idOf = (n) => `01944d2e-8a00-7000-8000-${n.toString(16).padStart(12, '0')}`;
+const record = (n) => ({
+  v: 1, id: idOf(n), ts: new Date(Date.UTC(2025, 0, 10) + n * 10).toISOString(), from: 'edge-1', edge: 'edge-1',
+  namespace: NAMESPACES[n % 3], namespace_id: `id-${n % 3}`, model: n % 2 ? 'Qwen3-8B' : 'gpt', route: 'chat',
+  revision: 1, stream: false, status: 200, outcome: n % 10 === 0 ? 'cut' : 'ok', duration_ms: n % 500, overhead_us: 100,
+  input_tokens: n, output_tokens: 3, cost: { nano: 7, currency: 'USD', price_revision: 1 },
+});
+
+const sum = (from, to, step = 1) => { let s = 0; for (let i = from; i < to; i += step) s += i; return s; };
+
+test('each record counts once, whatever is killed meanwhile', { timeout: 180000 }, async (t) => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'aigw-metrics-'));
+  const [natsPort, monitorPort, port, opsPort, port2, opsPort2] = await freePorts(6);
+  const nats = natsServer(dir, natsPort, monitorPort);
+  const daemon = (name, p, ops) => new Proc({
+    name, command: path.join(BIN, 'aigw-metrics'), log: path.join(dir, `${name}.log`),
+    ready: `http://127.0.0.1:${ops}/readyz`,
+    env: { NATS_URL: `nats://127.0.0.1:${natsPort}`, NATS_USER: 'metrics', NATS_PASSWORD: natsPassword('metrics'),
+      STATE_DIR: path.join(dir, 'state'), INSTANCE: name, METRICS_PORT: `${p}`, OPS_PORT: `${ops}`,
+      STORE_URL: `sqlite:${dir}/usage.db` },
+  });
+  const metrics = daemon('metrics', port, opsPort), second = daemon('metrics-2', port2, opsPort2);
+  const ask = async (query) => {
+    const r = await http('GET', `http://127.0.0.1:${port}/api/v1/usage/${query}`);
+    assert.equal(r.status, 200, r.text);
+    return r.json;
+  };
+  const requests = async () => (await ask('totals')).groups[0]?.requests ?? 0;
+  let nc;
+  t.after(async () => {
+    await nc?.close();
+    for (const p of [second, metrics, nats]) await p.stop();
+    fs.rmSync(dir, { recursive: true, force: true });
+  });
+
+  await nats.start().waitReady();
+  await metrics.start().waitReady();
+  nc = await connect({ servers: `127.0.0.1:${natsPort}`, user: 'edge', pass: natsPassword('edge'),
+    inboxPrefix: '_INBOX_edge', maxReconnectAttempts: -1, reconnectTimeWait: 50 });
+  const js = jetstream(nc, { checkAPI: false, timeout: 1000 });
+
+  // As an edge does: for ever, until it is acknowledged. Every third record is sent twice, with another message id, so that
+  // the stream does not notice.
+  const publish = async (n, msgID = idOf(n)) => {
+    for (;;) {
+      try {
+        return await js.publish(`aigw.usage.${NAMESPACES[n % 3]}`, JSON.stringify(record(n)), { msgID, timeout: 1000 });
+      } catch { await delay(50); }
+    }
+  };
+  let next = 0;
+  const publisher = async () => {
+    while (next < RECORDS) {
+      const n = next++;
+      await publish(n);
+      if (n % 3 === 0) await publish(n, `again-${n}`);
+    }
+  };
+  const published = Promise.all(Array.from({ length: 64 }, publisher));
+  let done = false;
+  published.then(() => { done = true; });
+  await until('some records are stored', async () => (await requests()) > 100);
+  let kills = 0;
+  for (; kills < 4 || !done; kills++) {
+    await delay(150);
+    const victim = kills % 2 ? nats : metrics;
+    await victim.kill();
+    await delay(100);
+    await victim.start().waitReady();
+    if (kills > 60) assert.fail('publishing takes too long');
+  }
+  await published;
+
+  await until('all records are stored', async () => (await requests()) >= RECORDS, { timeout: 60000 });
+  await delay(500); // what would be counted twice has its chance
+  const [all] = (await ask('totals')).groups;
+  assert.equal(all.requests, RECORDS);
+  assert.equal(all.input_tokens, sum(0, RECORDS));
+  assert.equal(all.output_tokens, 3 * RECORDS);
+  assert.deepEqual(all.cost, [{ currency: 'USD', nano: 7 * RECORDS }]);
+  assert.equal(all.latency.reduce((a, b) => a + b), RECORDS);
+
+  const { groups } = await ask('totals?group_by=namespace,outcome&from=2025-01-10T00:00:00Z&to=2025-01-11T00:00:00Z');
+  assert.equal(groups.reduce((a, g) => a + g.requests, 0), RECORDS);
+  assert.equal(groups.filter((g) => g.outcome === 'cut').reduce((a, g) => a + g.requests, 0), Math.ceil(RECORDS / 10));
+  assert.equal(groups.filter((g) => g.namespace === 'team-b').reduce((a, g) => a + g.input_tokens, 0), sum(1, RECORDS, 3));
+
+  await t.test('records page without a gap', async () => {
+    let cursor = '', seen = 0;
+    do {
+      const page = await ask(`records?limit=1000${cursor && `&cursor=${cursor}`}`);
+      for (const r of page.records) assert.equal(r.id, idOf(RECORDS - 1 - seen++));
+      cursor = page.next;
+    } while (cursor);
+    assert.equal(seen, RECORDS);
+  });
+
+  await t.test('the metrics are those of the ledger, on both ports', async () => {
+    for (const p of [port, opsPort]) {
+      const samples = parseMetrics(await getText(`http://127.0.0.1:${p}/metrics`));
+      assert.equal(sumOf(samples, 'aigw_fleet_requests_total'), RECORDS);
+      assert.equal(sumOf(samples, 'aigw_fleet_tokens_total', { type: 'output' }), 3 * RECORDS);
+      assert.ok(Math.abs(sumOf(samples, 'aigw_fleet_cost_total') - RECORDS * 7e-9) < 1e-12);
+    }
+  });
+
+  await t.test('a second instance with the same sqlite file stays unready and says why', async () => {
+    second.start();
+    const r = await until('it says why', async () => {
+      const ready = await http('GET', `http://127.0.0.1:${opsPort2}/readyz`);
+      return ready.status === 503 && /another instance/.test(ready.text);
+    });
+    assert.ok(r);
+    await metrics.kill();
+    await second.waitReady(); // and takes over when the first is gone
+    await second.stop();
+    await metrics.start().waitReady();
+    assert.equal(await requests(), RECORDS);
+  });
+
+  await t.test('what is no record goes to the dead stream, what is of a newer version stays', async () => {
+    await js.publish('aigw.usage.team-a', '{"v":1,"id":"nonsense"}', { msgID: 'bad-1' });
+    await js.publish('aigw.usage.team-a', JSON.stringify({ ...record(1), v: 2, id: idOf(RECORDS + 7) }), { msgID: 'v2' });
+    const viewer = await connect({ servers: `127.0.0.1:${natsPort}`, user: 'observer', pass: natsPassword('observer') });
+    const api = async (what) => (await viewer.request(`$JS.API.${what}`, '')).json();
+    try {
+      await until('it is in the dead stream', async () => (await api('STREAM.INFO.AIGW_USAGE_DEAD')).state.messages === 1);
+      await until('one is not acknowledged', async () => (await api('CONSUMER.INFO.AIGW_USAGE.metrics')).num_ack_pending === 1);
+      const answer = (await viewer.request('aigw.metrics.query',
+        JSON.stringify({ v: 1, id: idOf(0), ts: new Date().toISOString(), from: 'test', kind: 'totals', group_by: ['model'] }))).json();
+      assert.equal(answer.from, 'metrics');
+      assert.deepEqual(answer.result.groups.map((g) => [g.model, g.requests]), [['Qwen3-8B', RECORDS / 2], ['gpt', RECORDS / 2]]);
+    } finally { await viewer.close(); }
+  });
+
+  for (const p of [metrics, second]) assert.deepEqual(p.problems, []);
+});
