@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See the header. `lock` guards the keeper's sleep only; what its thread owns nobody else touches.
+ */
+#include "keeper.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "claim.h"
+#include "config/follower.h"
+#include "engine.h"
+#include "proto/subjects.h"
+
+enum { REPLY_MAX = 512 * 1024 };
+#define CLAIM_KEY "policy.memory"
+#define REDIS_KEY "policy.redis"
+static const char no_config[] = "no configuration yet";
+
+struct keeper {
+    struct daemon *daemon;
+    struct bus *bus;
+    struct store *store;
+    struct engine *engine;
+    struct follower *follower;
+    bool memory;
+    char subject[SUBJECT_LEN], bucket[SUBJECT_LEN];
+    struct bus_sub *presence;
+
+    /* the thread's */
+    pthread_t thread;
+    bool thread_runs;
+    struct bus_kv *kv;
+    struct claim claim;
+    char unready[192]; /* the reason that we gave, or "" */
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool end, again;
+
+    _Atomic bool configured, quiesced, serving;
+    struct bus_sub *_Atomic lease; /* NULL while we do not serve */
+    struct engine_stats told;      /* at the last scrape */
+    struct store_status told_store;
+};
+
+/* --- asks --- */
+
+static void on_ask(void *ctx, const struct bus_msg *msg)
+{
+    struct keeper *k = ctx;
+    const struct clock *clock = daemon_clock(k->daemon);
+    uint64_t begun = clock_mono_ns(clock);
+    struct why why = { "" };
+    struct buf reply;
+    buf_init(&reply, REPLY_MAX);
+    if (engine_serve(k->engine, msg->data, &reply, &why) != ERR_OK)
+        bus_endpoint_error(atomic_load(&k->lease), why.text);
+    if (bus_reply(k->bus, msg->reply, buf_str(&reply)) != ERR_OK)
+        log_debug("a reply could not be sent: the bus is away");
+    buf_done(&reply);
+    metric_observe(metrics_get(daemon_metrics(k->daemon), M_SECONDS, NULL),
+                   (double)(clock_mono_ns(clock) - begun) / 1e9);
+}
+
+/* Edges that are alive, so that each knows its share. */
+static void on_presence(void *ctx, const struct bus_msg *msg)
+{
+    struct keeper *k = ctx;
+    struct json *m;
+    struct str from;
+    if (envelope_parse(msg->data, &m, NULL) != ERR_OK) return;
+    if (str_eqz(json_str(json_get(m, "service")), "edge") &&
+        json_get_str(m, "from", &from) == ERR_OK && from.n > 0 && from.n <= LEASE_ID_MAX) {
+        if (str_eqz(json_str(json_get(m, "state")), "draining"))
+            engine_lost_edge(k->engine, from);
+        else
+            engine_saw_edge(k->engine, from);
+    }
+    json_free(m);
+}
+
+/* --- configuration --- */
+
+static void wake_up(struct keeper *k)
+{
+    pthread_mutex_lock(&k->lock);
+    k->again = true;
+    pthread_cond_signal(&k->wake);
+    pthread_mutex_unlock(&k->lock);
+}
+
+static enum err apply(void *ctx, struct snapshot *s, struct why *why)
+{
+    struct keeper *k = ctx;
+    enum err e = engine_set_policies(k->engine, s);
+    if (e != ERR_OK) return why_set(why, e, "out of memory for the policies");
+    daemon_set_revision(k->daemon, s->revision);
+    daemon_ready(k->daemon, no_config);
+    if (!atomic_exchange(&k->configured, true)) wake_up(k);
+    return ERR_OK;
+}
+
+static void report_config(void *ctx, int level, const char *what, uint64_t revision,
+                          const char *why)
+{
+    (void)ctx;
+    LOG_AT((enum log_level)level, what, LI("revision", revision),
+           LS("why", why != NULL ? why : ""));
+}
+
+/* --- the claim, and what else is in the bucket --- */
+
+/* Opened when it is first needed: the bus may come long after us. */
+static enum err open_kv(struct keeper *k)
+{
+    struct why why;
+    if (k->kv != NULL) return ERR_OK;
+    return bus_kv_open(k->bus, k->bucket, true, &k->kv, &why);
+}
+
+static enum err kv_get(void *ctx, const char *key, struct buf *ret, uint64_t *ret_revision)
+{
+    struct keeper *k = ctx;
+    enum err e = open_kv(k);
+    return e == ERR_OK          ? bus_kv_get(k->kv, key, ret, ret_revision)
+           : e == ERR_NOT_FOUND ? ERR_UNAVAILABLE
+                                : e;
+}
+
+static enum err kv_update(void *ctx, const char *key, struct str value, uint64_t expected,
+                          uint64_t *ret_revision)
+{
+    struct keeper *k = ctx;
+    enum err e = open_kv(k);
+    return e == ERR_OK ? bus_kv_update(k->kv, key, value, expected, ret_revision) : e;
+}
+
+/* Whether Redis never had an epoch of ours: the bucket remembers the first. */
+static bool redis_is_first(void *ctx)
+{
+    struct keeper *k = ctx;
+    struct buf b;
+    uint64_t revision;
+    buf_init(&b, 1024);
+    enum err e = kv_get(k, REDIS_KEY, &b, &revision);
+    buf_done(&b);
+    return e == ERR_NOT_FOUND && kv_update(k, REDIS_KEY, STR("{}"), 0, &revision) == ERR_OK;
+}
+
+static void report_store(void *ctx, int level, const char *what, const char *why)
+{
+    (void)ctx;
+    LOG_AT((enum log_level)level, what, LS("why", why != NULL ? why : ""));
+}
+
+/* --- readiness and the subscription --- */
+
+static void set_unready(struct keeper *k, const char *reason)
+{
+    if (strcmp(k->unready, reason) == 0) return;
+    if (k->unready[0] != '\0') daemon_ready(k->daemon, k->unready);
+    (void)str_copyz(k->unready, sizeof k->unready, str_of(reason));
+    if (reason[0] == '\0') return;
+    daemon_unready(k->daemon, reason);
+    log_info("not serving", LS("why", reason));
+}
+
+static void subscribe(struct keeper *k, bool want)
+{
+    struct bus_endpoint endpoint = { "lease", k->subject, subject_queue(SUBJECT_POLICY_LEASE) };
+    struct bus_sub *sub = atomic_load(&k->lease);
+    if (want == (sub != NULL)) return;
+    if (!want) {
+        atomic_store(&k->lease, NULL);
+        bus_unsubscribe(sub);
+    } else if (bus_serve(k->bus, &endpoint, on_ask, k, &sub) == ERR_OK) {
+        atomic_store(&k->lease, sub);
+    }
+    atomic_store(&k->serving, atomic_load(&k->lease) != NULL);
+}
+
+static void step_claim(struct keeper *k)
+{
+    char reason[192], epoch[UUID_LEN + 1];
+    uint64_t until = 0;
+    struct why why;
+    switch (claim_step(&k->claim, &until)) {
+    case CLAIM_WON:
+        uuid_v7(daemon_clock(k->daemon), daemon_rng(k->daemon), epoch);
+        store_memory_begin(k->store, epoch, claim_is_first(&k->claim));
+        store_memory_until(k->store, until);
+        set_unready(k, "");
+        log_info("a new epoch begins", LS("epoch", epoch), LB("first", claim_is_first(&k->claim)));
+        break;
+    case CLAIM_HELD: store_memory_until(k->store, until); break;
+    case CLAIM_OTHER:
+        store_memory_end(k->store);
+        (void)why_set(&why, ERR_CONFLICT, "COUNTER_URL=memory: allows one engine, and %.100s is it",
+                      claim_holder(&k->claim));
+        (void)str_copyz(reason, sizeof reason, str_of(why.text));
+        set_unready(k, reason);
+        break;
+    case CLAIM_AWAY:
+        /* what we hold ends by itself; when the bus comes back we go on where we were, unless
+         * another one has taken over */
+        if (!k->claim.held) set_unready(k, "the claim on the counters cannot be had: no bus");
+        break;
+    }
+}
+
+static void step(struct keeper *k)
+{
+    struct store_status status;
+    if (atomic_load(&k->quiesced)) {
+        subscribe(k, false);
+        if (k->memory) {
+            store_memory_end(k->store);
+            claim_release(&k->claim);
+        }
+        return;
+    }
+    if (k->memory) step_claim(k);
+    store_tick(k->store);
+    store_status(k->store, &status);
+    if (!k->memory) set_unready(k, status.ready ? "" : "Redis is away");
+    subscribe(k,
+              atomic_load(&k->configured) && !atomic_load(&k->quiesced) && k->unready[0] == '\0');
+}
+
+static void *keeper_main(void *ctx)
+{
+    struct keeper *k = ctx;
+    struct timespec ts;
+    pthread_mutex_lock(&k->lock);
+    while (!k->end) {
+        k->again = false;
+        pthread_mutex_unlock(&k->lock);
+        step(k);
+        pthread_mutex_lock(&k->lock);
+        if (k->end || k->again) continue;
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        /* a standby or a beginner looks more often, to take over soon */
+        long ms = k->unready[0] != '\0' ? CLAIM_STEP_MS / 4 : CLAIM_STEP_MS;
+        ts.tv_nsec += ms * 1000000;
+        ts.tv_sec += ts.tv_nsec / 1000000000;
+        ts.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&k->wake, &k->lock, &ts);
+    }
+    pthread_mutex_unlock(&k->lock);
+    return NULL;
+}
+
+/* --- the object --- */
+
+static enum err open_store(struct keeper *k, const struct settings *s, struct why *why)
+{
+    const struct clock *clock = daemon_clock(k->daemon);
+    k->memory = str_eqz(STR("memory:"), s->counter_url);
+    if (k->memory) {
+        k->store = store_memory_new(clock, (size_t)s->max_counters);
+        return ERR_OK;
+    }
+    return store_redis_new(&(struct store_redis_options){ .url = s->counter_url,
+                                                          .prefix = bus_prefix(k->bus),
+                                                          .clock = clock,
+                                                          .rng = daemon_rng(k->daemon),
+                                                          .timeout_ms = (int)s->timeout_ms,
+                                                          .is_first = redis_is_first,
+                                                          .ctx = k,
+                                                          .report = report_store },
+                           &k->store, why);
+}
+
+static void start_following(struct keeper *k)
+{
+    struct daemon *d = k->daemon;
+    char presence[SUBJECT_LEN];
+    subject_make(bus_prefix(k->bus), SUBJECT_PRESENCE, NULL, presence);
+    if (bus_subscribe(k->bus, presence, NULL, on_presence, k, &k->presence) != ERR_OK)
+        log_warn("presence is not followed: shares are by the edges that ask here");
+    daemon_unready(d, no_config);
+    k->follower = follower_new(&(struct follower_options){ .bus = k->bus,
+                                                           .state_dir = daemon_state_dir(d),
+                                                           .clock = daemon_clock(d),
+                                                           .rng = daemon_rng(d),
+                                                           .apply = apply,
+                                                           .report = report_config,
+                                                           .ctx = k });
+}
+
+enum err keeper_new(struct daemon *d, struct keeper **ret, struct why *why)
+{
+    struct keeper *k = xcalloc(1, sizeof *k);
+    const char *instance = daemon_instance(d);
+    pthread_condattr_t attr;
+    k->daemon = d;
+    k->bus = daemon_bus(d);
+    pthread_mutex_init(&k->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&k->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    subject_make(bus_prefix(k->bus), SUBJECT_POLICY_LEASE, NULL, k->subject);
+    subject_store(bus_prefix(k->bus), STORE_BUCKET_CLAIMS, k->bucket);
+    claim_init(&k->claim, &(struct claim_kv){ kv_get, kv_update, k }, CLAIM_KEY, instance,
+               daemon_clock(d), daemon_rng(d));
+    enum err e = open_store(k, daemon_settings(d), why);
+    if (e != ERR_OK) {
+        keeper_free(k);
+        return e;
+    }
+    k->engine = engine_new(
+        &(struct engine_options){ k->store, daemon_clock(d), daemon_rng(d), instance });
+    set_unready(k, "the counters are not claimed yet");
+    start_following(k);
+    if (pthread_create(&k->thread, NULL, keeper_main, k) != 0) {
+        keeper_free(k);
+        return why_set(why, ERR_NOMEM, "no thread to be had");
+    }
+    k->thread_runs = true;
+    *ret = k;
+    return ERR_OK;
+}
+
+void keeper_quiesce(struct keeper *k)
+{
+    atomic_store(&k->quiesced, true);
+    wake_up(k);
+}
+
+void keeper_free(struct keeper *k)
+{
+    if (k == NULL) return;
+    follower_free(k->follower);
+    pthread_mutex_lock(&k->lock);
+    k->end = true;
+    pthread_cond_signal(&k->wake);
+    pthread_mutex_unlock(&k->lock);
+    if (k->thread_runs) pthread_join(k->thread, NULL);
+    bus_unsubscribe(k->presence);
+    subscribe(k, false);
+    if (k->memory && k->thread_runs) claim_release(&k->claim);
+    bus_kv_close(k->kv);
+    engine_free(k->engine);
+    store_free(k->store);
+    pthread_cond_destroy(&k->wake);
+    pthread_mutex_destroy(&k->lock);
+    free(k);
+}
+
+/* --- metrics --- */
+
+static void add(struct keeper *k, enum metric_id id, const char *label, uint64_t now, uint64_t told)
+{
+    struct str value = label != NULL ? str_of(label) : STR_NULL;
+    struct metric *m = metrics_get(daemon_metrics(k->daemon), id, label != NULL ? &value : NULL);
+    metric_add(m, (double)(now - told));
+}
+
+static void set(struct keeper *k, enum metric_id id, double v)
+{
+    metric_set(metrics_get(daemon_metrics(k->daemon), id, NULL), v);
+}
+
+void keeper_scrape(struct keeper *k)
+{
+    struct engine_stats e, *t = &k->told;
+    struct store_status s, *u = &k->told_store;
+    if (k == NULL) return;
+    engine_stats(k->engine, &e);
+    store_status(k->store, &s);
+    add(k, M_MESSAGES, "served", e.messages - e.bad_messages - e.failed_messages,
+        t->messages - t->bad_messages - t->failed_messages);
+    add(k, M_MESSAGES, "bad", e.bad_messages, t->bad_messages);
+    add(k, M_MESSAGES, "failed", e.failed_messages, t->failed_messages);
+    for (int i = 0; i <= LEASE_OP_MAX; i++)
+        add(k, M_OPS, lease_op_name((enum lease_op_kind)i), e.ops[i], t->ops[i]);
+    for (int i = 0; i < LEASE_STATUS_MAX; i++)
+        add(k, M_RESULTS, lease_status_name((enum lease_status)i), e.results[i], t->results[i]);
+    add(k, M_GRANTED, NULL, e.granted_units, t->granted_units);
+    add(k, M_EPOCHS, NULL, s.epochs, u->epochs);
+    add(k, M_CLOCK_STEPS, NULL, s.clock_steps, u->clock_steps);
+    add(k, M_STORE_ERRORS, NULL, s.errors, u->errors);
+    add(k, M_OVERFLOWS, NULL, s.overflows, u->overflows);
+    set(k, M_COUNTERS, (double)s.counters);
+    set(k, M_EDGES, (double)e.edges);
+    set(k, M_POLICIES, (double)e.policies);
+    set(k, M_SERVING, atomic_load(&k->serving) ? 1 : 0);
+    *t = e;
+    *u = s;
+}

@@ -1,0 +1,303 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- Serves ops of leases on counters in Redis: the state machine of ledger.c, word for word, so that
+-- each op is atomic whatever the number of engines. test_store_redis runs both side by side.
+--
+-- KEYS[1]    the epoch: "<id> <first: 1 or 0> <begun, us> <run_id of the Redis it began on>"
+-- KEYS[2..]  the counter of each op
+-- ARGV       the engine's epoch, the edge's epoch, the time that the engine expects, how much later
+--            it may be, how much earlier, how long a new epoch warms; then 13 for each op: kind,
+--            limit, burst, window, lease time, chunk, op, lease, known, want, min, spent, returned
+-- Returns    { "ok", now, status, granted, ttl, remaining, reset, retry, ... }: all times but now in ms
+--        or  { "epoch", now, value } when the epoch is not the engine's (value "": there is none)
+--        or  { "clock", now } when time did not go on as it should have; nothing was changed
+--
+-- All times are microseconds of Redis's own clock. Numbers are doubles, exact up to 2^53.
+
+local ENDED_KEPT, SPANS, MAX_LEASES, FEW = 1, 128, 512, 4
+local SLOWLY = 1 - 1e-9
+local SLOTS_RETRY_MS = 50
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+
+local expected = tonumber(ARGV[3])
+if now > expected + tonumber(ARGV[4]) or now < expected - tonumber(ARGV[5]) then
+    return { 'clock', now }
+end
+local value = redis.call('GET', KEYS[1]) or ''
+local epoch, first, begun = string.match(value, '^(%S+) (%d) (%d+) %S+$')
+if epoch ~= ARGV[1] then return { 'epoch', now, value } end
+local same_epoch = epoch == ARGV[2]
+local empty_at = tonumber(begun) + tonumber(ARGV[6]) -- when a counter that nobody used was empty
+local warming = first == '0' and now < empty_at
+
+-- --- one counter: c is its state, r the rule ---
+
+local function held(c, l)
+    if l.over then return 0 end
+    local gone = l.returned
+    if c.kind ~= 'slots' then gone = gone + l.spent end
+    return math.max(0, l.granted - gone)
+end
+
+local function outstanding(c)
+    local sum = 0
+    for _, l in ipairs(c.leases) do sum = sum + held(c, l) end
+    return sum
+end
+
+local function rate(r) return r.limit / r.window * SLOWLY end
+
+local function refill(c, r, at)
+    local room = r.burst - outstanding(c)
+    if at > c.at then
+        c.level = c.level + (at - c.at) * rate(r)
+        c.at = at
+    end
+    if c.level > room then c.level = room end
+end
+
+local function count_spent(c, r, at, units)
+    if units == 0 then return end
+    if c.kind == 'fixed' then
+        c.used = c.used + units
+    elseif c.kind == 'sliding' then
+        local last = c.spans[#c.spans]
+        if last then
+            at = math.max(at, last[2])
+            if (r.limit > SPANS and at - last[1] < math.floor(r.window / SPANS)) or #c.spans == SPANS + 2 then
+                last[2] = at
+                last[3] = last[3] + units
+                return
+            end
+        end
+        c.spans[#c.spans + 1] = { at, at, units }
+    end
+end
+
+local function end_lease(c, r, l)
+    local lost = held(c, l)
+    if c.kind == 'bucket' then refill(c, r, l.ends) end
+    l.over = true
+    count_spent(c, r, l.ends, lost)
+end
+
+local function first_to_end(c)
+    local found
+    for _, l in ipairs(c.leases) do
+        if not l.over and (not found or l.ends < found.ends) then found = l end
+    end
+    return found
+end
+
+local function drop_old(c, r)
+    local leases, spans = {}, {}
+    for _, l in ipairs(c.leases) do
+        if not l.over or l.ends + r.lease * ENDED_KEPT > now then leases[#leases + 1] = l end
+    end
+    c.leases = leases
+    for _, s in ipairs(c.spans) do
+        if s[2] + r.window > now then spans[#spans + 1] = s end
+    end
+    c.spans = spans
+end
+
+local function advance(c, r)
+    if c.kind == 'fixed' then
+        local no = math.floor(now / r.window)
+        if no > c.window_no then
+            c.window_no = no
+            c.used = 0
+            for _, l in ipairs(c.leases) do
+                l.over = true
+                l.ends = math.min(l.ends, now)
+            end
+        end
+    end
+    local l = first_to_end(c)
+    while l and l.ends <= now do
+        end_lease(c, r, l)
+        l = first_to_end(c)
+    end
+    if c.kind == 'bucket' then refill(c, r, now) end
+    drop_old(c, r)
+end
+
+local function new_counter(r, full, empty)
+    local c = { kind = r.kind, level = 0, at = now, window_no = 0, used = 0, leases = {}, spans = {} }
+    if r.kind == 'bucket' then
+        c.level = full and r.burst or 0
+        if not full then c.at = empty end
+        if now > c.at then refill(c, r, now) end
+    elseif r.kind == 'sliding' then
+        if not full then c.spans[1] = { empty, empty, r.limit } end
+        drop_old(c, r)
+    elseif r.kind == 'fixed' then
+        c.window_no = math.floor(now / r.window)
+        if not full and empty + now % r.window >= now then c.used = r.limit end
+    end
+    return c
+end
+
+local function capacity(r) return r.kind == 'bucket' and r.burst or r.limit end
+
+local function level(c, r)
+    if c.kind == 'bucket' then return c.level end
+    local v = r.limit - outstanding(c)
+    if c.kind == 'fixed' then v = v - c.used end
+    for _, s in ipairs(c.spans) do v = v - s[3] end
+    return v
+end
+
+local function left(c, r) return math.max(0, math.floor(level(c, r))) end
+
+local function until_first_end(c)
+    local l = first_to_end(c)
+    return l and math.max(0, l.ends - now) or 0
+end
+
+local function wait_for(c, r, units)
+    local missing = units - level(c, r)
+    if c.kind == 'bucket' then
+        local refilled = math.ceil(missing / rate(r))
+        if units > r.burst - outstanding(c) then return math.max(refilled, until_first_end(c)) end
+        return refilled
+    elseif c.kind == 'sliding' then
+        for _, s in ipairs(c.spans) do
+            missing = missing - s[3]
+            if missing <= 0 then return s[2] + r.window - now end
+        end
+        return until_first_end(c)
+    elseif c.kind == 'fixed' then
+        return r.window - now % r.window
+    end
+    return SLOTS_RETRY_MS * 1000
+end
+
+local function until_unused(c, r)
+    local missing = capacity(r) - level(c, r)
+    if missing <= 0 or c.kind == 'slots' then return 0 end
+    if c.kind == 'bucket' then return math.ceil(missing / rate(r)) end
+    if c.kind == 'fixed' then return r.window - now % r.window end
+    if outstanding(c) > 0 then return r.window end
+    return c.spans[#c.spans][2] + r.window - now
+end
+
+local function ms(us) return math.ceil(us / 1000) end
+
+local function excess(l) return math.max(0, l.spent + l.returned - l.granted) end
+
+local function report(c, r, l, op)
+    local before, debt, returned = l.spent, excess(l), l.returned
+    if c.kind ~= 'slots' then l.spent = math.max(l.spent, op.spent) end
+    local returnable = math.max(0, l.granted - l.spent)
+    l.returned = math.max(l.returned, math.min(op.returned, returnable))
+    if c.kind == 'bucket' then c.level = c.level + (l.returned - returned) - (excess(l) - debt) end
+    count_spent(c, r, now, l.spent - before)
+end
+
+-- Returns status, retry, and the lease, which it makes when there is something for it.
+local function grant(c, r, l, op)
+    local have = l and l.granted or 0
+    local total, available = op.known + op.want, left(c, r)
+    if have >= total then return 'granted', 0, l end
+    local need, least = total - have, math.max(op.min, 1)
+    if least > capacity(r) then return 'never', 0, l end
+    least = have - op.known >= least and 1 or least - (have - op.known)
+    if available < least then return 'refused', ms(wait_for(c, r, least)), l end
+    local plenty = available >= FEW * r.chunk
+    local units = math.min(available, math.max(need, plenty and r.chunk or 1))
+    if not l then
+        if #c.leases == MAX_LEASES then return 'refused', ms(r.lease), nil end
+        l = { id = op.lease, granted = 0, spent = 0, returned = 0, ends = 0, over = false }
+        c.leases[#c.leases + 1] = l
+    end
+    l.granted = l.granted + units
+    if c.kind == 'bucket' then c.level = c.level - units end
+    return 'granted', units < need and ms(wait_for(c, r, 1)) or 0, l
+end
+
+local function find(c, id)
+    for _, l in ipairs(c.leases) do
+        if l.id == id then return l end
+    end
+end
+
+local function serve(c, r, op)
+    advance(c, r)
+    local status, retry, l = 'granted', 0, find(c, op.lease)
+    local gone = (not l and (op.kind ~= 'ask' or op.known > 0)) or (l and (l.over or op.known > l.granted))
+    if gone then
+        status, l = 'ended', nil
+    else
+        if l then report(c, r, l, op) end
+        if op.kind == 'ask' then status, retry, l = grant(c, r, l, op) end
+        if l and (op.kind == 'ask' or op.kind == 'renew') then
+            local us = r.lease
+            if c.kind == 'fixed' then us = math.min(us, r.window - now % r.window) end
+            l.ends = math.max(l.ends, now + us)
+        end
+    end
+    return { status, l and l.granted or 0, l and math.floor((l.ends - now) / 1000) or 0, left(c, r),
+        ms(until_unused(c, r)), retry }
+end
+
+-- When the counter can be forgotten, since a new one would stand no higher.
+local function keep_ms(c, r)
+    local at = now + until_unused(c, r)
+    for _, l in ipairs(c.leases) do at = math.max(at, l.ends + math.max(r.window, r.lease * ENDED_KEPT)) end
+    if c.kind == 'bucket' then at = at + math.ceil(outstanding(c) / rate(r)) end
+    return ms(at - now) + 1000
+end
+
+-- --- what is stored: flat lists ---
+
+local function load(text, r)
+    local t = cmsgpack.unpack(text)
+    local c = { kind = t.k, level = t.l, at = t.a, window_no = t.w, used = t.u, leases = {}, spans = {} }
+    for i = 1, #t.e, 6 do
+        c.leases[#c.leases + 1] = { id = t.e[i], granted = t.e[i + 1], spent = t.e[i + 2],
+            returned = t.e[i + 3], ends = t.e[i + 4], over = t.e[i + 5] == 1 }
+    end
+    for i = 1, #t.s, 3 do c.spans[#c.spans + 1] = { t.s[i], t.s[i + 1], t.s[i + 2] } end
+    if c.kind ~= r.kind then return new_counter(r, false, now + r.lease) end
+    return c
+end
+
+local function store(key, c, r)
+    local leases, spans = {}, {}
+    for _, l in ipairs(c.leases) do
+        for _, v in ipairs({ l.id, l.granted, l.spent, l.returned, l.ends, l.over and 1 or 0 }) do
+            leases[#leases + 1] = v
+        end
+    end
+    for _, s in ipairs(c.spans) do
+        for i = 1, 3 do spans[#spans + 1] = s[i] end
+    end
+    local text = cmsgpack.pack({ k = c.kind, l = c.level, a = c.at, w = c.window_no, u = c.used,
+        e = leases, s = spans })
+    redis.call('SET', key, text, 'PX', string.format('%d', keep_ms(c, r)))
+end
+
+local out = { 'ok', now }
+for i = 2, #KEYS do
+    local a = 7 + (i - 2) * 13
+    local function number(k) return tonumber(ARGV[a + k]) end
+    local r = { kind = ARGV[a], limit = number(1), burst = number(2), window = number(3), lease = number(4),
+        chunk = number(5) }
+    local op = { kind = ARGV[a + 6], lease = ARGV[a + 7], known = number(8), want = number(9), min = number(10),
+        spent = number(11), returned = number(12) }
+    local result
+    if not same_epoch and not (op.kind == 'ask' and op.known == 0) then
+        result = { 'stale_epoch', 0, 0, 0, 0, 0 }
+    elseif warming then
+        result = { 'warming', 0, 0, 0, 0, ms(empty_at - now) }
+    else
+        local text = redis.call('GET', KEYS[i])
+        local c = text and load(text, r) or new_counter(r, first == '1', empty_at)
+        result = serve(c, r, op)
+        store(KEYS[i], c, r)
+    end
+    for _, v in ipairs(result) do out[#out + 1] = v end
+end
+return out

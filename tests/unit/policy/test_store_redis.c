@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Counters in a real Redis, started here: the script does what the ledger does, op by op; a
+ * restart, a flush and several engines. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above first */
+#include <cmocka.h>
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "rt/redis.h"
+#include "services/policy/store.h"
+
+enum { SECOND = 1000000 };
+
+struct server {
+    pid_t pid;
+    uint16_t port;
+    char url[64];
+};
+
+static uint16_t free_port(void)
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
+    close(fd);
+    return ntohs(a.sin_port);
+}
+
+/* Returns when it answers. */
+static void start_server(struct server *s)
+{
+    char port[8];
+    struct redis *r;
+    struct why why = { "" };
+    if (s->port == 0) s->port = free_port();
+    snprintf(port, sizeof port, "%u", s->port);
+    snprintf(s->url, sizeof s->url, "redis://:secret@127.0.0.1:%s/3", port);
+    s->pid = fork();
+    assert_true(s->pid >= 0);
+    if (s->pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+        dup2(null, 1);
+        dup2(null, 2);
+        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
+               "--appendonly", "no", "--requirepass", "secret", (char *)NULL);
+        _exit(127);
+    }
+    assert_int_equal(redis_new(s->url, 1000, 1000, &r, &why), ERR_OK);
+    for (int i = 0; i < 500; i++) {
+        if (redis_connect(r, NULL, &why) == ERR_OK) {
+            redis_free(r);
+            return;
+        }
+        assert_int_equal(waitpid(s->pid, NULL, WNOHANG), 0);
+        poll(NULL, 0, 10);
+    }
+    fail_msg("redis-server does not answer: %s", why.text);
+}
+
+static void stop_server(struct server *s)
+{
+    kill(s->pid, SIGKILL);
+    waitpid(s->pid, NULL, 0);
+}
+
+static struct server server;
+
+static int setup(void **state)
+{
+    (void)state;
+    server = (struct server){ 0 };
+    start_server(&server);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    stop_server(&server);
+    return 0;
+}
+
+static bool yes(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
+static struct store *open_store(const char *prefix, bool first)
+{
+    struct store *s;
+    struct why why = { "" };
+    struct store_redis_options o = { .url = server.url,
+                                     .prefix = prefix,
+                                     .clock = clock_system(),
+                                     .rng = rng_system(),
+                                     .timeout_ms = 1000,
+                                     .is_first = first ? yes : NULL };
+    assert_int_equal(store_redis_new(&o, &s, &why), ERR_OK);
+    store_tick(s);
+    return s;
+}
+
+static char epoch[LEASE_ID_MAX + 1];
+
+static struct lease_result serve(struct store *s, const struct ledger_rule *r, struct lease_op op)
+{
+    struct store_item item = { .op = &op, .rule = r };
+    struct why why = { "" };
+    op.policy = STR("p");
+    if (op.key.n == 0) op.key = STR("k");
+    if (op.min == 0) op.min = 1;
+    if (store_serve(s, str_of(epoch), &item, 1, epoch, &why) != ERR_OK)
+        item.result.status = LEASE_UNAVAILABLE;
+    return item.result;
+}
+
+static const struct ledger_rule five = { LEDGER_BUCKET, 5, 5, 60 * SECOND, 2 * SECOND, 1 };
+
+static struct lease_op ask(const char *lease, uint64_t known, uint64_t want)
+{
+    return (
+        struct lease_op){ .kind = LEASE_ASK, .lease = str_of(lease), .known = known, .want = want };
+}
+
+static void a_first_epoch_begins_full_and_two_engines_share_it(void **state)
+{
+    struct store *a = open_store("first", true), *b = open_store("first", true);
+    struct store_status sa, sb;
+    (void)state;
+    store_status(a, &sa);
+    store_status(b, &sb);
+    assert_true(sa.ready && sb.ready);
+    assert_string_equal(sa.epoch, sb.epoch);
+    assert_int_equal(sa.epochs + sb.epochs, 1);
+    assert_int_equal(serve(a, &five, ask("x", 0, 3)).granted, 3);
+    assert_int_equal(serve(b, &five, ask("y", 0, 3)).granted, 2);
+    assert_int_equal(serve(a, &five, ask("z", 0, 1)).status, LEASE_REFUSED);
+    /* the same ask again, at the other engine */
+    assert_int_equal(serve(b, &five, ask("x", 0, 3)).granted, 3);
+    store_free(a);
+    store_free(b);
+}
+
+static void an_epoch_after_a_loss_warms_first(void **state)
+{
+    struct store *s = open_store("warm", false);
+    (void)state;
+    struct lease_result r = serve(s, &five, ask("x", 0, 1));
+    assert_int_equal(r.status, LEASE_WARMING);
+    assert_in_range(r.retry_ms, 1500, LEASE_TTL_MS);
+    store_free(s);
+}
+
+static void a_flush_begins_a_new_epoch_and_nothing_is_granted_from_the_old(void **state)
+{
+    struct store *s = open_store("flush", true);
+    struct redis *r;
+    const struct redis_value *v;
+    const struct str flush[] = { STR("FLUSHALL") };
+    struct store_status status;
+    struct why why;
+    char old[LEASE_ID_MAX + 1];
+    (void)state;
+    assert_int_equal(serve(s, &five, ask("x", 0, 1)).granted, 1);
+    memcpy(old, epoch, sizeof old);
+    assert_int_equal(redis_new(server.url, 1000, 1000, &r, &why), ERR_OK);
+    assert_int_equal(redis_command(r, flush, 1, &v, &why), ERR_OK);
+    redis_free(r);
+    assert_int_equal(serve(s, &five, ask("y", 0, 1)).status, LEASE_UNAVAILABLE);
+    store_status(s, &status);
+    assert_false(status.ready);
+    store_tick(s); /* is_first says yes, but in production the bucket of claims remembers */
+    store_status(s, &status);
+    assert_true(status.ready);
+    assert_string_not_equal(status.epoch, old);
+    /* the lease of before is of an epoch that is over */
+    assert_int_equal(serve(s, &five, ask("x", 1, 1)).status, LEASE_STALE_EPOCH);
+    store_free(s);
+}
+
+static void a_restart_of_redis_begins_a_new_epoch_that_warms(void **state)
+{
+    struct store *s = open_store("restart", true);
+    struct store_status status;
+    (void)state;
+    assert_int_equal(serve(s, &five, ask("x", 0, 1)).granted, 1);
+    stop_server(&server);
+    assert_int_equal(serve(s, &five, ask("x", 1, 1)).status, LEASE_UNAVAILABLE);
+    start_server(&server);
+    for (int i = 0; i < 100; i++) {
+        store_tick(s);
+        store_status(s, &status);
+        if (status.ready) break;
+        poll(NULL, 0, 50);
+    }
+    assert_true(status.ready);
+    assert_int_equal(status.epochs, 2);
+    store_free(s);
+}
+
+static void a_redis_that_hangs_costs_one_timeout_and_then_nothing(void **state)
+{
+    struct store_redis_options o = { .url = server.url,
+                                     .prefix = "hang",
+                                     .clock = clock_system(),
+                                     .rng = rng_system(),
+                                     .timeout_ms = 40,
+                                     .is_first = yes };
+    struct store *s;
+    struct why why;
+    (void)state;
+    assert_int_equal(store_redis_new(&o, &s, &why), ERR_OK);
+    store_tick(s);
+    assert_int_equal(serve(s, &five, ask("x", 0, 1)).status, LEASE_GRANTED);
+    kill(server.pid, SIGSTOP);
+    uint64_t t0 = clock_mono_ms(clock_system());
+    assert_int_equal(serve(s, &five, ask("x", 1, 1)).status, LEASE_UNAVAILABLE);
+    uint64_t t1 = clock_mono_ms(clock_system());
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(serve(s, &five, ask("x", 1, 1)).status, LEASE_UNAVAILABLE);
+    uint64_t t2 = clock_mono_ms(clock_system());
+    kill(server.pid, SIGCONT);
+    assert_true(t1 - t0 >= 40);
+    assert_true(t2 - t1 < 40);
+    store_free(s);
+}
+
+static void a_clock_that_steps_ends_the_epoch(void **state)
+{
+    /* our own clock jumps instead of that of Redis: only their difference can be seen */
+    struct clock_fake fake;
+    struct store_redis_options o = { .url = server.url,
+                                     .prefix = "step",
+                                     .clock = &fake.clock,
+                                     .rng = rng_system(),
+                                     .timeout_ms = 1000,
+                                     .is_first = yes };
+    struct store *s;
+    struct store_status status;
+    struct why why;
+    char old[LEASE_ID_MAX + 1];
+    (void)state;
+    clock_fake_init(&fake, 1000 * UINT64_C(1000000000), UINT64_C(1000000000));
+    assert_int_equal(store_redis_new(&o, &s, &why), ERR_OK);
+    store_tick(s);
+    assert_int_equal(serve(s, &five, ask("x", 0, 1)).status, LEASE_GRANTED);
+    memcpy(old, epoch, sizeof old);
+    clock_fake_advance(&fake, UINT64_C(3600) * 1000000000);
+    assert_int_equal(serve(s, &five, ask("x", 1, 1)).status, LEASE_UNAVAILABLE);
+    store_status(s, &status);
+    assert_int_equal(status.clock_steps, 1);
+    assert_string_not_equal(status.epoch, old);
+    assert_int_equal(serve(s, &five, ask("y", 0, 1)).status, LEASE_WARMING);
+    /* found out by the upkeep, too */
+    clock_fake_advance(&fake, UINT64_C(3600) * 1000000000);
+    memcpy(old, status.epoch, sizeof old);
+    store_tick(s);
+    store_status(s, &status);
+    assert_int_equal(status.clock_steps, 2);
+    assert_string_not_equal(status.epoch, old);
+    store_free(s);
+}
+
+static void addresses_that_are_none_are_refused_and_not_quoted(void **state)
+{
+    static const char *const bad[] = { "redis://",
+                                       "redis://:hidden@",
+                                       "http://localhost",
+                                       "redis://localhost:0",
+                                       "redis://localhost:70000",
+                                       "redis://localhost/x",
+                                       "redis://[::1",
+                                       "redis://:hidden%2@localhost" };
+    static const char *const good[] = { "redis://localhost", "redis://u:p%40ss@[::1]:6380/15",
+                                        "redis://:p@ss@localhost:6379" };
+    struct redis *r;
+    struct why why;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_int_equal(redis_new(bad[i], 10, 10, &r, &why), ERR_INVALID);
+        assert_null(strstr(why.text, "hidden"));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(good); i++) {
+        assert_int_equal(redis_new(good[i], 10, 10, &r, &why), ERR_OK);
+        redis_free(r);
+    }
+}
+
+static void a_wrong_password_is_said_and_not_quoted(void **state)
+{
+    char url[64];
+    struct redis *r;
+    struct why why;
+    (void)state;
+    snprintf(url, sizeof url, "redis://:hidden@127.0.0.1:%u", server.port);
+    assert_int_equal(redis_new(url, 1000, 1000, &r, &why), ERR_OK);
+    assert_int_equal(redis_connect(r, NULL, &why), ERR_UNAVAILABLE);
+    assert_non_null(strstr(why.text, "password"));
+    assert_null(strstr(why.text, "hidden"));
+    redis_free(r);
+}
+
+/* --- the script against the ledger --- */
+
+/* Runs the same random ops through Redis and through a ledger that is told Redis's times. The
+ * script reports its time through what it says of it: so the ledger is asked at both ends of the
+ * call, and the script's answer must be one of the two. */
+static void the_script_is_the_ledger(void **state)
+{
+    static const struct ledger_rule rules[] = {
+        { LEDGER_BUCKET, 50, 50, SECOND, 50000, 3 }, { LEDGER_BUCKET, 5, 7, SECOND, 50000, 1 },
+        { LEDGER_SLIDING, 20, 0, SECOND, 50000, 1 }, { LEDGER_SLIDING, 400, 0, SECOND, 50000, 8 },
+        { LEDGER_SLOTS, 12, 0, 0, 200000, 1 },
+    };
+    struct store *s = open_store("same", true);
+    struct rng_fake rng;
+    size_t granted = 0, refused = 0, ended = 0;
+    (void)state;
+    rng_fake_init(&rng, 5);
+    serve(s, &five, ask("to learn the epoch", 0, 1));
+    for (size_t k = 0; k < ARRAY_LEN(rules); k++) {
+        const struct ledger_rule *r = &rules[k];
+        struct ledger early, late;
+        char key[8], id[16] = "1";
+        uint64_t known = 0, spent = 0, returned = 0, number = 1;
+        uint64_t t0 = clock_mono_ns(clock_system()) / 1000;
+        snprintf(key, sizeof key, "k%zu", k);
+        ledger_init(&early, r, t0, t0, &(struct ledger_birth){ .full = true });
+        ledger_init(&late, r, t0, t0, &(struct ledger_birth){ .full = true });
+        for (int i = 0; i < 400; i++) {
+            struct lease_op op = { .kind = (enum lease_op_kind)rng_below(&rng.rng, LEASE_OP_MAX),
+                                   .key = str_of(key),
+                                   .min = 1 + rng_below(&rng.rng, 2) };
+            struct lease_result a = { 0 }, b = { 0 }, res;
+            if (rng_below(&rng.rng, 20) == 0) {
+                snprintf(id, sizeof id, "%llu", (unsigned long long)++number);
+                known = spent = returned = 0;
+            }
+            op.lease = str_of(id);
+            if (op.kind == LEASE_ASK) op.want = 1 + rng_below(&rng.rng, 9);
+            uint64_t holds = known - spent - returned;
+            if (rng_below(&rng.rng, 2) == 0 && holds > 0) spent += rng_below(&rng.rng, holds + 1);
+            holds = known - spent - returned;
+            if (op.kind == LEASE_RETURN && holds > 0) returned += rng_below(&rng.rng, holds + 1);
+            op.known = known;
+            op.spent = spent;
+            op.returned = returned;
+            uint64_t before = clock_mono_ns(clock_system()) / 1000;
+            res = serve(s, r, op);
+            uint64_t after = clock_mono_ns(clock_system()) / 1000;
+            assert_int_equal(ledger_serve(&early, r, before, before, &op, &a), ERR_OK);
+            assert_int_equal(ledger_serve(&late, r, after, after, &op, &b), ERR_OK);
+            bool like_a = res.status == a.status && res.granted == a.granted;
+            bool like_b = res.status == b.status && res.granted == b.granted;
+            if (!like_a && !like_b)
+                fail_msg("rule %zu, op %d: %s %llu, ledger %s %llu or %s %llu", k, i,
+                         lease_status_name(res.status), (unsigned long long)res.granted,
+                         lease_status_name(a.status), (unsigned long long)a.granted,
+                         lease_status_name(b.status), (unsigned long long)b.granted);
+            if (res.status == LEASE_GRANTED) granted++;
+            if (res.status == LEASE_REFUSED) refused++;
+            if (res.status == LEASE_ENDED) ended++;
+            if (a.status != b.status || a.granted != b.granted) {
+                /* the two may part by the length of a call: begin anew with another counter */
+                break;
+            }
+            assert_in_range(res.remaining + 1, MIN(a.remaining, b.remaining),
+                            MAX(a.remaining, b.remaining) + 2);
+            known = res.granted;
+            if (res.status == LEASE_ENDED) {
+                snprintf(id, sizeof id, "%llu", (unsigned long long)++number);
+                known = spent = returned = 0;
+            }
+            if (rng_below(&rng.rng, 12) == 0) poll(NULL, 0, 20);
+        }
+        ledger_done(&early);
+        ledger_done(&late);
+    }
+    assert_true(granted > 300 && refused > 20 && ended > 20);
+    store_free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_first_epoch_begins_full_and_two_engines_share_it),
+        cmocka_unit_test(an_epoch_after_a_loss_warms_first),
+        cmocka_unit_test(a_flush_begins_a_new_epoch_and_nothing_is_granted_from_the_old),
+        cmocka_unit_test(the_script_is_the_ledger),
+        cmocka_unit_test(a_clock_that_steps_ends_the_epoch),
+        cmocka_unit_test(a_redis_that_hangs_costs_one_timeout_and_then_nothing),
+        cmocka_unit_test(addresses_that_are_none_are_refused_and_not_quoted),
+        cmocka_unit_test(a_wrong_password_is_said_and_not_quoted),
+        cmocka_unit_test(a_restart_of_redis_begins_a_new_epoch_that_warms),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
