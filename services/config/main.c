@@ -50,16 +50,7 @@ static const struct opt opts[] = {
 };
 #undef F
 
-enum {
-    M_REQUESTS,
-    M_DURATION,
-    M_REVISION,
-    M_PUSHES,
-    M_PUSH_SECONDS,
-    M_INSTANCES,
-    M_DROPPED,
-    M_MAX
-};
+enum { M_REQUESTS, M_DURATION, M_PUSHES, M_PUSH_SECONDS, M_INSTANCES, M_DROPPED, M_MAX };
 static const struct metric_def metrics[M_MAX] = {
     [M_REQUESTS] = { "aigw_config_requests_total",
                      METRIC_COUNTER,
@@ -72,12 +63,6 @@ static const struct metric_def metrics[M_MAX] = {
                      "Time to answer a request to the admin API.",
                      { "route" },
                      { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5 },
-                     0 },
-    [M_REVISION] = { "aigw_config_revision",
-                     METRIC_GAUGE,
-                     "Newest revision that is on the bus.",
-                     { NULL },
-                     { 0 },
                      0 },
     [M_PUSHES] = { "aigw_config_pushes_total",
                    METRIC_COUNTER,
@@ -230,7 +215,6 @@ static void scrape(struct daemon *d)
     struct config *c = daemon_state(d);
     if (c == NULL) return;
     uint64_t revision = push_revision(c->push);
-    metric_set(metrics_get(daemon_metrics(d), M_REVISION, NULL), (double)revision);
     metric_set(metrics_get(daemon_metrics(d), M_DROPPED, NULL), (double)fleet_dropped(c->fleet));
     fleet_count(c->fleet, revision, count_service, daemon_metrics(d));
 }

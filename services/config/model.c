@@ -146,7 +146,9 @@ static struct json *ordered(enum kind k, const struct json *input)
     for (const struct member *m = members[k]; m->name != NULL; m++) {
         const struct json *v = json_get(input, m->name);
         if (is_read_only(k, m->name) || (k == KIND_KEY && strcmp(m->name, "hmac") == 0)) continue;
-        if (v != NULL && !json_is(v, JSON_NULL)) {
+        if (strcmp(m->name, "id") == 0) {
+            json_setz(o, "id", ""); /* its place; take_id() decides */
+        } else if (v != NULL && !json_is(v, JSON_NULL)) {
             json_set(o, m->name, json_copy(v));
         } else if (m->def != NULL) {
             if (json_parse(str_of(m->def), SIZE_MAX, &def, NULL) != ERR_OK) abort();
@@ -164,12 +166,13 @@ static struct json *ordered(enum kind k, const struct json *input)
     return o;
 }
 
-static enum err take_id(struct tx *t, struct json *o, const struct row *existing,
-                        struct problems *p, struct why *why)
+static enum err take_id(struct tx *t, const struct json *input, struct json *o,
+                        const struct row *existing, struct problems *p, struct why *why)
 {
     char fresh[UUID_LEN + 1];
-    struct str given = json_str(json_get(o, "id"));
-    bool wrong_type = json_get(o, "id") != NULL && given.p == NULL;
+    const struct json *member = json_get(input, "id");
+    struct str given = json_str(member);
+    bool wrong_type = member != NULL && !json_is(member, JSON_NULL) && given.p == NULL;
     if (existing != NULL) {
         if (wrong_type || (given.p != NULL && !str_eq(given, existing->id)))
             problem_add(p, "/id", "cannot be changed");
@@ -182,6 +185,7 @@ static enum err take_id(struct tx *t, struct json *o, const struct row *existing
         enum err e = store_list(t->db, KIND_COUNT, &f, t->arena, &found, why);
         if (e != ERR_OK) return e;
         if (found.n > 0) problem_add(p, "/id", "is in use");
+        json_set_str(o, "id", given);
         return ERR_OK;
     }
     if (given.p != NULL || wrong_type) problem_add(p, "/id", "must be a UUID in lower case");
@@ -323,7 +327,7 @@ enum err model_prepare(struct tx *t, const struct secrets *secrets, enum kind k,
     if (existing != NULL) e = json_parse(existing->body, existing->body.n, &old, why);
     if (e != ERR_OK) goto out;
     o = ordered(k, input);
-    e = take_id(t, o, existing, problems, why);
+    e = take_id(t, input, o, existing, problems, why);
     if (e == ERR_OK && kind_has_namespace(k))
         e = take_reference(t, o, "namespace", KIND_NAMESPACE, problems, why);
     if (e == ERR_OK && k == KIND_ROUTE)
