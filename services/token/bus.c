@@ -40,7 +40,7 @@ static void reply_error(struct bus_workers *w, struct str to, enum err e,
                         const struct chat_error *error)
 {
     struct service *s = w->service;
-    struct bus *bus = daemon_bus(s->daemon);
+    struct bus *bus = s->bus;
     struct buf out;
     buf_init(&out, ANSWER_MAX);
     if (token_msg_error(&out, s->clock, s->rng, bus_instance(bus), e, error) == ERR_OK &&
@@ -53,7 +53,7 @@ static void reply_error(struct bus_workers *w, struct str to, enum err e,
 static void serve_job(struct bus_workers *w, const struct job *j)
 {
     struct service *s = w->service;
-    struct bus *bus = daemon_bus(s->daemon);
+    struct bus *bus = s->bus;
     struct str data = str_n(j->bytes, j->data_n), to = str_n(j->bytes + j->data_n, j->reply_n);
     struct chat_error error = { .raised = false };
     struct token_request q;
@@ -126,7 +126,7 @@ static void on_request(void *ctx, const struct bus_msg *msg)
 enum err bus_workers_start(struct service *s, unsigned threads, struct bus_workers **ret,
                            struct why *why)
 {
-    struct bus *bus = daemon_bus(s->daemon);
+    struct bus *bus = s->bus;
     char subject[SUBJECT_LEN];
     struct bus_workers *w = xcalloc(1, sizeof *w);
     struct bus_sub *sub = NULL;

@@ -89,7 +89,7 @@ static void release(struct service *s)
 {
     if (s->follower != NULL) follower_free(s->follower);
     http_server_free(s->http);
-    bus_workers_free(s->bus);
+    bus_workers_free(s->workers);
     models_unref(s->models);
     models_unref(s->vocabularies);
     pthread_mutex_destroy(&s->lock);
@@ -104,12 +104,13 @@ static enum err start(struct daemon *d, struct why *why)
     s->settings = daemon_settings(d);
     s->threads = (unsigned)(s->settings->threads > 0 ? s->settings->threads
                                                      : MIN(MAX(cpus, 1), 64));
+    s->bus = daemon_bus(d);
     s->clock = daemon_clock(d);
     s->rng = daemon_rng(d);
     s->metrics = daemon_metrics(d);
     pthread_mutex_init(&s->lock, NULL);
     enum err e = load(s, why);
-    if (e == ERR_OK) e = bus_workers_start(s, s->threads, &s->bus, why);
+    if (e == ERR_OK) e = bus_workers_start(s, s->threads, &s->workers, why);
     if (e == ERR_OK) e = http_start(s, why);
     if (e != ERR_OK) {
         release(s);
@@ -135,13 +136,13 @@ static void quiesce(struct daemon *d)
 {
     struct service *s = daemon_state(d);
     http_server_quiesce(s->http);
-    bus_workers_quiesce(s->bus);
+    bus_workers_quiesce(s->workers);
 }
 
 static size_t inflight(struct daemon *d)
 {
     struct service *s = daemon_state(d);
-    return http_server_inflight(s->http) + bus_workers_inflight(s->bus);
+    return http_server_inflight(s->http) + bus_workers_inflight(s->workers);
 }
 
 static void stop(struct daemon *d)
@@ -153,7 +154,7 @@ static void scrape(struct daemon *d)
 {
     struct service *s = daemon_state(d);
     if (s == NULL) return; /* not started yet */
-    metric_set(metrics_get(s->metrics, M_QUEUE, NULL), (double)bus_workers_inflight(s->bus));
+    metric_set(metrics_get(s->metrics, M_QUEUE, NULL), (double)bus_workers_inflight(s->workers));
 }
 
 int main(int argc, char **argv)

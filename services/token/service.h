@@ -44,7 +44,8 @@ struct service {
     pthread_mutex_t lock;        /* guards the next one */
     struct models *models;
     struct http_server *http;
-    struct bus_workers *bus;
+    struct bus *bus;
+    struct bus_workers *workers;
     struct follower *follower;
 };
 
