@@ -328,7 +328,7 @@ static const struct {
     [REFUSE_FORBIDDEN] = { "permission_error", "access_denied" },
     [REFUSE_NO_ROUTE] = { "invalid_request_error", "route_not_found" },
     [REFUSE_NO_MODEL] = { "invalid_request_error", "model_not_found" },
-    [REFUSE_BAD_BODY] = { "invalid_request_error", "invalid_body" },
+    [REFUSE_BAD_BODY] = { "invalid_request_error", NULL },
     [REFUSE_CONTEXT_LENGTH] = { "invalid_request_error", "context_length_exceeded" },
     [REFUSE_BODY_TOO_LARGE] = { "invalid_request_error", "body_too_large" },
     [REFUSE_REQUESTS] = { "requests", "rate_limit_exceeded" },
@@ -359,7 +359,11 @@ static enum err write_error(enum refusal r, struct str message, const char *para
     if (e == ERR_OK) e = buf_printf(out, ",\"type\":\"%s\",\"param\":", errors[r].type);
     if (e == ERR_OK)
         e = param != NULL ? buf_append_json(out, str_of(param)) : buf_appendz(out, "null");
-    return e == ERR_OK ? buf_printf(out, ",\"code\":\"%s\"}}", errors[r].code) : e;
+    if (e == ERR_OK) e = buf_appendz(out, ",\"code\":");
+    if (e == ERR_OK)
+        e = errors[r].code != NULL ? buf_append_json(out, str_of(errors[r].code))
+                                   : buf_appendz(out, "null");
+    return e == ERR_OK ? buf_appendz(out, "}}") : e;
 }
 
 static enum err write_error_event(enum refusal r, struct str message, struct str request_id,
