@@ -18,7 +18,7 @@
 enum {
     BATCH_MAX = 1024,
     FETCH_WAIT_MS = 500,
-    ACK_WAIT_MS = 30000,
+    ACK_WAIT_MS = 10000,
     UNKNOWN_VERSION_DELAY_MS = 30000,
     REFUSED_DELAY_MS = 30000,
     DEAD_TIMEOUT_MS = 5000,
@@ -291,7 +291,7 @@ static enum err store_batch(struct ingest *g, size_t n)
     const struct clock *clock = daemon_clock(g->m->daemon);
     uint64_t until = clock_mono_ms(clock) + ACK_WAIT_MS / 2;
     for (;;) {
-        enum err e = store_ingest(g->store, g->list, n, g->verdicts, &why);
+        enum err e = store_ingest(g->store, g->list, n, clock_wall_ms(clock), g->verdicts, &why);
         if (e == ERR_OK) {
             g->failures = 0;
             g->said.text[0] = '\0';

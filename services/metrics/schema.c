@@ -14,12 +14,13 @@ const struct db_migration store_migrations[] = {
       "ledger and roll-ups",
       { "CREATE TABLE IF NOT EXISTS usage_records ("
         "id VARCHAR(36) NOT NULL PRIMARY KEY, ts_ms BIGINT NOT NULL, "
+        "stored_ms BIGINT NOT NULL, "
         "namespace_id VARCHAR(128) NOT NULL, key_id VARCHAR(128) NOT NULL, "
         "model VARCHAR(768) NOT NULL, outcome VARCHAR(16) NOT NULL, status INT NOT NULL, "
         "input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL, "
         "client_ip VARCHAR(768), user_name VARCHAR(768), body TEXT NOT NULL, "
         /* Indexes, in the one spelling that both take inside of CREATE TABLE. */
-        "UNIQUE (ts_ms, id), UNIQUE (namespace_id, id))",
+        "UNIQUE (stored_ms, id), UNIQUE (namespace_id, id))",
         "CREATE TABLE IF NOT EXISTS usage_dims ("
         "dim VARCHAR(32) NOT NULL PRIMARY KEY, namespace_id VARCHAR(128) NOT NULL, "
         "model VARCHAR(128) NOT NULL, route VARCHAR(128) NOT NULL, "

@@ -155,12 +155,13 @@ static struct db_value text_or_null(struct str s)
     return s.n > 0 ? DBV_TEXT(s) : DBV_NULL;
 }
 
-static enum err insert_record(struct store *s, const struct usage_record *r, struct why *why)
+static enum err insert_record(struct store *s, const struct usage_record *r, uint64_t now_ms,
+                              struct why *why)
 {
     static const char sql[] =
-        "INSERT INTO usage_records (id, ts_ms, namespace_id, key_id, model, outcome, status, "
+        "INSERT INTO usage_records (id, ts_ms, stored_ms, namespace_id, key_id, model, outcome, status, "
         "input_tokens, output_tokens, client_ip, user_name, body) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     struct usage_record kept = *r;
     kept.client_ip = kept.user = STR_NULL;
     buf_clear(&s->body);
@@ -169,6 +170,7 @@ static enum err insert_record(struct store *s, const struct usage_record *r, str
     struct str ns = cut(r->namespace_id.n > 0 ? r->namespace_id : r->namespace_slug);
     struct db_value params[] = { DBV_TEXT(r->id),
                                  DBV_INT(r->ts_ms),
+                                 DBV_INT(now_ms),
                                  DBV_TEXT(ns),
                                  DBV_TEXT(cut(r->key_id)),
                                  DBV_TEXT(r->model),
@@ -182,10 +184,10 @@ static enum err insert_record(struct store *s, const struct usage_record *r, str
     return db_exec(s->db, sql, params, ARRAY_LEN(params), NULL, why);
 }
 
-static enum err store_one(struct store *s, const struct usage_record *r, enum store_verdict *ret,
-                          struct why *why)
+static enum err store_one(struct store *s, const struct usage_record *r, uint64_t now_ms,
+                          enum store_verdict *ret, struct why *why)
 {
-    enum err e = insert_record(s, r, why);
+    enum err e = insert_record(s, r, now_ms, why);
     switch (e) {
     case ERR_OK: *ret = STORE_NEW; return rollup_add(s->rollup, r);
     case ERR_EXISTS: *ret = STORE_DUPLICATE; return ERR_OK;
@@ -276,12 +278,13 @@ static void remember(struct store *s)
 }
 
 enum err store_ingest(struct store *s, const struct usage_record *const *records, size_t n,
-                      enum store_verdict *ret, struct why *why)
+                      uint64_t now_ms, enum store_verdict *ret, struct why *why)
 {
     rollup_clear(s->rollup);
     enum err e = db_begin(s->db, why);
     if (e != ERR_OK) return e;
-    for (size_t i = 0; i < n && e == ERR_OK; i++) e = store_one(s, records[i], &ret[i], why);
+    for (size_t i = 0; i < n && e == ERR_OK; i++)
+        e = store_one(s, records[i], now_ms, &ret[i], why);
     if (e == ERR_OK) e = write_rollups(s, why);
     if (e != ERR_OK) {
         db_rollback(s->db);
@@ -310,10 +313,11 @@ enum err store_expire(struct store *s, const struct store_retention *r, bool *re
                       struct why *why)
 {
     bool more = false;
-    enum err e = expire(s, "DELETE FROM usage_records WHERE ts_ms < ? ORDER BY ts_ms LIMIT ?",
-                        "DELETE FROM usage_records WHERE id IN "
-                        "(SELECT id FROM usage_records WHERE ts_ms < ? ORDER BY ts_ms LIMIT ?)",
-                        r->records_before_ms, &more, why);
+    enum err e = expire(
+        s, "DELETE FROM usage_records WHERE stored_ms < ? ORDER BY stored_ms LIMIT ?",
+        "DELETE FROM usage_records WHERE id IN "
+        "(SELECT id FROM usage_records WHERE stored_ms < ? ORDER BY stored_ms LIMIT ?)",
+        r->records_before_ms, &more, why);
     if (e == ERR_OK)
         e = expire(s,
                    "DELETE FROM usage_rollups WHERE step_s = 60 AND start_ms < ? "
@@ -326,10 +330,10 @@ enum err store_expire(struct store *s, const struct store_retention *r, bool *re
         struct db_value params[] = { DBV_INT(s->clients_done_ms), DBV_INT(r->clients_before_ms) };
         e = db_exec(s->db,
                     "UPDATE usage_records SET client_ip = NULL, user_name = NULL "
-                    "WHERE ts_ms >= ? AND ts_ms < ? "
+                    "WHERE stored_ms >= ? AND stored_ms < ? "
                     "AND (client_ip IS NOT NULL OR user_name IS NOT NULL)",
                     params, 2, NULL, why);
-        /* Records may come late: look an hour back again. */
+        /* Clocks of other instances may be behind: look an hour back again. */
         uint64_t done = r->clients_before_ms;
         if (e == ERR_OK) s->clients_done_ms = done > 3600000 ? done - 3600000 : 0;
     }

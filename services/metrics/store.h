@@ -30,15 +30,19 @@ enum store_verdict {
     STORE_REFUSED    /* the database does not take this one: nothing changed */
 };
 
-/* Stores n records and their roll-ups in one transaction; ret[i] is set for each. After an error
- * nothing is stored, and it can be called again. ERR_UNAVAILABLE, ERR_CONFLICT, ERR_IO … */
+/* Stores n records and their roll-ups in one transaction; ret[i] is set for each. now_ms: wall
+ * clock. After an error nothing is stored, and it can be called again. ERR_UNAVAILABLE,
+ * ERR_CONFLICT … */
 enum err store_ingest(struct store *s, const struct usage_record *const *records, size_t n,
-                      enum store_verdict *ret, struct why *why) MUSTCHECK;
+                      uint64_t now_ms, enum store_verdict *ret, struct why *why) MUSTCHECK;
 
+/* Times of the wall clock; 0: everything stays. */
 struct store_retention {
-    uint64_t records_before_ms; /* older records go, … */
-    uint64_t clients_before_ms; /* … their client's address and user, … */
-    uint64_t minutes_before_ms; /* … and sums per minute (those per hour and day stay) */
+    /* Records that were STORED before this go: however old a record was when it came, it is known
+     * for that long, should it come again. */
+    uint64_t records_before_ms;
+    uint64_t clients_before_ms; /* the same for their client's address and user */
+    uint64_t minutes_before_ms; /* sums of earlier minutes go; those per hour and day stay */
 };
 /* Removes what is too old, some thousand rows at a time; *ret_more: there is more. */
 enum err store_expire(struct store *s, const struct store_retention *r, bool *ret_more,

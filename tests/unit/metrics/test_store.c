@@ -89,7 +89,8 @@ static unsigned ingest(struct fixture *f, unsigned from, unsigned to)
         make(&made[i], from + i);
         list[i] = &made[i].r;
     }
-    if (store_ingest(f->store, list, n, verdicts, &why) != ERR_OK) fail_msg("%s", why.text);
+    if (store_ingest(f->store, list, n, day0 + from, verdicts, &why) != ERR_OK)
+        fail_msg("%s", why.text);
     for (unsigned i = 0; i < n; i++) {
         assert_int_not_equal(verdicts[i], STORE_REFUSED);
         fresh += verdicts[i] == STORE_NEW ? 1 : 0;
@@ -152,7 +153,7 @@ static void the_same_id_twice_in_a_batch_counts_once(void **state)
     enum store_verdict v[2];
     make(&m, 7);
     const struct usage_record *list[] = { &m.r, &m.r };
-    assert_int_equal(store_ingest(f->store, list, 2, v, NULL), ERR_OK);
+    assert_int_equal(store_ingest(f->store, list, 2, day0, v, NULL), ERR_OK);
     assert_int_equal(v[0], STORE_NEW);
     assert_int_equal(v[1], STORE_DUPLICATE);
     struct json *j = ask(f, &(struct metrics_query){ .kind = METRICS_TOTALS });
@@ -290,7 +291,7 @@ static void a_renamed_namespace_keeps_its_usage(void **state)
     make(&m, 10);
     m.r.namespace_slug = STR("team-new");
     const struct usage_record *list[] = { &m.r };
-    assert_int_equal(store_ingest(f->store, list, 1, &v, NULL), ERR_OK);
+    assert_int_equal(store_ingest(f->store, list, 1, day0, &v, NULL), ERR_OK);
     struct metrics_query q = { .kind = METRICS_TOTALS };
     q.group_by[METRICS_DIM_NAMESPACE] = true;
     q.filter[METRICS_DIM_NAMESPACE] = STR("team-new");
@@ -304,9 +305,9 @@ static void what_is_too_old_goes_but_sums_stay(void **state)
 {
     struct fixture *f = *state;
     bool more = true;
-    assert_int_equal(ingest(f, 0, 100), 100);
-    struct store_retention r = { .records_before_ms = day0 + 50000,
-                                 .clients_before_ms = day0 + 80000,
+    for (unsigned n = 0; n < 100; n += 10) assert_int_equal(ingest(f, n, n + 10), 10);
+    struct store_retention r = { .records_before_ms = day0 + 50, /* that is when they were stored */
+                                 .clients_before_ms = day0 + 80,
                                  .minutes_before_ms = day0 + 60000 };
     assert_int_equal(store_expire(f->store, &r, &more, NULL), ERR_OK);
     assert_false(more);
