@@ -56,8 +56,10 @@ static enum err make_choice(struct answer *a, struct choice *c, uint64_t seed, u
     struct text *content = &c->parts[PART_CONTENT];
     if (call_tool)
         e = make_tool_args(c, seed, b->tokens >= 0 ? (uint64_t)b->tokens : TOOL_TOKENS);
-    else if (b->echo != ECHO_NONE)
-        e = text_copy(content, buf_str(&a->echo));
+    else if (a->has_said && a->splitter != NULL)
+        e = a->splitter->split(a->splitter->ctx, buf_str(&a->said), content);
+    else if (a->has_said)
+        e = text_copy(content, buf_str(&a->said));
     else if (b->tokens >= 0)
         text_exact(content, seed, (uint64_t)b->tokens);
     else
@@ -88,7 +90,8 @@ static const char *id_prefix(enum api api)
 }
 
 enum err answer_init(struct answer *a, const struct llm_request *r, const struct behave *b,
-                     uint64_t prompt_tokens, uint64_t wall_ns, uint64_t serial, struct str echo)
+                     uint64_t prompt_tokens, uint64_t wall_ns, uint64_t serial, struct str said,
+                     const struct splitter *splitter)
 {
     *a = (struct answer){ .api_fns = apis[r->api], .api = r->api, .behave = b };
     a->stream = r->stream;
@@ -102,10 +105,12 @@ enum err answer_init(struct answer *a, const struct llm_request *r, const struct
              (unsigned long long)(a->created_s & 0xffffffff), (unsigned long long)serial);
     buf_init(&a->model, MODEL_MAX * 6);
     buf_init(&a->json, JSON_MAX);
-    buf_init(&a->echo, JSON_MAX);
+    buf_init(&a->said, JSON_MAX);
     if (r->model.n > MODEL_MAX) return ERR_LIMIT;
     enum err e = buf_append_json(&a->model, r->model);
-    if (e == ERR_OK) e = buf_append_str(&a->echo, echo);
+    if (e == ERR_OK) e = buf_append_str(&a->said, said);
+    a->has_said = said.p != NULL;
+    a->splitter = splitter;
     if (e != ERR_OK) return e;
     if (r->api == API_EMBEDDINGS || r->api == API_COUNT_TOKENS) {
         a->embeddings = r->inputs;
@@ -120,15 +125,11 @@ enum err answer_init(struct answer *a, const struct llm_request *r, const struct
     a->choices = calloc((size_t)r->n, sizeof *a->choices);
     if (a->choices == NULL) return ERR_NOMEM;
     uint64_t seed = hash_crc32c(0, r->last_text.p, r->last_text.n);
-    for (; a->choices_len < r->n; a->choices_len++) {
+    for (; a->choices_len < r->n && e == ERR_OK; a->choices_len++)
         e = make_choice(a, &a->choices[a->choices_len], seed + a->choices_len, r->max_tokens,
                         call_tool);
-        if (e != ERR_OK) {
-            a->choices_len++;
-            return e;
-        }
-    }
-    return ERR_OK;
+    a->splitter = NULL;
+    return e;
 }
 
 void answer_done(struct answer *a)
@@ -140,7 +141,7 @@ void answer_done(struct answer *a)
     free(a->choices);
     buf_done(&a->model);
     buf_done(&a->json);
-    buf_done(&a->echo);
+    buf_done(&a->said);
     *a = (struct answer){ 0 };
 }
 
@@ -215,14 +216,13 @@ void answer_advance(struct answer *a)
 
 enum err answer_part_json(struct buf *out, const struct text *t)
 {
-    char scratch[TEXT_PIECE_MAX];
     if (t->copy.p != NULL) {
         size_t n = t->len > 0 ? t->ends[t->len - 1] : 0;
         return buf_append_json(out, str_n(t->copy.p, n));
     }
+    /* The words have nothing to escape. */
     enum err e = buf_append_char(out, '"');
-    for (uint64_t i = 0; i < t->len && e == ERR_OK; i++)
-        e = buf_append_str(out, text_piece(t, i, scratch));
+    if (e == ERR_OK) e = text_append(t, out);
     return e == ERR_OK ? buf_append_char(out, '"') : e;
 }
 

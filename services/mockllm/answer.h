@@ -41,7 +41,9 @@ struct answer {
     uint64_t completion_tokens, reasoning_tokens; /* of the whole answer, all choices */
     uint64_t embeddings, dimensions;
     bool base64;
-    struct buf echo; /* text that is echoed, if any */
+    struct buf said; /* the text of copies, if any */
+    bool has_said;
+    const struct splitter *splitter; /* while it is made */
 
     /* Where the stream is. */
     unsigned phase;
@@ -60,10 +62,17 @@ struct answer_api {
     enum err (*error_event)(struct answer *a, struct buf *out) MUSTCHECK;
 };
 
-/* text: of the request when echoed. ERR_NOMEM, ERR_LIMIT. */
+/* Cuts a text into pieces of one token each as far as it can; NULL: text_copy(). */
+struct splitter {
+    enum err (*split)(void *ctx, struct str borrowed, struct text *ret);
+    void *ctx;
+};
+
+/* said: the text of every choice, in place of one of our own; p == NULL: none. It is copied.
+ * ERR_NOMEM, ERR_LIMIT. */
 enum err answer_init(struct answer *a, const struct llm_request *r, const struct behave *b,
-                     uint64_t prompt_tokens, uint64_t wall_ns, uint64_t serial,
-                     struct str echo) MUSTCHECK;
+                     uint64_t prompt_tokens, uint64_t wall_ns, uint64_t serial, struct str said,
+                     const struct splitter *splitter) MUSTCHECK;
 void answer_done(struct answer *a);
 
 /* Does the next event carry tokens, and so has to wait for its time? */

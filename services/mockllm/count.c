@@ -2,6 +2,8 @@
 /* Counting with the installed vocabularies; see the header. Any thread. */
 #include "count.h"
 
+#include <stdlib.h>
+
 enum { TEXT_MAX = 1 << 30 };
 
 struct sum {
@@ -52,9 +54,8 @@ static enum err count_chat(const struct model_info *info, const struct llm_reque
 enum err count_prompt(const struct counter *c, struct str model, const struct llm_request *r,
                       int64_t now_s, uint64_t *ret, struct why *why)
 {
-    struct model_info info = { 0 };
-    if (c->models != NULL) models_find(c->models, model, &info);
-    if (info.vocab == NULL) {
+    struct model_info info;
+    if (!count_knows(c, model, &info)) {
         *ret = llm_request_words(r);
         return ERR_OK;
     }
@@ -66,11 +67,39 @@ enum err count_prompt(const struct counter *c, struct str model, const struct ll
     return s.err;
 }
 
+bool count_knows(const struct counter *c, struct str model, struct model_info *ret)
+{
+    *ret = (struct model_info){ 0 };
+    if (c->models != NULL) models_find(c->models, model, ret);
+    return ret->vocab != NULL;
+}
+
+enum err count_split(void *ctx, struct str borrowed, struct text *ret)
+{
+    const struct model_info *info = ctx;
+    struct token_list list = { .want_ends = true };
+    size_t n = 0;
+    enum err e = borrowed.n > UINT32_MAX ? ERR_LIMIT
+                                         : token_encode(info->vocab, borrowed, SPECIAL_TEXT, &list);
+    uint32_t *ends = e == ERR_OK ? malloc((list.len + 1) * sizeof *ends) : NULL;
+    if (e == ERR_OK && ends == NULL) e = ERR_NOMEM;
+    if (e == ERR_OK) {
+        for (size_t i = 0; i < list.len; i++) {
+            size_t at = (size_t)list.ends[i];
+            /* Tokens that end inside a character go with the one that completes it. */
+            bool inside = at < borrowed.n && (borrowed.p[at] & 0xc0) == 0x80;
+            if (!inside && at > (n > 0 ? ends[n - 1] : 0)) ends[n++] = (uint32_t)at;
+        }
+        text_pieces(ret, borrowed, ends, n);
+    }
+    token_list_done(&list);
+    return e;
+}
+
 enum err count_answer(const struct counter *c, struct str model, struct answer *a)
 {
-    struct model_info info = { 0 };
-    if (c->models != NULL) models_find(c->models, model, &info);
-    if (info.vocab == NULL) return ERR_OK;
+    struct model_info info;
+    if (!count_knows(c, model, &info)) return ERR_OK;
     bool known = str_eqz(info.vocabulary, "qwen3") || str_eqz(info.vocabulary, "cl100k_base") ||
                  str_eqz(info.vocabulary, "o200k_base");
     for (size_t i = 0; i < a->choices_len; i++) {

@@ -4,6 +4,8 @@
  * are in respond_stream.c. Runs on the connection's worker thread.
  */
 #include "conn.h"
+
+#include "base/hash.h"
 #include "reply.h"
 
 static const struct {
@@ -159,14 +161,25 @@ static enum framing framing_of(const struct behave *b, bool stream)
     return stream ? FRAMING_CHUNKED : FRAMING_LENGTH;
 }
 
-/* Text of `echo`. */
-static enum err echo_text(struct conn *c, const struct h1_request *r, struct str body,
-                          const struct llm_request *q, struct buf *out)
+/* Any CJK ideograph of the basic block? */
+static bool is_chinese(struct str s)
+{
+    for (size_t i = 0; i + 2 < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0xe4 && (unsigned char)s.p[i] <= 0xe9) return true;
+    return false;
+}
+
+/* A text other than our words: an echo, or Chinese where its tokens can be known. */
+static enum err text_to_say(struct conn *c, const struct h1_request *r, struct str body,
+                            const struct llm_request *q, bool knows, struct buf *out)
 {
     if (c->behave.echo == ECHO_PROMPT) return buf_append_str(out, q->last_text);
-    if (c->behave.echo == ECHO_NONE) return ERR_OK;
-    enum err e = buf_append(out, c->in.data, r->head.len);
-    return e == ERR_OK ? buf_append_str(out, body) : e;
+    if (c->behave.echo == ECHO_REQUEST) {
+        enum err e = buf_append(out, c->in.data, r->head.len);
+        return e == ERR_OK ? buf_append_str(out, body) : e;
+    }
+    if (c->behave.tokens >= 0 || !knows || !is_chinese(q->last_text)) return ERR_OK;
+    return buf_append_str(out, text_chinese(hash_crc32c(0, q->last_text.p, q->last_text.n)));
 }
 
 /* What is said of the request in the store, and the behaviour that its model's name asks for. */
@@ -185,16 +198,24 @@ static enum err decide(struct conn *c, const struct h1_request *r, struct str bo
     struct server *s = c->worker->server;
     uint64_t now = clock_wall_ns(s->options.clock), prompt = 0;
     struct str spec, model = behave_model(q->model, &spec);
-    struct buf echo;
-    buf_init(&echo, IN_MAX);
+    struct model_info info;
+    struct buf said;
+    bool knows = count_knows(&s->counter, model, &info);
+    const struct splitter splitter = { count_split, &info };
+    buf_init(&said, IN_MAX);
     enum err e = count_prompt(&s->counter, model, q, (int64_t)(now / 1000000000), &prompt, why);
-    if (e == ERR_OK) e = echo_text(c, r, body, q, &echo);
+    if (e == ERR_OK) e = text_to_say(c, r, body, q, knows, &said);
     if (e == ERR_OK) {
-        e = answer_init(&c->answer, q, &c->behave, prompt, now, c->serial, buf_str(&echo));
+        bool own = said.len == 0 && c->behave.echo == ECHO_NONE;
+        e = answer_init(&c->answer, q, &c->behave, prompt, now, c->serial,
+                        own            ? STR_NULL
+                        : said.len > 0 ? buf_str(&said)
+                                       : STR(""),
+                        knows ? &splitter : NULL);
         c->has_answer = true;
     }
     if (e == ERR_OK) e = count_answer(&s->counter, model, &c->answer);
-    buf_done(&echo);
+    buf_done(&said);
     return e;
 }
 

@@ -369,6 +369,26 @@ struct json *store_stats(struct store *s)
     return o;
 }
 
+/* By lower-case name; several fields of one name are joined as a recipient may join them. */
+static void put_header(struct json *headers, const struct h1_field *f)
+{
+    char *name = str_dupz(f->name);
+    for (char *p = name; *p != '\0'; p++)
+        if (*p >= 'A' && *p <= 'Z') *p = (char)(*p | 0x20);
+    struct str had;
+    if (json_get_str(headers, name, &had) == ERR_OK) {
+        struct buf both;
+        buf_init(&both, had.n + f->value.n + 2);
+        if (buf_append_str(&both, had) == ERR_OK && buf_appendz(&both, ", ") == ERR_OK &&
+            buf_append_str(&both, f->value) == ERR_OK)
+            json_set_str(headers, name, buf_str(&both));
+        buf_done(&both);
+    } else {
+        json_set_str(headers, name, f->value);
+    }
+    free(name);
+}
+
 static void put_request(struct json *o, const struct record *r)
 {
     const struct h1_limits limits = { .head = SIZE_MAX,
@@ -377,16 +397,18 @@ static void put_request(struct json *o, const struct record *r)
     struct h1_request *h = xcalloc(1, sizeof *h);
     struct h1_error err;
     if (h1_parse_request(r->head, r->head_len, &limits, h, &err) == H1_DONE) {
-        struct json *headers = json_array();
+        struct json *raw = json_array(), *headers = json_object();
         for (size_t i = 0; i < h->head.fields_len; i++) {
             struct json *pair = json_array();
             json_push_str(pair, h->head.fields[i].name);
             json_push_str(pair, h->head.fields[i].value);
-            json_push(headers, pair);
+            json_push(raw, pair);
+            put_header(headers, &h->head.fields[i]);
         }
         json_set_str(o, "method", h->method_str);
         json_set_str(o, "target", h->target);
         json_set(o, "headers", headers);
+        json_set(o, "raw_headers", raw);
     }
     free(h);
 }

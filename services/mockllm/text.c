@@ -98,6 +98,26 @@ enum err text_copy(struct text *t, struct str borrowed)
     return ERR_OK;
 }
 
+void text_pieces(struct text *t, struct str borrowed, uint32_t *ends, size_t n)
+{
+    *t = (struct text){ .len = n, .copy = borrowed, .ends = ends };
+}
+
+struct str text_chinese(uint64_t seed)
+{
+    static const char *const texts[] = {
+        "这是模拟模型，不是真正的大模型。它按照请求生成固定的文字，方便测试和演示。"
+        "同样的问题总会得到同样的回答。",
+        "这是模拟模型，不是真正的大模型。清晨的河水从山谷流过，老街上的店铺陆续开门。"
+        "人们过桥去上班，孩子们在树下玩耍。",
+        "这是模拟模型，不是真正的大模型。窗外下着小雨，屋里有一壶热茶和一本旧书。"
+        "读完这一页，火车也快到站了。",
+        "这是模拟模型，不是真正的大模型。这里的内容没有任何含义，请不要当作建议。"
+        "每个词元的数量在发送之前就已经确定。",
+    };
+    return str_of(texts[seed % ARRAY_LEN(texts)]);
+}
+
 void text_done(struct text *t)
 {
     free(t->ends);
@@ -121,9 +141,16 @@ struct str text_piece(const struct text *t, uint64_t i, char scratch[TEXT_PIECE_
 
 enum err text_append(const struct text *t, struct buf *out)
 {
-    char scratch[TEXT_PIECE_MAX];
-    enum err e = ERR_OK;
-    for (uint64_t i = 0; i < t->len && e == ERR_OK; i++)
-        e = buf_append_str(out, text_piece(t, i, scratch));
-    return e;
+    enum { AT_ONCE = 64 };
+    if (t->copy.p != NULL) return buf_append(out, t->copy.p, t->len > 0 ? t->ends[t->len - 1] : 0);
+    for (uint64_t i = 0; i < t->len;) {
+        char *room;
+        uint64_t end = MIN(i + AT_ONCE, t->len);
+        enum err e = buf_reserve(out, AT_ONCE * TEXT_PIECE_MAX, &room);
+        if (e != ERR_OK) return e;
+        /* text_piece() writes where we want it. */
+        for (; i < end; i++) room += text_piece(t, i, room).n;
+        out->len = (size_t)(room - out->data);
+    }
+    return ERR_OK;
 }

@@ -24,6 +24,11 @@ void text_natural(struct text *t, uint64_t seed);
 void text_exact(struct text *t, uint64_t seed, uint64_t n);
 /* The text as it is, in pieces of a few bytes that never part a character. ERR_NOMEM. */
 enum err text_copy(struct text *t, struct str borrowed) MUSTCHECK;
+/* The same in pieces that end at ends[0..n), which is taken over (malloc); the last is the end of
+ * the text. */
+void text_pieces(struct text *t, struct str borrowed, uint32_t *ends, size_t n);
+/* Some sentences in Chinese, for prompts in Chinese. Not made of pieces: see struct splitter. */
+struct str text_chinese(uint64_t seed);
 void text_done(struct text *t);
 
 /* Piece i < t->len; in `scratch` or in the text. */

@@ -73,7 +73,8 @@ static void make(struct made *m, enum api api, const char *body, const char *spe
     assert_int_equal(behave_parse(&m->behave, str_of(spec), ';', &why), ERR_OK);
     if (llm_request_parse(api, str_of(body), &m->request, &why) != ERR_OK) fail_msg("%s", why.text);
     assert_int_equal(answer_init(&m->answer, &m->request, &m->behave, 10, 1000000000, 1,
-                                 m->behave.echo == ECHO_PROMPT ? m->request.last_text : STR("")),
+                                 m->behave.echo == ECHO_PROMPT ? m->request.last_text : STR_NULL,
+                                 NULL),
                      ERR_OK);
 }
 
