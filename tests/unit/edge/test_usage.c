@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Usage records from the edge into a real JetStream: each once, whoever dies. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "../support_nats.h"
+#include "base/log.h"
+#include "base/uuid.h"
+#include "proto/subjects.h"
+#include "services/edge/usage.h"
+
+enum { WORKERS = 2, PER_WORKER = 1500, RECORDS_MAX = 20000 };
+
+struct fixture {
+    struct nats_server nats;
+    struct usage_settings settings;
+    char dir[64];
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = xcalloc(1, sizeof *f);
+    log_setup("test", "test", LOG_OFF);
+    nats_server_start(&f->nats, NULL);
+    f->settings = (struct usage_settings){ 64 << 20, 5, false };
+    (void)snprintf(f->dir, sizeof f->dir, "/tmp/test-usage-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    nats_server_done(&f->nats);
+    (void)nftw(f->dir, nats_server_rm, 16, FTW_DEPTH | FTW_PHYS);
+    free(f);
+    return 0;
+}
+
+static struct bus *open_bus(struct fixture *f)
+{
+    return bus_new(&(struct bus_options){ .url = f->nats.url,
+                                          .instance = "edge-1",
+                                          .service = "edge",
+                                          .version = "0",
+                                          .description = "test",
+                                          .prefix = "aigw",
+                                          .clock = clock_system(),
+                                          .rng = rng_system() });
+}
+
+static struct usage *open_usage(struct fixture *f, struct bus *bus, const char *instance)
+{
+    struct usage *u = NULL;
+    struct why why = { "" };
+    struct usage_options o = { .state_dir = f->dir,
+                               .workers = WORKERS,
+                               .settings = &f->settings,
+                               .bus = bus,
+                               .instance = instance,
+                               .clock = clock_system(),
+                               .rng = rng_system() };
+    if (usage_new(&o, &u, &why) != ERR_OK) fail_msg("%s", why.text);
+    return u;
+}
+
+static void wait_ms(long ms)
+{
+    struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+    (void)nanosleep(&t, NULL);
+}
+
+#define UNTIL(cond)                                               \
+    do {                                                          \
+        for (int tries_ = 0; !(cond); tries_++) {                 \
+            if (tries_ > 6000) fail_msg("never came: %s", #cond); \
+            wait_ms(5);                                           \
+        }                                                         \
+    } while (0)
+
+static void make_stream(struct bus *bus)
+{
+    struct bus_stream s = { .name = "AIGW_USAGE",
+                            .subjects = { "aigw.usage.*" },
+                            .duplicates_ns = 120000000000,
+                            .discard_new = true };
+    UNTIL(bus_stream_ensure(bus, &s, NULL) == ERR_OK);
+}
+
+/* A record with a number in its id. */
+struct made {
+    char id[UUID_LEN + 1];
+    struct usage_record r;
+};
+
+static const struct usage_record *make(struct made *m, unsigned n)
+{
+    (void)snprintf(m->id, sizeof m->id, "00000000-0000-7000-8000-%012u", n);
+    m->r = (struct usage_record){ .id = str_of(m->id),
+                                  .ts_ms = 1736496930123u,
+                                  .edge = STR("edge-1"),
+                                  .namespace_slug = n % 2 == 0 ? STR("team-a") : STR("team-b"),
+                                  .model = STR("Qwen3-8B"),
+                                  .input_tokens = 9,
+                                  .input_source = USAGE_SOURCE_EXACT,
+                                  .cost = { 900, STR("USD"), 1 } };
+    return &m->r;
+}
+
+/* What is in the stream. */
+struct content {
+    unsigned count;
+    struct {
+        bool seen;
+        enum usage_outcome outcome;
+        uint64_t output_tokens;
+        int64_t cost;
+        bool from_successor;
+    } of[RECORDS_MAX];
+};
+
+static void read_one(struct content *c, struct bus_js_msg *m)
+{
+    struct usage_record r;
+    struct arena arena;
+    struct why why = { "" };
+    uint64_t n = 0;
+    arena_init(&arena, 64 * 1024);
+    if (usage_decode(bus_js_data(m), &arena, &r, &why) != ERR_OK) fail_msg("%s", why.text);
+    assert_int_equal(str_to_u64(str_n(r.id.p + 24, 12), &n), ERR_OK);
+    assert_in_range(n, 0, RECORDS_MAX - 1);
+    assert_false(c->of[n].seen);
+    assert_true(str_ends(bus_js_subject(m), n % 2 == 0 ? STR(".team-a") : STR(".team-b")));
+    c->of[n].seen = true;
+    c->of[n].outcome = r.outcome;
+    c->of[n].output_tokens = r.output_tokens;
+    c->of[n].cost = r.cost.nano;
+    c->of[n].from_successor = str_eqz(r.from, "edge-2") && str_eqz(r.edge, "edge-1");
+    c->count++;
+    arena_done(&arena);
+}
+
+static struct content *read_stream(struct bus *bus)
+{
+    struct bus_consumer_options o = { "AIGW_USAGE", "metrics", 30000, 10000 };
+    struct bus_consumer *consumer = NULL;
+    struct bus_js_msg *msgs[256];
+    struct content *c = xcalloc(1, sizeof *c);
+    int n = 0;
+    UNTIL(bus_consumer_open(bus, &o, &consumer, NULL) == ERR_OK);
+    while (bus_consumer_fetch(consumer, 256, 500, msgs, &n) == ERR_OK) {
+        for (int i = 0; i < n; i++) {
+            read_one(c, msgs[i]);
+            bus_js_ack(msgs[i]);
+        }
+    }
+    bus_consumer_close(consumer);
+    return c;
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+static void settled_and_refused_requests_are_published_once(void **state)
+{
+    struct fixture *f = *state;
+    struct bus *bus = open_bus(f);
+    make_stream(bus);
+    struct usage *u = open_usage(f, bus, "edge-1");
+    struct usage_handle *h = NULL;
+    struct made m;
+    struct usage_record r = *make(&m, 0);
+    assert_int_equal(usage_open(u, 0, &r, &h), ERR_OK);
+    assert_non_null(h);
+    usage_progress(h, 5, 100, 10);
+    assert_int_equal(usage_pending(u), 1);
+    r.outcome = USAGE_CUT;
+    r.output_tokens = 64;
+    usage_settle(u, 0, h, &r);
+    struct made refused;
+    struct usage_record no = *make(&refused, 1);
+    no.outcome = USAGE_REJECTED;
+    no.status = 429;
+    usage_settle(u, 1, NULL, &no);
+    assert_true(usage_flush(u, 20000));
+    assert_int_equal(usage_pending(u), 0);
+    struct usage_stats st;
+    usage_stats(u, &st);
+    assert_int_equal(st.published, 2);
+    assert_int_equal(st.lost, 0);
+    usage_free(u);
+    struct content *c = read_stream(bus);
+    assert_int_equal(c->count, 2);
+    assert_int_equal(c->of[0].outcome, USAGE_CUT);
+    assert_int_equal(c->of[0].output_tokens, 64);
+    assert_int_equal(c->of[1].outcome, USAGE_REJECTED);
+    free(c);
+    bus_free(bus);
+}
+
+struct worker {
+    struct usage *u;
+    unsigned index;
+    pthread_t thread;
+};
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    for (unsigned i = 0; i < PER_WORKER; i++) {
+        struct usage_handle *h = NULL;
+        struct made m;
+        struct usage_record r = *make(&m, w->index * PER_WORKER + i);
+        if (usage_open(w->u, w->index, &r, &h) != ERR_OK) abort();
+        usage_progress(h, i, 2, 3);
+        r.outcome = USAGE_OK;
+        r.output_tokens = 7;
+        usage_settle(w->u, w->index, h, &r);
+        if (i % 50 == 0) wait_ms(5);
+    }
+    return NULL;
+}
+
+static void nothing_is_lost_while_the_bus_is_killed(void **state)
+{
+    struct fixture *f = *state;
+    struct bus *bus = open_bus(f);
+    make_stream(bus);
+    struct usage *u = open_usage(f, bus, "edge-1");
+    struct worker w[WORKERS];
+    for (unsigned i = 0; i < WORKERS; i++) {
+        w[i] = (struct worker){ .u = u, .index = i };
+        assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        wait_ms(40);
+        nats_server_kill(&f->nats);
+        wait_ms(60);
+        nats_server_start(&f->nats, NULL);
+    }
+    for (unsigned i = 0; i < WORKERS; i++) (void)pthread_join(w[i].thread, NULL);
+    assert_true(usage_flush(u, 60000));
+    struct usage_stats st;
+    usage_stats(u, &st);
+    assert_int_equal(st.published, WORKERS * PER_WORKER);
+    usage_free(u);
+    struct content *c = read_stream(bus); /* which fails on a record that is there twice */
+    assert_int_equal(c->count, WORKERS * PER_WORKER);
+    free(c);
+    bus_free(bus);
+}
+
+/* An edge that has no bus, and is killed: 0 … 99 settled, 100 … 149 open, with progress for some.
+ */
+static void be_an_edge_that_dies(struct fixture *f)
+{
+    struct bus *bus = bus_new(&(struct bus_options){ .url = "nats://127.0.0.1:1",
+                                                     .instance = "edge-1",
+                                                     .service = "edge",
+                                                     .version = "0",
+                                                     .description = "test",
+                                                     .prefix = "aigw",
+                                                     .clock = clock_system(),
+                                                     .rng = rng_system() });
+    struct usage *u = open_usage(f, bus, "edge-1");
+    for (unsigned n = 0; n < 150; n++) {
+        struct usage_handle *h = NULL;
+        struct made m;
+        struct usage_record r = *make(&m, n);
+        if (usage_open(u, n / 2 % WORKERS, &r, &h) != ERR_OK) _exit(1);
+        if (n >= 100) {
+            if (n % 5 == 0) usage_progress(h, n, (int64_t)n * 10, 1000);
+            continue;
+        }
+        r.outcome = USAGE_OK;
+        r.output_tokens = 1;
+        usage_settle(u, n / 2 % WORKERS, h, &r);
+    }
+    (void)raise(SIGKILL);
+}
+
+static void a_killed_edge_is_accounted_for_by_the_next(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) be_an_edge_that_dies(f);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+
+    struct bus *bus = open_bus(f);
+    make_stream(bus);
+    struct usage *u = open_usage(f, bus, "edge-2");
+    struct usage_stats st;
+    usage_stats(u, &st);
+    assert_int_equal(st.adopted, 150);
+    assert_int_equal(st.crashed, 50);
+    assert_true(usage_flush(u, 20000));
+    usage_free(u);
+    struct content *c = read_stream(bus);
+    assert_int_equal(c->count, 150);
+    for (unsigned n = 0; n < 150; n++) {
+        assert_int_equal(c->of[n].outcome, n < 100 ? USAGE_OK : USAGE_CRASHED);
+        assert_int_equal(c->of[n].from_successor, n >= 100);
+        if (n < 100) continue;
+        assert_int_equal(c->of[n].output_tokens, n % 5 == 0 ? n : 0);
+        assert_int_equal(c->of[n].cost, n % 5 == 0 ? n * 10 : 900); /* else that of the input */
+    }
+    free(c);
+    bus_free(bus);
+}
+
+static void a_full_spool_refuses_or_serves_as_it_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct bus *bus = bus_new(&(struct bus_options){ .url = "nats://127.0.0.1:1",
+                                                     .instance = "edge-1",
+                                                     .service = "edge",
+                                                     .version = "0",
+                                                     .description = "test",
+                                                     .prefix = "aigw",
+                                                     .clock = clock_system(),
+                                                     .rng = rng_system() });
+    for (int refuses = 0; refuses < 2; refuses++) {
+        f->settings = (struct usage_settings){ 1 << 20, 5, refuses == 1 };
+        struct usage *u = open_usage(f, bus, "edge-1");
+        enum err e = ERR_OK;
+        unsigned n = 0;
+        struct usage_stats st = { 0 };
+        for (; n < RECORDS_MAX && e == ERR_OK && st.unprotected == 0; n++) {
+            struct usage_handle *h = NULL;
+            struct made m;
+            const struct usage_record *r = make(&m, n);
+            e = usage_open(u, 0, r, &h);
+            if (e == ERR_OK) usage_settle(u, 0, h, r);
+            usage_stats(u, &st);
+        }
+        assert_in_range(n, 500, RECORDS_MAX - 1);
+        assert_int_equal(e, refuses ? ERR_LIMIT : ERR_OK);
+        assert_int_equal(st.refused, refuses ? 1 : 0);
+        assert_int_equal(st.lost, refuses ? 0 : 1);
+        usage_free(u);
+        (void)nftw(f->dir, nats_server_rm, 16, FTW_DEPTH | FTW_PHYS);
+        assert_int_equal(mkdir(f->dir, 0700), 0);
+    }
+    bus_free(bus);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(settled_and_refused_requests_are_published_once),
+        T(nothing_is_lost_while_the_bus_is_killed),
+        T(a_killed_edge_is_accounted_for_by_the_next),
+        T(a_full_spool_refuses_or_serves_as_it_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
