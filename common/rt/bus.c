@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The connection and the subscriptions. cnats reconnects by itself, but gives up for good in some
- * cases (the same refusal of a log-in twice): then the connecting thread makes a new connection and
- * all subscriptions anew. See bus_impl.h for threads and locks.
+ * The connection. The connecting thread makes it; cnats reconnects by itself, but gives up for good
+ * in some cases (the same refusal of a log-in twice): then the connecting thread makes a new one
+ * and all subscriptions anew. See bus_impl.h for threads and locks.
  */
 #include "rt/bus.h"
 
@@ -132,13 +132,13 @@ bool bus_wait_change(struct bus *b, int ms)
 }
 
 /* Tells on_state when it is not as it was told last. */
-static void report_state(struct bus *b, const char *why)
+static void report_state(struct bus *b, bool connected, const char *why)
 {
     pthread_mutex_lock(&b->state_lock);
-    bool now = bus_is_connected(b);
-    if (now != b->reported) {
-        b->reported = now;
-        if (b->o.on_state != NULL) b->o.on_state(b->o.ctx, now, why);
+    if (connected) connected = bus_is_connected(b); /* it may have gone meanwhile */
+    if (connected != b->reported) {
+        b->reported = connected;
+        if (b->o.on_state != NULL) b->o.on_state(b->o.ctx, connected, why);
     }
     pthread_mutex_unlock(&b->state_lock);
     pthread_mutex_lock(&b->wait_lock);
@@ -146,18 +146,12 @@ static void report_state(struct bus *b, const char *why)
     pthread_mutex_unlock(&b->wait_lock);
 }
 
-static void on_connected(natsConnection *nc, void *ctx)
-{
-    (void)nc;
-    report_state(ctx, "connected");
-}
-
 static void on_reconnected(natsConnection *nc, void *ctx)
 {
     struct bus *b = ctx;
     (void)nc;
     atomic_fetch_add(&b->reconnects, 1);
-    report_state(b, "connected again");
+    report_state(b, true, "connected again");
 }
 
 static void on_disconnected(natsConnection *nc, void *ctx)
@@ -166,7 +160,7 @@ static void on_disconnected(natsConnection *nc, void *ctx)
     (void)nc;
     atomic_fetch_add(&b->breaks, 1);
     requests_break(b->requests);
-    report_state(b, "connection lost");
+    report_state(b, false, "connection lost");
 }
 
 static void on_closed(natsConnection *nc, void *ctx)
@@ -179,7 +173,11 @@ static void on_closed(natsConnection *nc, void *ctx)
              text != NULL && text[0] != '\0' ? text : "no reason given");
     atomic_fetch_add(&b->breaks, 1);
     requests_break(b->requests);
-    report_state(b, why);
+    report_state(b, false, why);
+    pthread_mutex_lock(&b->wait_lock);
+    bool by_us = b->stop;
+    pthread_mutex_unlock(&b->wait_lock);
+    if (!by_us && b->o.on_error != NULL) b->o.on_error(b->o.ctx, why);
     pthread_mutex_lock(&b->wait_lock);
     b->nc_closed = true;
     pthread_cond_broadcast(&b->wait);
@@ -238,7 +236,6 @@ static natsStatus make_options(struct bus *b, natsOptions **ret)
     if (s == NATS_OK) s = natsOptions_SetFailRequestsOnDisconnect(o, true);
     if (s == NATS_OK) s = natsOptions_SetPingInterval(o, PING_INTERVAL_MS);
     if (s == NATS_OK) s = natsOptions_SetMaxPingsOut(o, PINGS_OUT);
-    if (s == NATS_OK) s = natsOptions_SetRetryOnFailedConnect(o, true, on_connected, b);
     if (s == NATS_OK) s = natsOptions_SetDisconnectedCB(o, on_disconnected, b);
     if (s == NATS_OK) s = natsOptions_SetReconnectedCB(o, on_reconnected, b);
     if (s == NATS_OK) s = natsOptions_SetClosedCB(o, on_closed, b);
@@ -267,19 +264,32 @@ static void add_counts(natsConnection *nc, struct bus_stats *to)
     natsStatistics_Destroy(stats);
 }
 
+/* Tells on_error why there is no connection, unless it was told the same last. */
+static void report_failure(struct bus *b, natsStatus s, struct why *last)
+{
+    struct why why;
+    (void)bus_why(&why, s, "cannot connect");
+    if (strcmp(why.text, last->text) == 0) return;
+    *last = why;
+    if (b->o.on_error != NULL) b->o.on_error(b->o.ctx, why.text);
+}
+
 /* Makes the connection and waits until it is closed, by us or for good. */
-static void live_once(struct bus *b, natsOptions *o)
+static natsStatus live_once(struct bus *b, natsOptions *o)
 {
     natsConnection *nc = NULL;
     natsStatus s = natsConnection_Connect(&nc, o);
-    if (s != NATS_OK && s != NATS_NOT_YET_CONNECTED) return;
+    if (s != NATS_OK) return s;
 
+    /* Nobody may publish on it before it is subscribed to what answers come to. */
+    pthread_mutex_lock(&b->lock);
+    bus_subs_attach(b, nc);
     pthread_rwlock_wrlock(&b->nc_lock);
     b->nc = nc;
     if (b->epoch++ > 0) atomic_fetch_add(&b->reconnects, 1);
     pthread_rwlock_unlock(&b->nc_lock);
-    bus_subs_attach(b);
-    report_state(b, "connected");
+    pthread_mutex_unlock(&b->lock);
+    report_state(b, true, "connected");
 
     pthread_mutex_lock(&b->wait_lock);
     while (!b->stop && !b->nc_closed) pthread_cond_wait(&b->wait, &b->wait_lock);
@@ -291,28 +301,36 @@ static void live_once(struct bus *b, natsOptions *o)
     b->nc_closed = false;
     pthread_mutex_unlock(&b->wait_lock);
 
-    bus_subs_detach(b);
     pthread_mutex_lock(&b->lock);
+    bus_subs_detach(b);
     add_counts(nc, &b->past);
     pthread_rwlock_wrlock(&b->nc_lock);
     b->nc = NULL;
     pthread_rwlock_unlock(&b->nc_lock);
     pthread_mutex_unlock(&b->lock);
     natsConnection_Destroy(nc);
+    return NATS_OK;
 }
 
 static void *connector_main(void *ctx)
 {
     struct bus *b = ctx;
+    struct why last = { "" };
+    int attempts = 0;
     bool stop = false;
-    for (int attempts = 7; !stop;) {
+    while (!stop) {
         natsOptions *o = NULL;
-        if (make_options(b, &o) == NATS_OK) {
-            live_once(b, o);
-            natsOptions_Destroy(o);
+        natsStatus s = make_options(b, &o);
+        if (s == NATS_OK) s = live_once(b, o);
+        natsOptions_Destroy(o);
+        if (s == NATS_OK) {
+            attempts = 0;
+            last.text[0] = '\0';
+        } else {
+            report_failure(b, s, &last);
         }
         struct timespec until;
-        deadline_in(backoff_ms(b, attempts), &until);
+        deadline_in(backoff_ms(b, ++attempts), &until);
         pthread_mutex_lock(&b->wait_lock);
         while (!b->stop && pthread_cond_timedwait(&b->wait, &b->wait_lock, &until) == 0) continue;
         stop = b->stop;

@@ -32,8 +32,8 @@ struct bus_options {
     const struct rng *rng;
     /* Called on every change of state, from a bus thread; may be NULL. */
     void (*on_state)(void *ctx, bool connected, const char *why);
-    /* What went wrong beside any call: a missing permission, a handler too slow for its messages.
-     * From a bus thread; may be NULL. */
+    /* What went wrong beside any call: a refused log-in, a missing permission, a handler too slow
+     * for its messages. Comes again while it lasts. From a bus thread; may be NULL. */
     void (*on_error)(void *ctx, const char *why);
     void *ctx;
 };
@@ -43,7 +43,10 @@ struct bus_options {
 struct bus *bus_new(const struct bus_options *o);
 /* Flushes and drains what is under way for at most timeout_ms. Blocks. */
 void bus_drain(struct bus *b, int timeout_ms);
-void bus_free(struct bus *b); /* no callback runs afterwards */
+/* Calls back what still waits with ERR_UNAVAILABLE and frees the subscriptions that are left; no
+ * callback runs afterwards. Consumers and buckets must be closed before. Blocks, at most some
+ * seconds. */
+void bus_free(struct bus *b);
 bool bus_is_connected(const struct bus *b);
 const char *bus_instance(const struct bus *b);
 const char *bus_prefix(const struct bus *b);
@@ -63,7 +66,8 @@ typedef void (*bus_msg_fn)(void *ctx, const struct bus_msg *msg);
  * that they are dropped and counted. */
 enum err bus_subscribe(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn,
                        void *ctx, struct bus_sub **ret) MUSTCHECK;
-void bus_unsubscribe(struct bus_sub *s); /* waits until no callback runs; NULL is fine */
+/* Waits until no callback runs: never call it from the subscription's own. NULL is fine. */
+void bus_unsubscribe(struct bus_sub *s);
 
 /* Sends at once (no delay of a flusher). ERR_UNAVAILABLE when there is no connection: nothing is
  * buffered across a reconnect. ERR_LIMIT when over the server's payload limit. Any thread. */
@@ -83,7 +87,8 @@ struct buf;
 enum err bus_request_wait(struct bus *b, const char *subject, struct str data, int timeout_ms,
                           struct buf *ret) MUSTCHECK;
 
-/* --- services protocol (ADR-32): $SRV.PING|INFO|STATS[.name[.id]]
+/* --- services protocol (ADR-32): $SRV.PING|INFO|STATS[.name[.id]], subscribed as
+ * $SRV.*[.name[.id]]
  * ------------------------------------------------- */
 
 struct bus_endpoint {
@@ -143,7 +148,9 @@ struct bus_consumer_options {
 enum err bus_consumer_open(struct bus *b, const struct bus_consumer_options *o,
                            struct bus_consumer **ret, struct why *why) MUSTCHECK;
 /* Waits for 1..max messages, at most timeout_ms: ERR_TIMEOUT when none came, ERR_UNAVAILABLE when
- * the connection is away. */
+ * the connection is away or the stream is gone. These too take until the time-out, so that a loop
+ * around a fetch does not spin; a consumer that the server lost is made again. One thread at a
+ * time. ret holds max pointers. */
 enum err bus_consumer_fetch(struct bus_consumer *c, int max, int timeout_ms,
                             struct bus_js_msg **ret, int *ret_n) MUSTCHECK;
 void bus_consumer_close(struct bus_consumer *c);
@@ -152,7 +159,7 @@ void bus_consumer_close(struct bus_consumer *c);
  * -----------------------------------------------------------------------------------------------------
  */
 
-struct bus_kv;
+struct bus_kv; /* one thread at a time */
 /* Opens the bucket, creating it when create is set. Blocks. */
 enum err bus_kv_open(struct bus *b, const char *bucket, bool create, struct bus_kv **ret,
                      struct why *why) MUSTCHECK;

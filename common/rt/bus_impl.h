@@ -80,7 +80,8 @@ struct bus_sub {
     pthread_mutex_t gate;
     pthread_cond_t idle;
     bool closed;
-    unsigned running;
+    unsigned running;          /* handlers */
+    unsigned attached;         /* cnats subscriptions that may still call */
     struct endpoint *endpoint; /* NULL: a plain subscription */
 };
 
@@ -102,7 +103,8 @@ enum err bus_sub_new(struct bus *b, const char *subject, const char *queue, bus_
                      struct bus_sub **ret) MUSTCHECK;
 
 /* --- bus_sub.c */
-void bus_subs_attach(struct bus *b); /* all, on the present connection */
+/* All of them, on a connection. Holding bus.lock. */
+void bus_subs_attach(struct bus *b, natsConnection *nc);
 void bus_subs_detach(struct bus *b);
 
 /* --- bus_request.c */

@@ -23,7 +23,12 @@ static void sub_unref(struct bus_sub *s)
 /* cnats will call this subscription no more. */
 static void on_complete(void *ctx)
 {
-    sub_unref(ctx);
+    struct bus_sub *s = ctx;
+    pthread_mutex_lock(&s->gate);
+    s->attached--;
+    pthread_cond_broadcast(&s->idle);
+    pthread_mutex_unlock(&s->gate);
+    sub_unref(s);
 }
 
 static void call_handler(struct bus_sub *s, natsMsg *m)
@@ -60,30 +65,32 @@ static void on_msg(natsConnection *nc, natsSubscription *sub, natsMsg *m, void *
     natsMsg_Destroy(m);
 }
 
-/* Subscribes on the present connection. Holding b->lock. */
-static enum err attach(struct bus *b, struct bus_sub *s)
+/* Subscribes on nc, which may be NULL. Holding b->lock. */
+static enum err attach(struct bus *b, natsConnection *nc, struct bus_sub *s)
 {
-    natsStatus st = NATS_OK;
-    natsConnection *nc = bus_nc_get(b);
-    if (nc == NULL || s->sub != NULL || (b->drained && s->raw == NULL)) goto out;
+    if (nc == NULL || s->sub != NULL || (b->drained && s->raw == NULL)) return ERR_OK;
     atomic_fetch_add(&s->refs, 1);
-    st = s->queue != NULL
-             ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject, s->queue, on_msg, s)
-             : natsConnection_Subscribe(&s->sub, nc, s->subject, on_msg, s);
+    natsStatus st = s->queue != NULL ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject,
+                                                                     s->queue, on_msg, s)
+                                     : natsConnection_Subscribe(&s->sub, nc, s->subject, on_msg, s);
     if (st != NATS_OK) {
         s->sub = NULL;
         sub_unref(s);
-        /* A closed one is replaced soon, and then it is tried again. */
-        if (bus_err(st) == ERR_UNAVAILABLE) st = NATS_OK;
-        goto out;
+        /* A closed connection is replaced soon, and then it is tried again. */
+        return bus_err(st) == ERR_UNAVAILABLE ? ERR_OK : bus_err(st);
     }
     (void)natsSubscription_SetPendingLimits(s->sub, BUS_PENDING_MSGS, BUS_PENDING_BYTES);
-    /* When this fails the connection has just been closed, and nobody will say when cnats is done
-     * with s: the reference stays. */
-    (void)natsSubscription_SetOnCompleteCB(s->sub, on_complete, s);
-out:
-    bus_nc_put(b);
-    return bus_err(st);
+    pthread_mutex_lock(&s->gate);
+    s->attached++;
+    pthread_mutex_unlock(&s->gate);
+    if (natsSubscription_SetOnCompleteCB(s->sub, on_complete, s) != NATS_OK) {
+        /* The connection has just been closed, and nobody will say when cnats is done with s: the
+         * reference stays. */
+        pthread_mutex_lock(&s->gate);
+        s->attached--;
+        pthread_mutex_unlock(&s->gate);
+    }
+    return ERR_OK;
 }
 
 /* Holding b->lock. */
@@ -98,22 +105,18 @@ static void detach(struct bus *b, struct bus_sub *s)
     s->sub = NULL;
 }
 
-void bus_subs_attach(struct bus *b)
+void bus_subs_attach(struct bus *b, natsConnection *nc)
 {
-    pthread_mutex_lock(&b->lock);
     LIST_EACH(n, &b->subs)
     {
-        enum err e = attach(b, LIST_ENTRY(n, struct bus_sub, node));
+        enum err e = attach(b, nc, LIST_ENTRY(n, struct bus_sub, node));
         (void)e; /* out of memory: it will get no messages until the next connection */
     }
-    pthread_mutex_unlock(&b->lock);
 }
 
 void bus_subs_detach(struct bus *b)
 {
-    pthread_mutex_lock(&b->lock);
     LIST_EACH(n, &b->subs) detach(b, LIST_ENTRY(n, struct bus_sub, node));
-    pthread_mutex_unlock(&b->lock);
 }
 
 enum err bus_sub_new(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn,
@@ -137,7 +140,8 @@ enum err bus_sub_new(struct bus *b, const char *subject, const char *queue, bus_
         s->endpoint->name = xstrdup(endpoint);
     }
     pthread_mutex_lock(&b->lock);
-    enum err e = attach(b, s);
+    enum err e = attach(b, bus_nc_get(b), s);
+    bus_nc_put(b);
     if (e == ERR_OK) list_push_back(&b->subs, &s->node);
     pthread_mutex_unlock(&b->lock);
     if (e != ERR_OK) {
@@ -164,7 +168,8 @@ void bus_unsubscribe(struct bus_sub *s)
     pthread_mutex_unlock(&b->lock);
     pthread_mutex_lock(&s->gate);
     s->closed = true;
-    while (s->running > 0) pthread_cond_wait(&s->idle, &s->gate);
+    /* The end of cnats's thread too, so that threads do not pile up. */
+    while (s->running > 0 || s->attached > 0) pthread_cond_wait(&s->idle, &s->gate);
     pthread_mutex_unlock(&s->gate);
     sub_unref(s);
 }
