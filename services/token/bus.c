@@ -47,7 +47,7 @@ static void reply_error(struct bus_workers *w, struct str to, enum err e,
         bus_reply(bus, to, buf_str(&out)) != ERR_OK)
         log_debug("an answer could not be sent");
     buf_done(&out);
-    service_note_request(s, "token.count", e == ERR_INVALID ? 400 : e == ERR_LIMIT ? 413 : 503);
+    service_note_request(s, "bus", e == ERR_INVALID ? 400 : e == ERR_LIMIT ? 413 : 503);
 }
 
 static void serve_job(struct bus_workers *w, const struct job *j)
@@ -69,7 +69,7 @@ static void serve_job(struct bus_workers *w, const struct job *j)
     if (e == ERR_OK) e = token_msg_answer(&out, s->clock, s->rng, bus_instance(bus), q.model, &c);
     if (e == ERR_OK) {
         if (bus_reply(bus, to, buf_str(&out)) != ERR_OK) log_debug("an answer could not be sent");
-        service_note_request(s, "token.count", 200);
+        service_note_request(s, "bus", 200);
     } else {
         reply_error(w, to, e, &error);
     }

@@ -22,7 +22,7 @@ static const struct opt opts[] = {
 };
 
 static const struct metric_def metrics[M_MAX] = {
-    [M_REQUESTS] = { "aigw_token_requests_total", METRIC_COUNTER, "Requests by endpoint (a path, or token.count on the bus) and status.", { "endpoint", "status" }, { 0 }, 200 },
+    [M_REQUESTS] = { "aigw_token_requests_total", METRIC_COUNTER, "Requests by endpoint (a path; bus: those of edges) and status.", { "endpoint", "status" }, { 0 }, 200 },
     [M_TOKENS] = { "aigw_token_counted_tokens_total", METRIC_COUNTER, "Tokens counted.", { "vocabulary" }, { 0 }, 100 },
     [M_BYTES] = { "aigw_token_counted_bytes_total", METRIC_COUNTER, "Bytes of the requests that were counted.", { "vocabulary" }, { 0 }, 100 },
     [M_SECONDS] = { "aigw_token_count_seconds", METRIC_HISTOGRAM, "Time that a count takes.", { "vocabulary" }, { 0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3 }, 100 },

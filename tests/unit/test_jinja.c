@@ -325,7 +325,8 @@ static void *render_often(void *arg)
         buf_init(&b, 1 << 16);
         snprintf(json, sizeof json, "{\"x\":%d}", i);
         if (jv_read_json(&a, str_of(json), &run.context, NULL) != ERR_OK ||
-            jinja_render(t, &a, &run, NULL) != ERR_OK || b.len < 4 || atoi(buf_z(&b)) != i)
+            jinja_render(t, &a, &run, NULL) != ERR_OK || b.len < 4 ||
+            strtol(buf_z(&b), NULL, 10) != i)
             return arg;
         buf_done(&b);
         arena_done(&a);
