@@ -74,9 +74,25 @@ static void fill_crc_table(void)
     }
 }
 
+#if defined(__x86_64__)
+/* The processor's own instruction (SSE 4.2), eight bytes at a time. */
+__attribute__((target("sse4.2"))) static uint32_t crc_hardware(uint32_t crc, const unsigned char *p,
+                                                               size_t n)
+{
+    uint64_t c = crc;
+    for (; n >= 8; p += 8, n -= 8) c = __builtin_ia32_crc32di(c, load64(p, 8));
+    uint32_t c32 = (uint32_t)c;
+    for (; n > 0; p++, n--) c32 = __builtin_ia32_crc32qi(c32, *p);
+    return c32;
+}
+#endif
+
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t n)
 {
     const unsigned char *p = data;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2")) return ~crc_hardware(~crc, p, n);
+#endif
     (void)pthread_once(&crc_once, fill_crc_table);
     crc = ~crc;
     while (n-- > 0) crc = crc_table[(crc ^ *p++) & 0xff] ^ crc >> 8;
