@@ -93,14 +93,14 @@ enum err respond_stream(struct conn *c, uint64_t *ret_at)
         if (e != ERR_AGAIN) continue;
         /* The shaper needs more. A whole answer that is cut by a fault has no more. */
         if (!c->answer.stream) return ERR_CLOSED;
-        e = fault_now(c);
-        if (e != ERR_OK || c->shaper.ended) continue;
         uint64_t at = due_at(c);
         if (at > conn_now(c)) {
             *ret_at = at;
             return c->out.len > had ? ERR_OK : ERR_AGAIN;
         }
-        e = make_event(c);
+        /* A fault comes when the next event would have come. */
+        e = fault_now(c);
+        if (e == ERR_OK && !c->shaper.ended) e = make_event(c);
     }
     return e;
 }
