@@ -19,7 +19,7 @@ case $AIGW_VOCAB_DIR in /*) ;; *) AIGW_VOCAB_DIR=$PWD/$AIGW_VOCAB_DIR ;; esac
 export AIGW_BIN AIGW_VOCAB_DIR
 tap=$build/e2e.tap
 # shellcheck disable=SC2086 # a list of files is meant
-$node --test --test-concurrency="${E2E_JOBS:-1}" --test-timeout=300000 \
+$node --test --test-force-exit --test-concurrency="${E2E_JOBS:-1}" --test-timeout=300000 \
     --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination="$tap" $files
 rc=$?
 passed=$(sed -n 's/^# pass //p' "$tap") failed=$(sed -n 's/^# fail //p' "$tap") cancelled=$(sed -n 's/^# cancelled //p' "$tap")

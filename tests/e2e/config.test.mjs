@@ -4,7 +4,6 @@
 import assert from 'node:assert/strict';
 import { Kvm } from '@nats-io/kv';
 import { jetstream } from '@nats-io/jetstream';
-import { setTimeout as delay } from 'node:timers/promises';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
 import { sseData, until } from './lib/util.mjs';
 
@@ -15,7 +14,7 @@ for (const store of ['sqlite', 'mysql']) {
       const entities = [
         ['namespaces', { slug: 'team-a', name: 'Team A', auth: 'key' }],
         ['upstreams', { slug: 'second', name: 'Second', dialect: 'openai', auth: { type: 'bearer', credential: 'sk-upstream-secret' },
-          servers: [{ slug: 's1', url: suite.mock }, { slug: 's2', url: `${suite.mock}/two`, weight: 2 }] }],
+          servers: [{ slug: 's1', url: suite.mock }, { slug: 's2', url: `${suite.mock}/two`, weight: 2, enabled: false }] }],
         ['models', { slug: 'small', name: 'Small-1', patterns: ['small-*'], vocabulary: 'qwen3' }],
         ['matchers', { slug: 'by-path', namespace: 'team-a', priority: 5, when: { source: 'path', op: 'prefix', value: '/team-a/' } }],
         ['policies', { slug: 'slow', namespace: 'team-a', kind: 'request_rate', limit: 2, window: '1s' }],
@@ -140,19 +139,22 @@ suiteTest('changes under load', {
     };
     let before = await parts();
     const times = [];
-    for (let i = 0; i < CHANGES; i++) {
-      const begin = Date.now();
-      if (i % 5 === 4) await suite.must('POST', 'namespaces', { slug: `n${i}`, name: 'x', auth: 'key' });
-      else await suite.must('PATCH', 'policies/many', { limit: 100000 + i });
-      await suite.applied();
-      times.push(Date.now() - begin);
-      const after = await until('the bucket has it', async () => { const p = await parts(); return p.revision > before.revision && p; });
-      const moved = [...after.parts].filter((d) => !before.parts.has(d)).length;
-      assert.equal(moved, 1, `change ${i} moved ${moved} parts`);
-      before = after;
+    try {
+      for (let i = 0; i < CHANGES; i++) {
+        const begin = Date.now();
+        if (i % 5 === 4) await suite.must('POST', 'namespaces', { slug: `n${i}`, name: 'x', auth: 'key' });
+        else await suite.must('PATCH', 'policies/many', { limit: 100001 + i });
+        await suite.applied();
+        times.push(Date.now() - begin);
+        const after = await until('the bucket has it', async () => { const p = await parts(); return p.revision > before.revision && p; });
+        const moved = [...after.parts].filter((d) => !before.parts.has(d)).length;
+        assert.equal(moved, 1, `change ${i} moved ${moved} parts`);
+        before = after;
+      }
+    } finally {
+      stop = true;
+      await Promise.all(load);
     }
-    stop = true;
-    await Promise.all(load);
     times.sort((a, b) => a - b);
     console.log(`    ${done} streams; a change is live at both edges after ${times[CHANGES / 2]} ms (median), ${times.at(-1)} ms (worst)`);
     assert.deepEqual(failures.slice(0, 5), []);
@@ -167,27 +169,22 @@ suiteTest('changes under load', {
   });
 });
 
-suiteTest('an edge without a config center', { only: ['mockllm', 'config', 'policy', 'edge'] }, async (suite, step) => {
+// Without limits: a share of a limit is told with a lease, and an edge that starts with the allocator away has none yet.
+suiteTest('an edge without a config center', {
+  only: ['mockllm', 'config', 'edge'], config: (suite) => ({ ...demoConfig(suite), policies: [] }),
+}, async (suite, step) => {
   await step('starts from its last good configuration, with the bus away too', async () => {
     await suite.procs.config.kill();
     await suite.procs['edge-1'].stop();
     await suite.procs.nats.stop();
     await suite.procs['edge-1'].start().waitReady();
-    const r = await suite.chat();
-    // Limits are shared out while the allocator is away, so the first request may be asked to come back.
-    assert.ok([200, 429].includes(r.status), `${r.status}`);
-    await r.text();
-    await until('a request is served', async () => {
-      const again = await suite.chat({ mock: 'tokens=2' });
-      await again.text();
-      return again.status === 200;
-    });
+    const r = await suite.chat({ mock: 'tokens=2' });
+    assert.equal(r.status, 200, await r.text());
   });
   await step('follows again when both are back', async () => {
     await suite.procs.nats.start().waitReady();
     await suite.procs.config.start().waitReady();
     await until('the config center takes a change', async () => (await suite.admin('POST', 'namespaces', { slug: 'back', name: 'x', auth: 'key' })).status === 201);
     await suite.applied();
-    await delay(0);
   });
 });
