@@ -546,6 +546,7 @@ static void open_bus(struct daemon *d)
         .clock = clock_system(),
         .rng = rng_system(),
         .on_state = bus_state,
+        .on_error = bus_problem,
         .ctx = d,
     };
     d->bus = bus_new(&o);

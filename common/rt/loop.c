@@ -70,20 +70,6 @@ struct loop *loop_new(const struct clock *clock)
     return l;
 }
 
-void loop_free(struct loop *l)
-{
-    if (l == NULL) return;
-    close(l->epoll_fd);
-    close(l->event_fd);
-    pthread_mutex_destroy(&l->lock);
-    free(l->slots);
-    free(l->free_slots);
-    free(l->heap);
-    free(l->posted.items);
-    free(l->deferred.items);
-    free(l);
-}
-
 uint64_t loop_now_ns(const struct loop *l)
 {
     return l->now;
@@ -330,4 +316,19 @@ void loop_stop(struct loop *l)
 {
     __atomic_store_n(&l->stop, true, __ATOMIC_RELAXED);
     wake(l);
+}
+
+void loop_free(struct loop *l)
+{
+    if (l == NULL) return;
+    run_deferred(l); /* mostly memory that waits to be freed */
+    close(l->epoll_fd);
+    close(l->event_fd);
+    pthread_mutex_destroy(&l->lock);
+    free(l->slots);
+    free(l->free_slots);
+    free(l->heap);
+    free(l->posted.items);
+    free(l->deferred.items);
+    free(l);
 }

@@ -43,7 +43,7 @@ struct loop_timer {
 };
 
 struct loop *loop_new(const struct clock *clock);
-void loop_free(struct loop *l); /* tasks still posted are dropped */
+void loop_free(struct loop *l); /* deferred tasks run, posted ones are dropped */
 
 /* Runs until loop_stop(). */
 void loop_run(struct loop *l);
