@@ -168,8 +168,9 @@ enum err chat_render(const struct chat_template *t, struct arena *a, const struc
     };
     struct why why = { "" };
     bool tools = given(in->tools) && t->with_tools != NULL;
-    /* A message takes a template some hundred steps; whoever sends many may use many. */
+    /* A message or tool takes a template some hundred steps; whoever sends many may use many. */
     run.limits.steps = 1000000 + 1000 * (uint64_t)messages.list->n;
+    if (in->tools.type == JV_LIST) run.limits.steps += 100 * (uint64_t)in->tools.list->n;
     enum err e = make_context(t, a, in, messages, &run.context);
     if (e == ERR_OK) e = jinja_render(tools ? t->with_tools : t->usual, a, &run, &why);
     if (e == ERR_OK) {
