@@ -314,6 +314,12 @@ static void bus_state(void *ctx, bool connected, const char *why)
         log_warn("the bus is away: retrying in the background", LS("why", why));
 }
 
+static void bus_problem(void *ctx, const char *why)
+{
+    (void)ctx;
+    log_warn("the bus reports a problem", LS("why", why));
+}
+
 /* --- the end
  * -------------------------------------------------------------------------------------------------------
  */
