@@ -90,7 +90,9 @@ for (const options of [{}, { store: 'mysql', counter: 'redis', policies: 2 }]) {
     const load = new Load(suite);
     await load.progress();
     for (const name of victims) {
-      await step(`${name}: clients notice nothing`, async () => {
+      // An allocator that lost its state, or its store, begins empty: what it cannot know to be free it refuses for a moment.
+      const begins = ['policy-1', 'redis', 'nats'].includes(name);
+      await step(`${name}: ${begins ? 'at most some are asked to come back' : 'clients notice nothing'}`, async () => {
         const before = { ...load.seen };
         await suite.procs[name].kill();
         await load.progress();
@@ -98,15 +100,16 @@ for (const options of [{}, { store: 'mysql', counter: 'redis', policies: 2 }]) {
         await suite.procs[name].waitReady();
         await load.progress();
         assert.equal(load.seen.failed, before.failed);
-        assert.equal(load.seen.refused, before.refused, load.why);
+        if (!begins) assert.equal(load.seen.refused, before.refused, load.why);
       });
     }
     await step('the ledger has exactly what the mock sent and the clients got', async () => {
       await load.end();
       const mock = await suite.mockStats();
       assert.deepEqual([mock.requests, mock.completion_tokens], [load.seen.ok, load.seen.tokens]);
-      const total = await suite.settled(load.seen.ok);
-      assert.deepEqual([total.output_tokens, total.input_tokens], [mock.completion_tokens, mock.prompt_tokens]);
+      await suite.settled(load.seen.ok + load.seen.refused);
+      const [ok] = await suite.ledger({ filter: { outcome: 'ok' } });
+      assert.deepEqual([ok.requests, ok.output_tokens, ok.input_tokens], [mock.requests, mock.completion_tokens, mock.prompt_tokens]);
     });
     await step('an edge: a successor accounts for what it left', async () => {
       const requests = (await suite.mockStats()).requests;
@@ -121,14 +124,16 @@ for (const options of [{}, { store: 'mysql', counter: 'redis', policies: 2 }]) {
       const groups = await until('the ledger has them', async () => {
         const g = await suite.ledger({ group_by: ['outcome'] });
         const n = g.reduce((sum, x) => sum + x.requests, 0);
-        return n >= mock.requests && g;
+        return n >= mock.requests + load.seen.refused + again.seen.refused && g;
       }, { timeout: 30000, every: 100 });
       const of = (outcome) => groups.find((g) => g.outcome === outcome) ?? { requests: 0, output_tokens: 0 };
+      const served = load.seen.ok + again.seen.ok;
+      console.log(`    ${of('ok').requests} of ${served} that clients saw end well are ok, ${of('crashed').requests} crashed`);
       assert.ok(mock.requests > requests);
       assert.ok(of('crashed').requests >= 1 && of('crashed').requests <= 16, `${of('crashed').requests} crashed`);
-      assert.equal(of('ok').requests, load.seen.ok + again.seen.ok);
-      assert.equal(of('ok').output_tokens, load.seen.tokens + again.seen.tokens);
-      assert.ok(groups.reduce((sum, g) => sum + g.requests, 0) - mock.requests <= 16);
+      // An answer whose last byte left just before the edge died may be among the crashed.
+      assert.ok(of('ok').requests <= served && of('ok').requests + of('crashed').requests >= served, `${of('ok').requests} ok of ${served}`);
+      assert.ok(groups.reduce((sum, g) => sum + g.requests, 0) - mock.requests - load.seen.refused - again.seen.refused <= 16);
     });
   });
 }

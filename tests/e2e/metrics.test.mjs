@@ -15,6 +15,7 @@ import { freePorts, getText, http, parseMetrics, sumOf, until } from './lib/util
 
 const BIN = process.env.AIGW_BIN ?? path.join(ROOT, 'build/release/bin');
 const RECORDS = Number(process.env.METRICS_RECORDS ?? 10000);
+const STREAM_BYTES = 4 << 20; // less than all records take: the stream has to make room for them
 const NAMESPACES = ['team-a', 'team-b', 'team-c'];
 
 const idOf = (n) => `01944d2e-8a00-7000-8000-${n.toString(16).padStart(12, '0')}`;
@@ -36,7 +37,7 @@ test('each record counts once, whatever is killed meanwhile', { timeout: 180000 
     ready: `http://127.0.0.1:${ops}/readyz`,
     env: { NATS_URL: `nats://127.0.0.1:${natsPort}`, NATS_USER: 'metrics', NATS_PASSWORD: natsPassword('metrics'),
       STATE_DIR: path.join(dir, 'state'), INSTANCE: name, METRICS_PORT: `${p}`, OPS_PORT: `${ops}`,
-      STORE_URL: `sqlite:${dir}/usage.db` },
+      STORE_URL: `sqlite:${dir}/usage.db`, USAGE_STREAM_MAX_BYTES: `${STREAM_BYTES}` },
   });
   const metrics = daemon('metrics', port, opsPort), second = daemon('metrics-2', port2, opsPort2);
   const ask = async (query) => {
@@ -143,6 +144,10 @@ test('each record counts once, whatever is killed meanwhile', { timeout: 180000 
     const viewer = await connect({ servers: `127.0.0.1:${natsPort}`, user: 'observer', pass: natsPassword('observer') });
     const api = async (what) => (await viewer.request(`$JS.API.${what}`, '')).json();
     try {
+      await until('the stream keeps some of what is stored, and has room', async () => {
+        const { bytes } = (await api('STREAM.INFO.AIGW_USAGE')).state;
+        return bytes > STREAM_BYTES / 10 && bytes <= STREAM_BYTES / 2;
+      });
       await until('it is in the dead stream', async () => (await api('STREAM.INFO.AIGW_USAGE_DEAD')).state.messages === 1);
       await until('only the newer one is not acknowledged', async () => {
         const { delivered, ack_floor: floor } = await api('CONSUMER.INFO.AIGW_USAGE.metrics');
