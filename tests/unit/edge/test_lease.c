@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The edge's lease table, with an engine played by hand. The simulator is in ../policy/test_sim.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above first */
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "services/edge/lease.h"
+
+#define MS UINT64_C(1000000)
+#define START (UINT64_C(1000000) * MS)
+
+static const struct lease_rule qps = { LEASE_RATE, LEASE_AWAY_DENY, 100, 100, 1000, false };
+static const struct lease_rule minute = { LEASE_RATE, LEASE_AWAY_SHARE, 100, 100, 60000, true };
+static const struct lease_rule slots = { LEASE_SLOTS, LEASE_AWAY_DENY, 3, 3, 0, true };
+
+static struct lease_table *table;
+static struct lease_batch batch;
+static struct list_node done;
+
+static int setup(void **state)
+{
+    (void)state;
+    table = lease_table_new(&(struct lease_table_options){ "edge-1", "inc-1", 8, 50 * MS });
+    list_init(&done);
+    return 0;
+}
+static int teardown(void **state)
+{
+    (void)state;
+    lease_table_free(table);
+    return 0;
+}
+
+static void bind(struct lease_waiter *w, uint64_t now, const char *policy,
+                 const struct lease_rule *rule, bool shadow)
+{
+    size_t i = w->claims_n++;
+    w->claims[i] = (struct lease_claim){ .owner = rule, .units = 1, .shadow = shadow };
+    lease_bind(table, now, w, i, str_of(policy), STR("k"), rule);
+}
+
+static enum lease_verdict want(struct lease_waiter *w, uint64_t now, const char *policy,
+                               const struct lease_rule *rule)
+{
+    *w = (struct lease_waiter){ 0 };
+    bind(w, now, policy, rule, false);
+    return lease_admit(table, now, w);
+}
+
+static size_t done_count(void)
+{
+    size_t n = 0;
+    while (list_pop_front(&done) != NULL) n++;
+    return n;
+}
+
+/* Answers every op of the batch with the same result. */
+static void answer_as(uint64_t now, const char *epoch, struct lease_result like)
+{
+    struct lease_result results[LEASE_BATCH_OPS];
+    struct lease_reply r = {
+        .epoch = str_of(epoch), .edges = 2, .results = results, .results_n = batch.n
+    };
+    for (size_t i = 0; i < batch.n; i++) {
+        results[i] = like;
+        results[i].lease = str_of(batch.ops[i].lease);
+    }
+    assert_int_equal(lease_apply(table, now, &batch, &r, &done), ERR_OK);
+}
+
+static struct lease_result granted(uint64_t units, uint64_t ttl_ms)
+{
+    return (struct lease_result){ .status = LEASE_GRANTED,
+                                  .granted = units,
+                                  .ttl_ms = ttl_ms,
+                                  .limit = 100,
+                                  .remaining = 50,
+                                  .share = 50 };
+}
+
+static void requests_that_lack_the_same_counter_share_one_ask(void **state)
+{
+    struct lease_waiter w[5];
+    (void)state;
+    for (int i = 0; i < 3; i++) assert_int_equal(want(&w[i], START, "p", &qps), LEASE_VERDICT_WAIT);
+    assert_true(lease_collect(table, START, &batch));
+    assert_int_equal(batch.n, 1);
+    assert_int_equal(batch.ops[0].kind, LEASE_ASK);
+    assert_int_equal(batch.ops[0].want, 3);
+    assert_int_equal(batch.ops[0].known, 0);
+    assert_true(str_starts(str_of(batch.ops[0].lease), STR("inc-1.")));
+    /* one more comes while the ask is under way: it waits for the same answer */
+    assert_int_equal(want(&w[3], START + MS, "p", &qps), LEASE_VERDICT_WAIT);
+    assert_true(lease_due(table) > START + MS);
+    answer_as(START + 2 * MS, "e1", granted(6, 50));
+    assert_int_equal(done_count(), 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(w[i].verdict, LEASE_VERDICT_OK);
+    /* and two are left for later ones */
+    assert_int_equal(want(&w[4], START + 3 * MS, "p", &qps), LEASE_VERDICT_OK);
+    assert_int_equal(w[4].tightest_view.remaining, 51);
+}
+
+static void a_lease_ends_one_percent_before_its_time_counted_from_the_ask(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        setup(NULL);
+        want(&w, START, "p", &minute);
+        assert_true(lease_collect(table, START, &batch));
+        answer_as(START + 40 * MS, "e1", granted(8, 2000)); /* the reply took its time */
+        done_count();
+        uint64_t end = START + 1980 * MS;
+        enum lease_verdict v = want(&w, k == 0 ? end - 1 : end, "p", &minute);
+        assert_int_equal(v, k == 0 ? LEASE_VERDICT_OK : LEASE_VERDICT_WAIT);
+        if (v == LEASE_VERDICT_WAIT) assert_true(lease_cancel(table, end, &w));
+        lease_table_free(table);
+    }
+    setup(NULL);
+}
+
+static void if_one_limit_refuses_nothing_is_spent_of_any(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "a", &qps);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(3, 50));
+    assert_int_equal(done_count(), 1);
+    want(&w, START, "b", &qps);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1",
+              (struct lease_result){ .status = LEASE_REFUSED, .retry_ms = 100, .limit = 100 });
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(w.verdict, LEASE_VERDICT_REFUSED);
+    for (int i = 0; i < 5; i++) {
+        w = (struct lease_waiter){ 0 };
+        bind(&w, START, "a", &qps, false);
+        bind(&w, START, "b", &qps, false);
+        assert_int_equal(lease_admit(table, START, &w), LEASE_VERDICT_REFUSED);
+        assert_int_equal(w.refused_by, 1);
+        assert_int_equal(w.refused_view.retry_ms, 100);
+    }
+    for (int i = 0; i < 2; i++) assert_int_equal(want(&w, START, "a", &qps), LEASE_VERDICT_OK);
+    assert_int_equal(want(&w, START, "a", &qps), LEASE_VERDICT_WAIT);
+    assert_true(lease_cancel(table, START, &w));
+}
+
+static void a_limit_in_shadow_mode_is_counted_and_never_enforced(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "s", &qps);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", (struct lease_result){ .status = LEASE_REFUSED, .retry_ms = 100 });
+    done_count();
+    w = (struct lease_waiter){ 0 };
+    bind(&w, START, "s", &qps, true);
+    assert_int_equal(lease_admit(table, START, &w), LEASE_VERDICT_OK);
+    assert_int_equal(w.shadow_refused, 1);
+    assert_int_equal(w.shadow_mask, 1);
+}
+
+static void a_refusal_is_remembered_and_then_asked_again(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "p", &qps);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", (struct lease_result){ .status = LEASE_REFUSED, .retry_ms = 90 });
+    assert_int_equal(done_count(), 1);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(want(&w, START + 10 * MS, "p", &qps), LEASE_VERDICT_REFUSED);
+    assert_int_equal(w.refused_view.retry_ms, 80);
+    assert_false(lease_collect(table, START + 10 * MS, &batch));
+    assert_int_equal(want(&w, START + 90 * MS, "p", &qps), LEASE_VERDICT_WAIT);
+    assert_true(lease_collect(table, START + 90 * MS, &batch));
+    answer_as(START + 91 * MS, "e1", (struct lease_result){ .status = LEASE_NEVER });
+    assert_int_equal(done_count(), 1);
+    assert_true(w.refused_view.never);
+}
+
+static void idle_units_go_back_and_are_not_ours_from_then_on(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "p", &minute);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(8, 2000));
+    done_count();
+    assert_false(lease_collect(table, START + 999 * MS, &batch));
+    /* used since the ask: renewed at half its life */
+    assert_true(lease_collect(table, START + 1000 * MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_RENEW);
+    assert_int_equal(batch.ops[0].spent, 1);
+    answer_as(START + 1000 * MS, "e1", granted(8, 2000));
+    /* not used since: returned */
+    assert_true(lease_collect(table, START + 2000 * MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_RETURN);
+    assert_int_equal(batch.ops[0].returned, 7);
+    assert_int_equal(want(&w, START + 2000 * MS, "p", &minute), LEASE_VERDICT_WAIT);
+    answer_as(START + 2001 * MS, "e1", granted(8, 1000));
+    assert_true(lease_collect(table, START + 2001 * MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_ASK);
+    assert_int_equal(batch.ops[0].known, 8);
+    assert_int_equal(batch.ops[0].returned, 7);
+    answer_as(START + 2002 * MS, "e1", granted(9, 2000));
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(w.verdict, LEASE_VERDICT_OK);
+}
+
+static void what_was_spent_is_reported_and_the_lease_closed(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "p", &minute);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(1, 2000));
+    done_count();
+    assert_true(lease_collect(table, START + 1000 * MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_SETTLE);
+    assert_int_equal(batch.ops[0].spent, 1);
+    answer_as(START + 1000 * MS, "e1", granted(1, 1000));
+    assert_false(lease_collect(table, START + 5000 * MS, &batch));
+    assert_int_equal(lease_due(table), UINT64_MAX);
+}
+
+static void slots_are_released_and_small_limits_give_them_back_at_once(void **state)
+{
+    struct lease_waiter w[3];
+    (void)state;
+    for (int i = 0; i < 2; i++) want(&w[i], START, "c", &slots);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(2, 2000));
+    assert_int_equal(done_count(), 2);
+    assert_int_equal(want(&w[2], START, "c", &slots), LEASE_VERDICT_WAIT);
+    assert_true(lease_cancel(table, START, &w[2]));
+    lease_release(table, START, &w[0]);
+    lease_release(table, START, &w[0]); /* twice is once */
+    assert_true(lease_collect(table, START, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_RENEW); /* the other slot is in use */
+    assert_int_equal(batch.ops[0].returned, 1);
+    answer_as(START, "e1", granted(2, 2000));
+    lease_release(table, START, &w[1]);
+    assert_true(lease_collect(table, START, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_RETURN);
+    assert_int_equal(batch.ops[0].returned, 2);
+    answer_as(START, "e1", granted(2, 2000));
+}
+
+static void running_requests_are_covered_again_after_a_lease_was_lost(void **state)
+{
+    struct lease_waiter w[2];
+    (void)state;
+    want(&w[0], START, "c", &slots);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(1, 2000));
+    done_count();
+    assert_true(lease_collect(table, START + 1000 * MS, &batch));
+    answer_as(START + 1000 * MS, "e2", (struct lease_result){ .status = LEASE_STALE_EPOCH });
+    assert_true(lease_collect(table, START + 1980 * MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_ASK);
+    assert_int_equal(batch.ops[0].known, 0);
+    assert_int_equal(batch.ops[0].want, 1); /* for the one that runs */
+    answer_as(START + 1990 * MS, "e2", granted(1, 2000));
+    assert_int_equal(want(&w[1], START + 1995 * MS, "c", &slots), LEASE_VERDICT_WAIT);
+    assert_true(lease_cancel(table, START, &w[1]));
+    lease_release(table, START + 2000 * MS, &w[0]);
+    assert_int_equal(want(&w[1], START + 2000 * MS, "c", &slots), LEASE_VERDICT_OK);
+    lease_release(table, START + 2000 * MS, &w[1]);
+}
+
+static void nobody_waits_beyond_the_deadline(void **state)
+{
+    struct lease_waiter w, x;
+    (void)state;
+    want(&w, START, "p", &qps);
+    assert_true(lease_collect(table, START, &batch));
+    assert_int_equal(want(&x, START + 30 * MS, "p", &qps), LEASE_VERDICT_WAIT);
+    assert_true(lease_due(table) <= START + 50 * MS);
+    lease_expire(table, START + 50 * MS - 1, &done);
+    assert_int_equal(done_count(), 0);
+    lease_expire(table, START + 50 * MS, &done);
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(w.verdict, LEASE_VERDICT_UNAVAILABLE);
+    assert_false(lease_cancel(table, START, &w));
+    assert_true(lease_cancel(table, START, &x));
+    lease_fail(table, START + 51 * MS, &batch, &done);
+    assert_int_equal(done_count(), 0);
+}
+
+/* Two messages without an answer, and it is known that the engine is away. */
+static void go_away(uint64_t now, const struct lease_rule *rule)
+{
+    struct lease_waiter w;
+    for (int i = 0; i < 2; i++) {
+        want(&w, now, "gone", rule);
+        assert_true(lease_collect(table, now, &batch));
+        lease_expire(table, now + 50 * MS, &done);
+        lease_fail(table, now + 50 * MS, &batch, &done);
+        done_count();
+    }
+    struct lease_stats s;
+    lease_table_stats(table, &s);
+    assert_true(s.away);
+}
+
+static void without_an_engine_each_rule_says_what_happens(void **state)
+{
+    struct lease_rule deny = qps, allow = qps;
+    struct lease_waiter w;
+    (void)state;
+    allow.away = LEASE_AWAY_ALLOW;
+    go_away(START, &deny);
+    assert_int_equal(want(&w, START + 60 * MS, "d", &deny), LEASE_VERDICT_UNAVAILABLE);
+    assert_int_equal(want(&w, START + 60 * MS, "a", &allow), LEASE_VERDICT_OK);
+    assert_int_equal(w.allowed, 1);
+    /* it is tried again by itself, and a good answer ends it */
+    assert_false(lease_collect(table, START + 100 * MS, &batch));
+    assert_true(lease_collect(table, START + 400 * MS, &batch));
+    answer_as(START + 401 * MS, "e1", granted(1, 50));
+    assert_int_equal(want(&w, START + 402 * MS, "new", &deny), LEASE_VERDICT_WAIT);
+    assert_true(lease_cancel(table, START, &w));
+}
+
+static void without_an_engine_a_share_begins_empty_and_is_spent_evenly(void **state)
+{
+    struct lease_waiter w;
+    unsigned passed = 0, in_window[4] = { 0 };
+    (void)state;
+    want(&w, START, "gone", &minute);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(
+        START, "e1",
+        (struct lease_result){ .status = LEASE_REFUSED, .share = 50, .limit = 100, .retry_ms = 1 });
+    done_count();
+    go_away(START + 100 * MS, &minute);
+    uint64_t since = START + 150 * MS;
+    assert_int_equal(want(&w, since + MS, "gone", &minute), LEASE_VERDICT_REFUSED);
+    assert_in_range(w.refused_view.retry_ms, 1000, 1300); /* 50 per minute: one each 1.2 s */
+    for (uint64_t t = 0; t < 240000; t += 10)
+        if (want(&w, since + t * MS, "gone", &minute) == LEASE_VERDICT_OK) {
+            assert_int_equal(w.shared, 1);
+            in_window[t / 60000]++;
+            passed++;
+        }
+    for (int i = 0; i < 4; i++) assert_in_range(in_window[i], 48, 50);
+    assert_in_range(passed, 196, 200);
+    /* a limit of which nothing was ever told has the part that each edge has */
+    want(&w, since + 250000 * MS, "other", &minute);
+    assert_int_equal(want(&w, since + 252000 * MS, "other", &minute), LEASE_VERDICT_OK);
+}
+
+static void an_unknown_policy_is_asked_for_again_until_the_deadline(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "p", &qps);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START + MS, "e1", (struct lease_result){ .status = LEASE_UNKNOWN_POLICY });
+    assert_int_equal(done_count(), 0);
+    assert_false(lease_collect(table, START + 5 * MS, &batch));
+    assert_true(lease_collect(table, START + 11 * MS, &batch));
+    answer_as(START + 12 * MS, "e1", granted(1, 50));
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(w.verdict, LEASE_VERDICT_OK);
+}
+
+static void a_reply_that_does_not_fit_is_no_reply(void **state)
+{
+    struct lease_waiter w;
+    struct lease_result other = {
+        .status = LEASE_GRANTED, .lease = STR("somebody.1"), .granted = 9, .ttl_ms = 2000
+    };
+    struct lease_reply r = { .epoch = STR("e"), .results = &other, .results_n = 1 };
+    (void)state;
+    want(&w, START, "p", &qps);
+    assert_true(lease_collect(table, START, &batch));
+    assert_int_equal(lease_apply(table, START, &batch, &r, &done), ERR_INVALID);
+    assert_int_equal(done_count(), 0);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e", granted(1, 50));
+    assert_int_equal(done_count(), 1);
+}
+
+static void a_full_table_forgets_idle_counters_and_shares_one_when_all_are_in_use(void **state)
+{
+    struct lease_waiter w[12];
+    struct lease_stats s;
+    char name[8];
+    (void)state;
+    for (int i = 0; i < 12; i++) { /* waiting: in use */
+        snprintf(name, sizeof name, "p%d", i);
+        want(&w[i], START, name, &qps);
+    }
+    lease_table_stats(table, &s);
+    assert_int_equal(s.overflows, 4);
+    for (int i = 0; i < 12; i++) assert_true(lease_cancel(table, START, &w[i]));
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "q%d", i);
+        want(&w[i], START, name, &qps);
+        assert_true(lease_cancel(table, START, &w[i]));
+    }
+    lease_table_stats(table, &s);
+    assert_int_equal(s.overflows, 4);
+    assert_in_range(s.counters, 8, 12);
+}
+
+static void at_the_end_everything_is_given_back(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "p", &minute);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(8, 2000));
+    done_count();
+    assert_true(lease_collect_all(table, START + MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_RETURN);
+    assert_int_equal(batch.ops[0].returned, 7);
+    assert_int_equal(batch.ops[0].spent, 1);
+    answer_as(START + 2 * MS, "e1", granted(8, 2000));
+    assert_false(lease_collect_all(table, START + 3 * MS, &batch));
+}
+
+/* Not a timed test: prints what a decision over five policies costs. */
+static void a_decision_over_five_policies(void **state)
+{
+    enum { ROUNDS = 100000 };
+    static const char *const names[] = { "p1", "p2", "p3", "p4", "p5" };
+    struct lease_rule big = { LEASE_RATE, LEASE_AWAY_DENY, 1000000000, 1000000000, 60000, true };
+    struct lease_waiter w = { 0 };
+    (void)state;
+    for (int i = 0; i < 5; i++) bind(&w, START, names[i], &big, false);
+    assert_int_equal(lease_admit(table, START, &w), LEASE_VERDICT_WAIT);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(10000000, 2000));
+    assert_int_equal(done_count(), 1);
+    uint64_t t0 = clock_mono_ns(clock_system());
+    for (int k = 0; k < ROUNDS; k++) {
+        w = (struct lease_waiter){ 0 };
+        for (int i = 0; i < 5; i++) bind(&w, START, names[i], &big, false);
+        assert_int_equal(lease_admit(table, START, &w), LEASE_VERDICT_OK);
+    }
+    print_message("%.0f ns for a decision over 5 policies\n",
+                  (double)(clock_mono_ns(clock_system()) - t0) / ROUNDS);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(requests_that_lack_the_same_counter_share_one_ask),
+        T(a_lease_ends_one_percent_before_its_time_counted_from_the_ask),
+        T(if_one_limit_refuses_nothing_is_spent_of_any),
+        T(a_limit_in_shadow_mode_is_counted_and_never_enforced),
+        T(a_refusal_is_remembered_and_then_asked_again),
+        T(idle_units_go_back_and_are_not_ours_from_then_on),
+        T(what_was_spent_is_reported_and_the_lease_closed),
+        T(slots_are_released_and_small_limits_give_them_back_at_once),
+        T(running_requests_are_covered_again_after_a_lease_was_lost),
+        T(nobody_waits_beyond_the_deadline),
+        T(without_an_engine_each_rule_says_what_happens),
+        T(without_an_engine_a_share_begins_empty_and_is_spent_evenly),
+        T(an_unknown_policy_is_asked_for_again_until_the_deadline),
+        T(a_reply_that_does_not_fit_is_no_reply),
+        T(a_full_table_forgets_idle_counters_and_shares_one_when_all_are_in_use),
+        T(at_the_end_everything_is_given_back),
+        T(a_decision_over_five_policies),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
