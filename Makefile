@@ -30,7 +30,7 @@ SERVICES := edge token policy config metrics mockllm
 VERSION  := $(shell cat proto/VERSION)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings \
-        -Wformat=2 -Wundef -fno-common -Werror
+        -Wformat=2 -Wundef -fno-common -Wvla -Werror
 PKGS := libmicrohttpd libcurl openssl sqlite3 libcjson libmariadb hiredis yaml-0.1 zlib
 # Asked when first used (a fresh machine has no pkg-config while `make deps` runs), and then once.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
@@ -39,7 +39,16 @@ LIBS       = $(PKG_LIBS) -lnats -lpthread -lm
 CPPFLAGS += -D_GNU_SOURCE -DAIGW_VERSION='"$(VERSION)"' -Icommon -I. $(PKG_CFLAGS)
 CFLAGS   ?= $(OPT) -g
 CFLAGS   += -std=gnu11 $(WARN) $(SANFLAGS) -fstack-protector-strong
-LDFLAGS  += $(SANFLAGS)
+LDFLAGS  += $(SANFLAGS) -Wl,--as-needed
+
+# One line per file; V=1 shows the commands.
+ifeq ($(V),1)
+say =
+Q :=
+else
+say = @$(if $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS)))),:,echo "$(1)")
+Q := @
+endif
 
 COMMON_SRC := $(wildcard common/*/*.c) $(wildcard proto/*.c)
 COMMON_OBJ := $(COMMON_SRC:%.c=$(BUILD)/%.o)
@@ -54,7 +63,8 @@ service_src = $(filter-out services/$(1)/tool_%.c,$(wildcard services/$(1)/*.c))
 define SERVICE_RULE
 $(BUILD)/bin/aigw-$(1): $(patsubst %.c,$(BUILD)/%.o,$(call service_src,$(1))) $(COMMON_LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
+	$$(call say,  LINK $$@)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 $(foreach s,$(SERVICES) run,$(eval $(call SERVICE_RULE,$(s))))
 
@@ -62,15 +72,21 @@ $(BUILD)/bin/aigw-vocab: $(BUILD)/services/token/tool_vocab.o $(COMMON_LIB)
 $(BUILD)/bin/aigw-count: $(BUILD)/services/token/tool_count.o $(COMMON_LIB)
 $(BUILD)/bin/aigw-vocab $(BUILD)/bin/aigw-count:
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(COMMON_LIB): $(COMMON_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,  AR   $@)
+	$(Q)$(AR) rcs $@ $^
+
+# Put into the program by the assembler, which tells nobody.
+$(BUILD)/services/config/openapi.o: proto/openapi/admin.yaml
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,  CC   $@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
@@ -79,12 +95,14 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c) $(wildcard tests/unit/*/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 $(BUILD)/unit/test_%: $(BUILD)/tests/unit/test_%.o $(COMMON_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
 define UNIT_RULE
 $(BUILD)/unit/$(1)/test_%: $(BUILD)/tests/unit/$(1)/test_%.o \
 		$(patsubst %.c,$(BUILD)/%.o,$(filter-out services/$(1)/main.c,$(call service_src,$(1)))) $(COMMON_LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS) -lcmocka
+	$$(call say,  LINK $$@)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS) -lcmocka
 endef
 $(foreach s,$(SERVICES) run,$(eval $(call UNIT_RULE,$(s))))
 
@@ -96,19 +114,23 @@ REPLAY_BIN := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/replay/%)
 FUZZ_SECONDS ?= 60
 $(BUILD)/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(COMMON_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 $(BUILD)/replay/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(COMMON_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 define FUZZ_RULE
 $(BUILD)/fuzz/$(1)/fuzz_%: $(BUILD)/tests/fuzz/$(1)/fuzz_%.o \
 		$(patsubst %.c,$(BUILD)/%.o,$(filter-out services/$(1)/main.c,$(call service_src,$(1)))) $(COMMON_LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -fsanitize=fuzzer -o $$@ $$^ $$(LIBS)
+	$$(call say,  LINK $$@)
+	$$(Q)$$(CC) $$(LDFLAGS) -fsanitize=fuzzer -o $$@ $$^ $$(LIBS)
 $(BUILD)/replay/$(1)/fuzz_%: $(BUILD)/tests/fuzz/$(1)/fuzz_%.o $(BUILD)/tests/fuzz/replay.o \
 		$(patsubst %.c,$(BUILD)/%.o,$(filter-out services/$(1)/main.c,$(call service_src,$(1)))) $(COMMON_LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
+	$$(call say,  LINK $$@)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 $(foreach s,$(SERVICES) run,$(eval $(call FUZZ_RULE,$(s))))
 

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <stdio.h>
 
 #include "proto/snapshot.h"
@@ -394,6 +395,99 @@ static void pages_list_parts(void **state)
         assert_int_equal(page_parse(str_of(bad[i]), &d, &n, NULL), ERR_INVALID);
 }
 
+/* --- the samples in proto/samples ---------------------------------------------------------------
+ */
+
+static void read_sample(const char *folder, const char *name, struct buf *out)
+{
+    char path[512], *room;
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *f = fopen(path, "rb");
+    if (f == NULL) fail_msg("%s", path);
+    buf_clear(out);
+    assert_int_equal(buf_reserve(out, 65536, &room), ERR_OK);
+    out->len = fread(room, 1, 65536, f);
+    fclose(f);
+}
+
+static enum err take_manifest(struct str text, struct why *why)
+{
+    struct manifest m;
+    enum err e = manifest_parse(text, &m, why);
+    if (e == ERR_OK) manifest_done(&m);
+    return e;
+}
+
+static enum err take_page(struct str text, struct why *why)
+{
+    struct snap_digest *d = NULL;
+    size_t n;
+    enum err e = page_parse(text, &d, &n, why);
+    free(d);
+    return e;
+}
+
+/* The part, with the parts that it may refer to. */
+static enum err take_part(struct str text, struct why *why)
+{
+    static const char folder[] = "proto/samples/snapshot_part/good";
+    static const char *const names[] = { "namespaces", "upstreams" };
+    struct buf others[2];
+    struct str parts[3] = { text };
+    size_t n = 1;
+    struct snapshot *s = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        char file[64], begin[64];
+        (void)snprintf(file, sizeof(file), "%s.json", names[i]);
+        (void)snprintf(begin, sizeof(begin), "{\"kind\": \"%s\"", names[i]);
+        buf_init(&others[i], 65536);
+        read_sample(folder, file, &others[i]);
+        if (!str_starts(text, str_of(begin))) parts[n++] = buf_str(&others[i]);
+    }
+    enum err e = snapshot_build(1, "", parts, n, &s, why);
+    snapshot_unref(s);
+    buf_done(&others[0]);
+    buf_done(&others[1]);
+    return e;
+}
+
+static int samples(const char *name, enum err (*fn)(struct str, struct why *), bool good)
+{
+    char folder[256];
+    int n = 0;
+    struct dirent *entry;
+    struct buf text;
+    (void)snprintf(folder, sizeof(folder), "proto/samples/%s/%s", name, good ? "good" : "bad");
+    DIR *dir = opendir(folder);
+    if (dir == NULL) fail_msg("%s", folder);
+    buf_init(&text, 65536);
+    while ((entry = readdir(dir)) != NULL) {
+        struct why why = { "" };
+        if (!str_ends(str_of(entry->d_name), STR(".json"))) continue;
+        read_sample(folder, entry->d_name, &text);
+        enum err e = fn(buf_str(&text), &why);
+        if ((e == ERR_OK) != good)
+            fail_msg("%s/%s: %s %s", folder, entry->d_name, err_name(e), why.text);
+        n++;
+    }
+    closedir(dir);
+    buf_done(&text);
+    return n;
+}
+
+static void samples_are_what_they_are_called(void **state)
+{
+    (void)state;
+    assert_int_equal(samples("snapshot_manifest", take_manifest, true), 3);
+    assert_int_equal(samples("snapshot_manifest", take_manifest, false), 9);
+    assert_int_equal(samples("config_changed", take_manifest, true), 1);
+    assert_int_equal(samples("config_changed", take_manifest, false), 3);
+    assert_int_equal(samples("snapshot_page", take_page, true), 2);
+    assert_int_equal(samples("snapshot_page", take_page, false), 6);
+    assert_int_equal(samples("snapshot_part", take_part, true), 9);
+    assert_int_equal(samples("snapshot_part", take_part, false), 17);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +504,7 @@ int main(void)
         cmocka_unit_test(windows_have_units),
         cmocka_unit_test(manifests_are_checked_against_their_digest),
         cmocka_unit_test(pages_list_parts),
+        cmocka_unit_test(samples_are_what_they_are_called),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
