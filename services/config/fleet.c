@@ -95,13 +95,17 @@ static void take_presence(struct member *m, const struct json *o)
 
 static void take_applied(struct member *m, const struct json *o)
 {
-    if (json_get_u64(o, "revision", &m->applied_revision) != ERR_OK) return;
+    uint64_t revision;
+    bool ok;
+    if (json_get_u64(o, "revision", &revision) != ERR_OK || json_get_bool(o, "ok", &ok) != ERR_OK)
+        return;
+    m->applied_revision = revision;
+    m->ok = ok;
     m->has_applied = true;
     m->applied_wall_ms = m->seen_wall_ms;
     m->digest[0] = m->error[0] = '\0';
     copy_text(m->digest, sizeof(m->digest), o, "digest");
     copy_text(m->error, sizeof(m->error), o, "error");
-    if (json_get_bool(o, "ok", &m->ok) != ERR_OK) m->ok = false;
     if (m->ok) m->revision = m->applied_revision; /* sooner than the next presence says it */
 }
 
