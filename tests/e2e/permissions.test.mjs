@@ -76,7 +76,7 @@ test('every subject of proto/subjects.h is in this test', () => {
   const table = fs.readFileSync(path.join(ROOT, 'proto/subjects.h'), 'utf8');
   const suffixes = [...table.matchAll(/^ *X\([A-Z_]+, *"([^"]+)"/gm)].map((m) => m[1].replace('%s', 'demo'));
   assert.ok(suffixes.length >= 10);
-  assert.deepEqual(suffixes.map((s) => `aigw.${s}`).sort(), Object.keys(BUS).sort());
+  assert.deepEqual(suffixes.map((s) => `aigw.${s}`).sort(), Object.keys(BUS).filter((s) => s.startsWith('aigw.')).sort());
 });
 
 test('who may publish what', async () => {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Every source file says its licence on its first line (its second, behind #!), and none is a hall: over 600 lines it is
-# two files. Tables of data are exempt from the length. Lock files name no addresses.
+# two files (a test's cases may be 1000). Tables of data are exempt from the length. Lock files name no addresses.
 cd "${1:-.}" || exit 2
 tmp=$(mktemp)
 trap 'rm -f "$tmp"' EXIT
@@ -20,7 +20,8 @@ list | grep -E '(\.(c|h|sh|awk|mjs|js|ts|tsx|py|lua|sql|conf|yml|yaml|css)|(^|/)
         *_data.c) ;;
         *.c | *.h | *.mjs | *.js | *.ts | *.tsx | *.sh)
             n=$(wc -l <"$f")
-            [ "$n" -le 600 ] || echo "$f: $n lines; at most 600" ;;
+            case $f in tests/*) most=1000 ;; *) most=600 ;; esac
+            [ "$n" -le $most ] || echo "$f: $n lines; at most $most" ;;
         esac
     done >"$tmp"
 list | grep -E '(^|/)package-lock\.json$' | while read -r f; do

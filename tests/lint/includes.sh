@@ -23,7 +23,7 @@ function library(h) {
     return h
 }
 BEGIN {
-    n = split("assert ctype dirent dlfcn endian errno fcntl fenv float fnmatch getopt glob grp ifaddrs inttypes iso646 " \
+    n = split("assert ctype dirent ftw dlfcn endian errno fcntl fenv float fnmatch getopt glob grp ifaddrs inttypes iso646 " \
               "langinfo limits locale malloc math netdb poll pthread pwd regex sched semaphore setjmp signal spawn " \
               "stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings syslog termios " \
               "threads time uchar unistd wchar wctype immintrin emmintrin cpuid", w, " ")
