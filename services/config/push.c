@@ -19,11 +19,11 @@ enum { TICK_MS = 1000, COALESCE_MS = 50, VERIFY_MS = 5000, ARENA_MAX = 1 << 30 }
 struct push {
     struct push_options o;
     pthread_t thread;
-    struct bus_sub *get_sub;
 
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool woken, stop;
+    struct bus_sub *get_sub; /* NULL until there is something to answer with */
     struct built *built;
 
     /* The thread's own. */
@@ -222,13 +222,21 @@ static enum err is_due(struct push *p, bool *ret, struct why *why)
 
 /* --- config.get ------------------------------------------------------------------------------ */
 
+static void count_error(struct push *p, const char *why)
+{
+    pthread_mutex_lock(&p->lock);
+    struct bus_sub *sub = p->get_sub;
+    pthread_mutex_unlock(&p->lock);
+    if (sub != NULL) bus_endpoint_error(sub, why);
+}
+
 /* A reply that is lost: the asker asks again. */
 static void reply_json(struct push *p, const struct bus_msg *msg, struct json *takes)
 {
     struct buf b;
     buf_init(&b, MESSAGE_MAX_BYTES);
     if (json_print(takes, &b) != ERR_OK || bus_reply(p->o.bus, msg->reply, buf_str(&b)) != ERR_OK)
-        bus_endpoint_error(p->get_sub, "the reply could not be sent");
+        count_error(p, "the reply could not be sent");
     buf_done(&b);
     json_free(takes);
 }
@@ -236,7 +244,7 @@ static void reply_json(struct push *p, const struct bus_msg *msg, struct json *t
 static void reply_error(struct push *p, const struct bus_msg *msg, enum err code, const char *text)
 {
     reply_json(p, msg, envelope_error(p->o.clock, p->o.rng, bus_instance(p->o.bus), code, text));
-    bus_endpoint_error(p->get_sub, text);
+    count_error(p, text);
 }
 
 static void reply_part(struct push *p, const struct bus_msg *msg, const struct blob *blob)
@@ -268,7 +276,7 @@ static void on_get(void *ctx, const struct bus_msg *msg)
     } else if (digest.p != NULL || (!any && revision != b->revision)) {
         reply_error(p, msg, ERR_NOT_FOUND, "only the newest revision is served here");
     } else if (bus_reply(p->o.bus, msg->reply, b->manifest) != ERR_OK) {
-        bus_endpoint_error(p->get_sub, "the reply could not be sent");
+        count_error(p, "the reply could not be sent");
     }
     built_unref(b);
     json_free(m);
@@ -300,18 +308,32 @@ static bool is_stopped(struct push *p)
     return stop;
 }
 
+/* Not before there is something to answer with: another instance of the queue group may have it. */
+static void serve(struct push *p)
+{
+    char subject[SUBJECT_LEN];
+    struct bus_sub *sub;
+    subject_make(bus_prefix(p->o.bus), SUBJECT_CONFIG_GET, NULL, subject);
+    struct bus_endpoint get = { "get", subject, subject_queue(SUBJECT_CONFIG_GET) };
+    if (bus_serve(p->o.bus, &get, on_get, p, &sub) != ERR_OK) return;
+    pthread_mutex_lock(&p->lock);
+    p->get_sub = sub;
+    pthread_mutex_unlock(&p->lock);
+}
+
 static bool have_store(struct push *p)
 {
     struct why why = { "" };
     enum err e = ERR_OK;
-    if (p->db != NULL) return true;
+    if (p->db != NULL && p->get_sub != NULL) return true;
     if (!store_is_open(p->o.store)) {
         e = store_open(p->o.store, &why);
         if (e == ERR_OK && p->o.on_open != NULL) p->o.on_open(p->o.ctx);
     }
-    if (e == ERR_OK) e = store_connect(p->o.store, &p->db, &why);
+    if (e == ERR_OK && p->db == NULL) e = store_connect(p->o.store, &p->db, &why);
     if (e == ERR_OK) e = build(p, &why); /* config.get answers before the bus has it all */
     if (e != ERR_OK) report(p, LOG_WARN, "the store is not there yet, trying again", 0, why.text);
+    if (e == ERR_OK) serve(p);
     return p->db != NULL;
 }
 
@@ -349,7 +371,6 @@ static void *run(void *ctx)
 
 struct push *push_new(const struct push_options *o)
 {
-    char subject[SUBJECT_LEN];
     pthread_condattr_t attr;
     struct push *p = xcalloc(1, sizeof(*p));
     p->o = *o;
@@ -359,9 +380,6 @@ struct push *push_new(const struct push_options *o)
     ASSERT(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);
     ASSERT(pthread_cond_init(&p->wake, &attr) == 0);
     (void)pthread_condattr_destroy(&attr);
-    subject_make(bus_prefix(o->bus), SUBJECT_CONFIG_GET, NULL, subject);
-    struct bus_endpoint get = { "get", subject, subject_queue(SUBJECT_CONFIG_GET) };
-    if (bus_serve(o->bus, &get, on_get, p, &p->get_sub) != ERR_OK) p->get_sub = NULL;
     ASSERT(pthread_create(&p->thread, NULL, run, p) == 0);
     return p;
 }
@@ -369,12 +387,12 @@ struct push *push_new(const struct push_options *o)
 void push_free(struct push *p)
 {
     if (p == NULL) return;
-    bus_unsubscribe(p->get_sub);
     pthread_mutex_lock(&p->lock);
     p->stop = true;
     pthread_cond_signal(&p->wake);
     pthread_mutex_unlock(&p->lock);
     (void)pthread_join(p->thread, NULL);
+    bus_unsubscribe(p->get_sub);
     bucket_free(p->bucket);
     db_close(p->db);
     built_unref(p->built);
