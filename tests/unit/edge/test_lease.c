@@ -394,7 +394,7 @@ static void a_full_table_forgets_idle_counters_and_shares_one_when_all_are_in_us
 {
     struct lease_waiter w[12];
     struct lease_stats s;
-    char name[8];
+    char name[16];
     (void)state;
     for (int i = 0; i < 12; i++) { /* waiting: in use */
         snprintf(name, sizeof name, "p%d", i);
