@@ -261,7 +261,8 @@ void json_setz(struct json *o, const char *key, const char *z)
 static struct json *new_i64(bool negative, uint64_t magnitude)
 {
     char text[32];
-    if (magnitude <= (uint64_t)exact_max)
+    /* cJSON takes 15 digits for enough when they are within an epsilon: true only below 2^52 */
+    if (magnitude <= (uint64_t)exact_max / 2)
         return out(made(cJSON_CreateNumber(negative ? -(double)magnitude : (double)magnitude)));
     (void)snprintf(text, sizeof text, "%s%llu", negative ? "-" : "", (unsigned long long)magnitude);
     return out(made(cJSON_CreateRaw(text)));
