@@ -22,11 +22,14 @@ enum {
     UNKNOWN_VERSION_DELAY_MS = 30000,
     REFUSED_DELAY_MS = 30000,
     DEAD_TIMEOUT_MS = 5000,
+    DEAD_MAX_BYTES = 64 * 1024 * 1024,
     BACKOFF_MIN_MS = 100,
     BACKOFF_MAX_MS = 2000,
     EXPIRE_EVERY_S = 60,
     ARENA_BUDGET = 48 * 1024 * 1024
 };
+
+static const char durable_name[] = "metrics";
 
 enum step { STEP_LOCK, STEP_STORE, STEP_STREAMS, STEP_CONSUMER, STEP_RUN };
 
@@ -112,7 +115,7 @@ static enum err ensure_streams(struct ingest *g, struct why *why)
     subject_make(bus_prefix(bus), SUBJECT_USAGE_DEAD, NULL, subject);
     struct bus_stream dead = { .name = name,
                                .subjects = { subject },
-                               .max_bytes = s->stream_max_bytes,
+                               .max_bytes = MIN(s->stream_max_bytes, DEAD_MAX_BYTES),
                                .duplicates_ns = s->duplicates_s * 1000000000,
                                .discard_new = true,
                                .replicas = (int)s->replicas };
@@ -125,7 +128,7 @@ static enum err open_consumer(struct ingest *g, struct why *why)
     char name[SUBJECT_LEN];
     subject_store(bus_prefix(bus), STORE_STREAM_USAGE, name);
     struct bus_consumer_options o = { .stream = name,
-                                      .durable = "metrics",
+                                      .durable = durable_name,
                                       .ack_wait_ms = ACK_WAIT_MS,
                                       .max_ack_pending = 8 * (int)g->m->settings->batch };
     return bus_consumer_open(bus, &o, &g->consumer, why);

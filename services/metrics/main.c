@@ -19,14 +19,14 @@ static const struct opt opts[] = {
       "Most records that are stored in one transaction." },
     { "USAGE_MODELS_MAX", OPT_INT, F(models_max), "1000", 1, 100000, NULL,
       "Most different values of the label model in sums: every further one is \"other\"." },
-    { "USAGE_STREAM_MAX_BYTES", OPT_INT, F(stream_max_bytes), "4294967296", 1 << 20,
+    { "USAGE_STREAM_MAX_BYTES", OPT_INT, F(stream_max_bytes), "1073741824", 1 << 20,
       INT64_C(1) << 50, "bytes",
       "Size of the stream of usage records; when it is full, edges keep theirs on disk." },
     { "USAGE_STREAM_MAX_AGE_S", OPT_INT, F(stream_max_age_s), "0", 0, 315360000, "s",
       "Age at which records leave the stream even if they were never stored; 0: never." },
     { "USAGE_STREAM_KEEP", OPT_BOOL, F(stream_keep), "false", 0, 0, NULL,
-      "true: stored records stay in the stream until their age or size limit, for other readers. "
-      "Cannot be changed once the stream exists." },
+      "false: a record leaves the stream when it is stored; true: it stays until its age limit, for other readers, "
+      "and the stream must be large enough for all of that time. Cannot be changed while the stream exists." },
     { "USAGE_DUPLICATES_S", OPT_INT, F(duplicates_s), "120", 1, 86400, "s",
       "How long the stream knows a record's id; the ledger knows it as long as it keeps it." },
     { "USAGE_STREAM_REPLICAS", OPT_INT, F(replicas), "1", 1, 5, NULL,

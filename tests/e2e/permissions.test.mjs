@@ -22,13 +22,12 @@ const BUS = {
   'aigw.policy.rejected': [['edge'], ['config', 'observer']],
   'aigw.usage.demo': [['edge'], ['observer']],
   'aigw.dead.usage': [['metrics'], ['observer']],
-  '$JS.API.STREAM.PURGE.AIGW_USAGE': [['metrics'], []],
   'aigw.upstream.health': [['edge'], ['edge', 'config', 'observer']],
   'aigw.metrics.query': [['config', 'observer'], ['metrics metrics', 'observer']],
   'aigw.presence': [['edge', 'token', 'policy', 'config', 'metrics'], ['policy', 'config', 'observer']],
 };
 // What nobody may do.
-const NEVER_PUBLISH = ['$JS.API.STREAM.DELETE.AIGW_USAGE', '$JS.API.STREAM.PURGE.AIGW_USAGE_DEAD', '$JS.API.STREAM.MSG.DELETE.AIGW_USAGE',
+const NEVER_PUBLISH = ['$JS.API.STREAM.DELETE.AIGW_USAGE', '$JS.API.STREAM.PURGE.AIGW_USAGE', '$JS.API.STREAM.MSG.DELETE.AIGW_USAGE',
   '$JS.API.STREAM.DELETE.KV_AIGW_CONFIG', '$SYS.REQ.SERVER.PING', 'other.usage.demo'];
 
 let dir, server, port;
