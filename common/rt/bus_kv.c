@@ -159,25 +159,27 @@ static enum err write_at(struct bus_kv *kv, const char *key, struct str value, u
     return write_entry(kv, key, headers, value, ret_revision);
 }
 
-/* Where a key that is deleted stands: the revision of the mark that says so. */
+/* Where a key that is deleted stands: the revision of the mark that says so. Asks for the message
+ * itself: a watch, which the history would take, needs rights that not every service has. */
 static enum err deleted_at(struct bus_kv *kv, const char *key, uint64_t *ret_revision)
 {
-    kvEntryList list = { 0 };
+    char stream[160], subject[KEY_MAX + 160];
+    natsMsg *last = NULL;
+    const char *op;
     enum err e = ERR_CONFLICT;
+    snprintf(stream, sizeof stream, "KV_%s", kv->bucket);
+    snprintf(subject, sizeof subject, "$KV.%s.%s", kv->bucket, key);
     natsConnection *nc = bus_nc_get(kv->bus);
     natsStatus s = ready(kv, nc, false);
-    if (s == NATS_OK) s = kvStore_History(&list, kv->store, key, NULL);
+    if (s == NATS_OK) s = js_GetLastMsg(&last, kv->js, stream, subject, NULL, NULL);
     bus_nc_put(kv->bus);
     if (s != NATS_OK) return s == NATS_NOT_FOUND ? ERR_CONFLICT : bus_err(s);
-    if (list.Count > 0) {
-        kvEntry *last = list.Entries[list.Count - 1];
-        kvOperation op = kvEntry_Operation(last);
-        if (op == kvOp_Delete || op == kvOp_Purge) {
-            *ret_revision = kvEntry_Revision(last);
-            e = ERR_OK;
-        }
+    if (natsMsgHeader_Get(last, "KV-Operation", &op) == NATS_OK &&
+        (strcmp(op, "DEL") == 0 || strcmp(op, "PURGE") == 0)) {
+        *ret_revision = natsMsg_GetSequence(last);
+        e = ERR_OK;
     }
-    kvEntryList_Destroy(&list);
+    natsMsg_Destroy(last);
     return e;
 }
 

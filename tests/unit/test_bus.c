@@ -554,7 +554,8 @@ static void works_with_nothing_but_its_own_inbox(void **state)
 {
     static const char conf[] =
         "authorization { users = [ { user: edge, password: x, permissions: {\n"
-        "  publish: [\"test.>\", \"_INBOX_edge.>\", \"$JS.API.>\", \"$JS.ACK.>\", \"$KV.>\"]\n"
+        "  publish: [\"test.>\", \"_INBOX_edge.>\", \"$JS.API.STREAM.CREATE.*\", \"$KV.>\"\n"
+        "    \"$JS.API.STREAM.INFO.*\", \"$JS.API.STREAM.MSG.GET.*\", \"$JS.API.DIRECT.GET.>\"]\n"
         "  subscribe: [\"test.>\", \"_INBOX_edge.>\", \"$SRV.>\"] } } ] }\n";
     struct fixture *f = *state;
     struct bus_sub *s, *no;
@@ -572,6 +573,9 @@ static void works_with_nothing_but_its_own_inbox(void **state)
     assert_int_equal(bus_kv_put(kv, "a", STR("1")), ERR_OK);
     buf_clear(&out);
     assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_OK);
+    assert_int_equal(bus_kv_update(kv, "a", STR("2"), 0, NULL), ERR_CONFLICT);
+    assert_int_equal(bus_kv_delete(kv, "a"), ERR_OK);
+    assert_int_equal(bus_kv_update(kv, "a", STR("3"), 0, NULL), ERR_OK);
     bus_kv_close(kv);
     assert_int_equal(box_count(&f->errors), 0);
     assert_int_equal(bus_subscribe(f->bus, "secret.>", NULL, box_msg, &f->up, &no), ERR_OK);
