@@ -15,7 +15,11 @@ state=$(absolute "${STATE:-state}")
 vocab=$(absolute "${VOCAB_DIR:-vocab}")
 
 case $command in
-stop | status) exec "$bin/aigw-run" "$command" "$state" ;;
+stop | status)
+    [ -x "$bin/aigw-run" ] || [ -e "$state/run" ] || { echo "nothing runs"; exit; }
+    [ -x "$bin/aigw-run" ] || { echo "$bin/aigw-run is missing: 'make' builds it again" >&2; exit 1; }
+    exec "$bin/aigw-run" "$command" "$state"
+    ;;
 start) ;;
 *) echo "usage: run.sh start|stop|status BIN" >&2; exit 2 ;;
 esac
@@ -67,10 +71,17 @@ secret demo_key "sk-aigw-$(hex 20)"
         printf 'NATS_%s_PASSWORD=%s\n' "$(printf %s $u | tr a-z A-Z)" "$(cat "$secrets/nats_$u")"
     done
 } >"$secrets/nats.env"
-# Both may hold a password, so they go to files, not into the plan.
-printf '%s\n' "$counter" >"$secrets/counter_url"
-printf '%s\n' "${STORE_URL:-sqlite:$state/config/config.db}" >"$secrets/store_url"
-printf '%s\n' "${METRICS_STORE_URL:-sqlite:$state/metrics/metrics.db}" >"$secrets/metrics_store_url"
+# They may hold a password, so they go to files, not into the plan. Processes that run read them again when they are
+# started again, so the files change with the plan only.
+running=no differs=no
+"$bin/aigw-run" status "$state" >/dev/null 2>&1 && running=yes
+url() { # FILE VALUE
+    [ "$(cat "$secrets/$1" 2>/dev/null)" != "$2" ] || return 0
+    if [ $running = yes ]; then differs=yes; else printf '%s\n' "$2" >"$secrets/$1"; fi
+}
+url counter_url "$counter"
+url store_url "${STORE_URL:-sqlite:$state/config/config.db}"
+url metrics_store_url "${METRICS_STORE_URL:-sqlite:$state/metrics/metrics.db}"
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
 # What was taken up above must not reach the daemons a second time, by their environment.
@@ -102,7 +113,7 @@ keys() {
     echo "# Written by scripts/run.sh; changes are lost at the next start."
     echo "process nats"
     echo "  command \"$nats_server\" -c \"$root/compose/nats.conf\" -a 127.0.0.1 -p $nats -m $monitor"
-    echo "  env-file $secrets/nats.env"
+    echo "  env-file \"$secrets/nats.env\""
     echo "  ready http://127.0.0.1:$monitor/healthz"
     echo "  port $nats NATS_PORT"
     echo "  port $monitor NATS_MONITOR_PORT"
@@ -155,7 +166,9 @@ import_demo() {
     [ -e "$state/demo-imported" ] && return 0
     printf 'Authorization: Bearer %s\n' "$(cat "$secrets/admin_token")" >"$secrets/admin_header"
     i=0
-    until curl -fs -o /dev/null --max-time 2 "http://127.0.0.1:$((config + 1000))/readyz" 2>/dev/null; do
+    # Ours, and ready: the admin token is not for whatever else may listen there.
+    until "$bin/aigw-run" status "$state" 2>/dev/null | grep -q '^config  *ready ' &&
+        curl -fs -o /dev/null --max-time 2 "http://127.0.0.1:$((config + 1000))/readyz" 2>/dev/null; do
         i=$((i + 1))
         [ $i -lt 600 ] || return 1
         sleep 0.1
@@ -172,9 +185,12 @@ import_demo() {
     : >"$state/demo-imported"
 }
 
-if "$bin/aigw-run" status "$state" >/dev/null 2>&1; then
-    cmp -s "$state/plan" "$state/run/plan" ||
-        echo "Already running, with other settings than these: 'make stop' first to use them."
+if [ $running = yes ]; then
+    cmp -s "$state/plan" "$state/run/plan" || differs=yes
+    if [ $differs = yes ]; then
+        echo "Already running, with other settings than these: 'make stop' first to use them. What runs:"
+        exec "$bin/aigw-run" status "$state"
+    fi
     echo "Already running."
 else
     echo "Starting (logs: $state/log)"
