@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK_SIZE = 8192, ALIGN = 16 };
+/* Blocks double, so that a small request costs little and a large one few allocations. */
+enum { FIRST_BLOCK = 1024, LAST_BLOCK = 16384, ALIGN = 16 };
 
 struct arena_block {
     struct arena_block *next;
@@ -32,16 +33,15 @@ void arena_reset(struct arena *a)
 #ifdef ARENA_MALLOC
     arena_done(a);
 #else
-    struct arena_block *keep = NULL;
-    while (a->blocks != NULL) {
-        struct arena_block *next = a->blocks->next;
-        if (next == NULL && a->blocks->cap == BLOCK_SIZE)
-            keep = a->blocks;
-        else
-            free(a->blocks);
-        a->blocks = next;
+    struct arena_block *keep = a->blocks;
+    if (keep == NULL || keep->cap > LAST_BLOCK) {
+        arena_done(a);
+        return;
     }
-    if (keep != NULL) keep->len = 0;
+    a->blocks = keep->next;
+    keep->next = NULL;
+    arena_done(a);
+    keep->len = 0;
     a->blocks = keep;
     a->used = 0;
 #endif
@@ -65,8 +65,10 @@ void *arena_alloc(struct arena *a, size_t n)
     if (b == NULL) return NULL;
 #else
     struct arena_block *b = a->blocks;
-    if (b == NULL || need > b->cap - b->len)
-        b = add_block(a, need > BLOCK_SIZE ? need : BLOCK_SIZE);
+    if (b == NULL || need > b->cap - b->len) {
+        size_t size = b == NULL ? FIRST_BLOCK : MIN(b->cap * 2, (size_t)LAST_BLOCK);
+        b = add_block(a, MAX(need, size));
+    }
     if (b == NULL) return NULL;
 #endif
     void *p = b->data + b->len;

@@ -19,7 +19,7 @@ struct arena {
 
 void arena_init(struct arena *a, size_t budget);
 void arena_done(struct arena *a);
-/* Frees everything but the first block, which the next user finds warm. */
+/* Frees everything but the newest block, which the next user finds warm. */
 void arena_reset(struct arena *a);
 
 /* Aligned to 16, not cleared. NULL when the budget or memory is out. */
