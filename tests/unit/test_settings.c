@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Settings and metrics: tables in, values, problems and text out. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/metric.h"
+#include "base/opt.h"
+
+struct settings {
+    const char *name, *secret;
+    int64_t port, level;
+    bool on;
+};
+#define F(m) offsetof(struct settings, m)
+static const struct opt table[] = {
+    { "T_NAME", OPT_STR, F(name), "anna", 0, 0, NULL, "A name." },
+    { "T_SECRET", OPT_SECRET, F(secret), NULL, 0, 0, NULL, "A secret." },
+    { "T_PORT", OPT_INT, F(port), "80", 1, 65535, "port", "A port." },
+    { "T_ON", OPT_BOOL, F(on), "true", 0, 0, NULL, "A switch." },
+    { "T_LEVEL", OPT_LEVEL, F(level), "info", 0, 0, NULL, "A level." },
+};
+
+static void clear(void)
+{
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) unsetenv(table[i].name);
+    unsetenv("T_SECRET_FILE");
+}
+
+static void defaults_and_values(void **state)
+{
+    struct settings s = { 0 };
+    struct opt_problems p = { 0 };
+    struct buf b;
+    (void)state;
+    clear();
+    opt_read(table, ARRAY_LEN(table), &s, &p);
+    assert_int_equal(p.count, 0);
+    assert_string_equal(s.name, "anna");
+    assert_true(s.port == 80 && s.on && s.level == LOG_INFO);
+    opt_done(table, ARRAY_LEN(table), &s);
+
+    setenv("T_PORT", "8081", 1), setenv("T_ON", "off", 1), setenv("T_SECRET", "hush", 1);
+    opt_read(table, ARRAY_LEN(table), &s, &p);
+    assert_true(p.count == 0 && s.port == 8081 && !s.on);
+    buf_init(&b, 4096);
+    assert_int_equal(opt_print(table, ARRAY_LEN(table), &s, &b), ERR_OK);
+    assert_non_null(strstr(buf_z(&b), "T_SECRET=***"));
+    assert_null(strstr(buf_z(&b), "hush"));
+    buf_done(&b);
+    opt_done(table, ARRAY_LEN(table), &s);
+    clear();
+}
+
+static void all_problems_at_once(void **state)
+{
+    struct settings s = { 0 };
+    struct opt_problems p = { 0 };
+    (void)state;
+    clear();
+    setenv("T_PORT", "70000", 1), setenv("T_ON", "perhaps", 1), setenv("T_LEVEL", "loud", 1);
+    setenv("T_SECRET_FILE", "/nowhere/at/all", 1);
+    opt_read(table, ARRAY_LEN(table), &s, &p);
+    assert_int_equal(p.count, 4);
+    const char *text = buf_z(&p.text);
+    assert_non_null(strstr(text, "T_PORT: 70000 is outside 1 to 65535"));
+    assert_non_null(strstr(text, "T_ON"));
+    assert_non_null(strstr(text, "T_LEVEL"));
+    assert_non_null(strstr(text, "T_SECRET_FILE: cannot read /nowhere/at/all"));
+    buf_done(&p.text);
+    opt_done(table, ARRAY_LEN(table), &s);
+    clear();
+}
+
+static void a_secret_comes_from_a_file(void **state)
+{
+    struct settings s = { 0 };
+    struct opt_problems p = { 0 };
+    char path[] = "/tmp/test_settings_XXXXXX";
+    int fd = mkstemp(path);
+    (void)state;
+    clear();
+    assert_true(fd >= 0 && write(fd, "from file\n", 10) == 10);
+    close(fd);
+    setenv("T_SECRET_FILE", path, 1);
+    opt_read(table, ARRAY_LEN(table), &s, &p);
+    assert_int_equal(p.count, 0);
+    assert_string_equal(s.secret, "from file");
+    opt_done(table, ARRAY_LEN(table), &s);
+    setenv("T_SECRET", "both", 1);
+    opt_read(table, ARRAY_LEN(table), &s, &p);
+    assert_int_equal(p.count, 1);
+    buf_done(&p.text);
+    opt_done(table, ARRAY_LEN(table), &s);
+    unlink(path);
+    clear();
+}
+
+/* --- metrics --- */
+
+static const struct metric_def defs[] = {
+    { "t_total", METRIC_COUNTER, "Things.", { "a", "b" }, { 0 }, 3 },
+    { "t_now", METRIC_GAUGE, "Now.", { NULL }, { 0 }, 0 },
+    { "t_seconds", METRIC_HISTOGRAM, "Times.", { "a" }, { 0.1, 1 }, 0 },
+};
+
+static struct metric *get(struct metrics *m, size_t which, const char *a, const char *b)
+{
+    struct str values[] = { str_of(a), str_of(b) };
+    return metrics_get(m, which, values);
+}
+
+static void series_add_up_over_sets(void **state)
+{
+    struct metrics *sets[] = { metrics_new(defs, ARRAY_LEN(defs)),
+                               metrics_new(defs, ARRAY_LEN(defs)) };
+    struct buf b;
+    (void)state;
+    metric_inc(get(sets[0], 0, "x", "y"));
+    metric_add(get(sets[1], 0, "x", "y"), 2);
+    metric_inc(get(sets[1], 0, "q\"\\\n", ""));
+    metric_set(metrics_get(sets[0], 1, NULL), 2.5);
+    metric_observe(get(sets[0], 2, "h", NULL), 0.1);
+    metric_observe(get(sets[1], 2, "h", NULL), 0.5);
+    metric_observe(get(sets[1], 2, "h", NULL), 7);
+    buf_init(&b, 8192);
+    assert_int_equal(metrics_render(sets, 2, &b), ERR_OK);
+    assert_string_equal(
+        buf_z(&b), "# HELP t_total Things.\n# TYPE t_total counter\n"
+                   "t_total{a=\"x\",b=\"y\"} 3\nt_total{a=\"q\\\"\\\\\\n\",b=\"\"} 1\n"
+                   "# HELP t_now Now.\n# TYPE t_now gauge\nt_now 2.5\n"
+                   "# HELP t_seconds Times.\n# TYPE t_seconds histogram\n"
+                   "t_seconds_bucket{a=\"h\",le=\"0.1\"} 1\nt_seconds_bucket{a=\"h\",le=\"1\"} 2\n"
+                   "t_seconds_bucket{a=\"h\",le=\"+Inf\"} 3\nt_seconds_sum{a=\"h\"} 7.6\n"
+                   "t_seconds_count{a=\"h\"} 3\n");
+    buf_done(&b);
+    metrics_free(sets[0]), metrics_free(sets[1]);
+}
+
+static void label_sets_are_bounded(void **state)
+{
+    struct metrics *m = metrics_new(defs, ARRAY_LEN(defs));
+    struct buf b;
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "v%d", i);
+        metric_inc(get(m, 0, name, ""));
+    }
+    buf_init(&b, 8192);
+    assert_int_equal(metrics_render(&m, 1, &b), ERR_OK);
+    assert_non_null(strstr(buf_z(&b), "t_total{a=\"v2\",b=\"\"} 1"));
+    assert_null(strstr(buf_z(&b), "v3"));
+    assert_non_null(strstr(buf_z(&b), "t_total{a=\"other\",b=\"other\"} 7"));
+    buf_done(&b);
+    metrics_free(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_and_values),        cmocka_unit_test(all_problems_at_once),
+        cmocka_unit_test(a_secret_comes_from_a_file), cmocka_unit_test(series_add_up_over_sets),
+        cmocka_unit_test(label_sets_are_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
