@@ -204,22 +204,23 @@ else
 fi
 
 # --- what to try ------------------------------------------------------------------------------------------------------
+case $secrets in *[!A-Za-z0-9_/.+-]*) shown="'$secrets'" ;; *) shown=$secrets ;; esac
 body='{"model":"Qwen3-8B","messages":[{"role":"user","content":"你好"}]}'
 cat <<TEXT
 
   gateway   http://127.0.0.1:$gateway$(k=2; while [ $k -le "$edges" ]; do printf ' %s' "$((gateway + 100 * (k - 1)))"; k=$((k + 1)); done)
-  config    http://127.0.0.1:$config/api/v2/    (Authorization: Bearer \$(cat $secrets/admin_token))
+  config    http://127.0.0.1:$config/api/v2/    (Authorization: Bearer \$(cat $shown/admin_token))
   token     http://127.0.0.1:$token
   metrics   http://127.0.0.1:$metrics
   mock LLM  http://127.0.0.1:$mock
-  NATS      nats://observer:\$(cat $secrets/nats_observer)@127.0.0.1:$nats    (monitoring: http://127.0.0.1:$monitor)
+  NATS      nats://observer:\$(cat $shown/nats_observer)@127.0.0.1:$nats    (monitoring: http://127.0.0.1:$monitor)
 
 Try:
   curl -X POST localhost:$token/calculate -H 'Content-Type: application/json' \\
        -d '$body'
   curl -X POST localhost:$gateway/api/chat -H 'Content-Type: application/json' -H 'X-Channel-Code: test-channel' \\
        -d '$body'
-  curl localhost:$gateway/v1/chat/completions -H "Authorization: Bearer \$(cat $secrets/demo_key)" \\
+  curl localhost:$gateway/v1/chat/completions -H "Authorization: Bearer \$(cat $shown/demo_key)" \\
        -H 'Content-Type: application/json' \\
        -d '{"model":"Qwen3-8B","stream":true,"messages":[{"role":"user","content":"你好"}]}'
   curl localhost:$gateway/metrics

@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -55,9 +56,11 @@ static pid_t start_mariadb(void)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        char data[128], sock[128], pidfile[128], port[32];
+        char data[128], tmp[128], sock[128], pidfile[128], port[32];
         const char *user = geteuid() == 0 ? "--user=root" : "--skip-name-resolve";
         (void)snprintf(data, sizeof(data), "--datadir=%s/data", folder);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)snprintf(tmp, sizeof(tmp), "--tmpdir=%s/tmp", folder);
         (void)snprintf(sock, sizeof(sock), "--socket=%s/s", folder);
         (void)snprintf(pidfile, sizeof(pidfile), "--pid-file=%s/pid", folder);
         (void)snprintf(port, sizeof(port), "--port=%u", (unsigned)mysql_port);
@@ -65,7 +68,7 @@ static pid_t start_mariadb(void)
         (void)snprintf(log, sizeof(log), "%s/log", folder);
         (void)freopen(log, "a", stderr);
         (void)freopen("/dev/null", "a", stdout);
-        execlp("mariadbd", "mariadbd", "--no-defaults", data, sock, pidfile, port,
+        execlp("mariadbd", "mariadbd", "--no-defaults", data, tmp, sock, pidfile, port,
                "--bind-address=127.0.0.1", "--skip-name-resolve", user, (char *)NULL);
         _exit(127);
     }
@@ -102,10 +105,11 @@ static int set_up(void **state)
     mysql_port = free_port();
     (void)snprintf(mysql_url, sizeof(mysql_url), "mysql://root@127.0.0.1:%u/aigw_test",
                    (unsigned)mysql_port);
-    run_shell("mariadb-install-db --no-defaults --datadir=%s/data "
+    /* Temporary tables in a folder of its own: others in /tmp may have theirs. */
+    run_shell("mkdir %s/tmp && mariadb-install-db --no-defaults --datadir=%s/data --tmpdir=%s/tmp "
               "--auth-root-authentication-method=normal --skip-test-db --skip-name-resolve %s "
               ">%s/install.log 2>&1",
-              folder, geteuid() == 0 ? "--user=root" : "", folder);
+              folder, folder, folder, geteuid() == 0 ? "--user=root" : "", folder);
     mariadb = start_mariadb();
     db_close(open_patiently(mysql_url));
     return 0;

@@ -43,12 +43,14 @@ export async function redisServer(dir, port, password) {
 // A MariaDB with the database and user that the suite is told to use.
 export async function mariadbServer(dir, port, { user, password, databases }) {
   const data = path.join(dir, 'mariadb'), socket = path.join(dir, 'mariadb.sock');
+  const tmp = path.join(dir, 'mariadb-tmp'); // of its own: temporary tables of two in /tmp get in each other's way
+  fs.mkdirSync(tmp);
   const me = process.getuid() === 0 ? ['--user=root'] : [];
   await promisify(execFile)('mariadb-install-db', ['--no-defaults', `--datadir=${data}`, '--skip-test-db', '--skip-name-resolve',
-    '--auth-root-authentication-method=normal', ...me]);
+    `--tmpdir=${tmp}`, '--auth-root-authentication-method=normal', ...me]);
   const p = new Proc({
     name: 'mariadb', command: 'mariadbd', log: path.join(dir, 'mariadb.log'),
-    args: ['--no-defaults', `--datadir=${data}`, `--socket=${socket}`, `--pid-file=${dir}/mariadb.pid`, `--port=${port}`,
+    args: ['--no-defaults', `--datadir=${data}`, `--tmpdir=${tmp}`, `--socket=${socket}`, `--pid-file=${dir}/mariadb.pid`, `--port=${port}`,
       '--bind-address=127.0.0.1', '--skip-name-resolve', ...me],
   }).start();
   const sql = [`CREATE USER '${user}'@'127.0.0.1' IDENTIFIED BY '${password}'`,
