@@ -39,7 +39,7 @@ struct keeper {
     pthread_cond_t wake;
     bool end, again;
 
-    _Atomic bool configured, quiesced, serving;
+    _Atomic bool configured, quiesced, signed_off, serving;
     struct bus_sub *_Atomic lease; /* NULL while we do not serve */
     struct engine_stats told;      /* at the last scrape */
     struct store_status told_store;
@@ -138,7 +138,7 @@ static enum err kv_update(void *ctx, const char *key, struct str value, uint64_t
 }
 
 /* Whether Redis never had an epoch of ours: the bucket remembers the first. */
-static bool redis_is_first(void *ctx)
+static enum err redis_is_first(void *ctx, bool *ret)
 {
     struct keeper *k = ctx;
     struct buf b;
@@ -146,7 +146,12 @@ static bool redis_is_first(void *ctx)
     buf_init(&b, 1024);
     enum err e = kv_get(k, REDIS_KEY, &b, &revision);
     buf_done(&b);
-    return e == ERR_NOT_FOUND && kv_update(k, REDIS_KEY, STR("{}"), 0, &revision) == ERR_OK;
+    if (e == ERR_NOT_FOUND) {
+        e = kv_update(k, REDIS_KEY, STR("{}"), 0, &revision);
+        if (e == ERR_OK) *ret = true;
+        if (e == ERR_CONFLICT) e = ERR_OK; /* another one was told so */
+    }
+    return e;
 }
 
 static void report_store(void *ctx, int level, const char *what, const char *why)
@@ -157,14 +162,15 @@ static void report_store(void *ctx, int level, const char *what, const char *why
 
 /* --- readiness and the subscription --- */
 
+/* Replaces the reason that we gave; "": none is left. */
 static void set_unready(struct keeper *k, const char *reason)
 {
+    char old[sizeof k->unready];
     if (strcmp(k->unready, reason) == 0) return;
-    if (k->unready[0] != '\0') daemon_ready(k->daemon, k->unready);
+    memcpy(old, k->unready, sizeof old);
     (void)str_copyz(k->unready, sizeof k->unready, str_of(reason));
-    if (reason[0] == '\0') return;
-    daemon_unready(k->daemon, reason);
-    log_info("not serving", LS("why", reason));
+    if (reason[0] != '\0') daemon_unready(k->daemon, reason);
+    if (old[0] != '\0') daemon_ready(k->daemon, old);
 }
 
 static void subscribe(struct keeper *k, bool want)
@@ -219,12 +225,13 @@ static void step(struct keeper *k)
             store_memory_end(k->store);
             claim_release(&k->claim);
         }
+        atomic_store(&k->signed_off, true);
         return;
     }
     if (k->memory) step_claim(k);
     store_tick(k->store);
     store_status(k->store, &status);
-    if (!k->memory) set_unready(k, status.ready ? "" : "Redis is away");
+    if (!k->memory) set_unready(k, status.ready ? "" : "Redis is away, or has no epoch yet");
     subscribe(k,
               atomic_load(&k->configured) && !atomic_load(&k->quiesced) && k->unready[0] == '\0');
 }
@@ -328,6 +335,11 @@ void keeper_quiesce(struct keeper *k)
 {
     atomic_store(&k->quiesced, true);
     wake_up(k);
+}
+
+size_t keeper_inflight(struct keeper *k)
+{
+    return atomic_load(&k->signed_off) ? 0 : 1;
 }
 
 void keeper_free(struct keeper *k)

@@ -59,6 +59,11 @@ static void quiesce(struct daemon *d)
     keeper_quiesce(daemon_state(d));
 }
 
+static size_t inflight(struct daemon *d)
+{
+    return keeper_inflight(daemon_state(d));
+}
+
 static void stop(struct daemon *d)
 {
     keeper_free(daemon_state(d));
@@ -83,6 +88,7 @@ int main(int argc, char **argv)
         .check = check,
         .start = start,
         .quiesce = quiesce,
+        .inflight = inflight,
         .stop = stop,
         .scrape = scrape,
     };

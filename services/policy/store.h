@@ -86,8 +86,9 @@ struct store_redis_options {
     const struct clock *clock;
     const struct rng *rng;
     int timeout_ms; /* of one call; 0: 40 */
-    /* Asked when Redis has no epoch: whether there has never been one. May be NULL: there has. */
-    bool (*is_first)(void *ctx);
+    /* Asked when Redis has no epoch: whether there has never been one; says so once, ever, to one
+     * of the engines. While it fails no epoch begins. May be NULL: there has. */
+    enum err (*is_first)(void *ctx, bool *ret);
     void *ctx;
     /* Something worth a log line. May be NULL. */
     void (*report)(void *ctx, int level, const char *what, const char *why);

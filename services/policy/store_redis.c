@@ -46,6 +46,7 @@ struct redis_store {
     char epoch[LEASE_ID_MAX + 1];
     char run_id[41], synced_run_id[41];
     bool away;          /* and it was reported */
+    bool missed;        /* there was no epoch at the last look */
     int64_t offset_us;  /* Redis's clock less ours, as far as known */
     uint64_t synced_us; /* our time when the offset was learned */
     uint64_t paused_us; /* nothing is tried before */
@@ -147,20 +148,27 @@ static enum err run_epoch_script(struct redis_store *s, const char *id, bool fir
 static enum err look_for_epoch(struct redis_store *s, struct why *why)
 {
     char id[UUID_LEN + 1], was[VALUE_MAX];
-    bool ours = false, first;
+    bool ours = false, first = false, missed = s->missed;
     enum err e = run_epoch_script(s, "", false, &ours, why);
+    s->missed = e == ERR_OK && !ours && s->value[0] == '\0';
     if (e != ERR_OK || ours) return e;
     /* none, or of a run of Redis that is over */
     memcpy(was, s->value, sizeof was);
-    pthread_mutex_unlock(&s->lock);
-    first = was[0] == '\0' && s->o.is_first != NULL && s->o.is_first(s->o.ctx);
-    pthread_mutex_lock(&s->lock);
+    if (was[0] == '\0' && s->o.is_first != NULL) {
+        pthread_mutex_unlock(&s->lock);
+        e = s->o.is_first(s->o.ctx, &first);
+        pthread_mutex_lock(&s->lock);
+        if (e != ERR_OK) return why_set(why, e, "whether there was an epoch cannot be told");
+        /* another engine may be beginning the first one at this moment */
+        if (!first && !missed) return ERR_OK;
+    }
     uuid_v7(s->o.clock, s->o.rng, id);
     e = run_epoch_script(s, id, first, &ours, why);
     if (e != ERR_OK) return e;
     if (!str_eqz(str_of(s->epoch), id)) return ERR_OK; /* another engine was first, or nobody */
     s->epochs++;
-    report(s, LOG_WARN, first ? "the first epoch begins" : "a new epoch begins with empty counters",
+    report(s, first ? LOG_INFO : LOG_WARN,
+           first ? "the first epoch begins" : "a new epoch begins with empty counters",
            was[0] == '\0' ? "Redis has none" : "Redis was restarted, or its clock stepped");
     return ERR_OK;
 }
@@ -336,8 +344,9 @@ static void redis_tick(struct store *store)
     pthread_mutex_lock(&s->lock);
     if (now_us(s) >= s->paused_us) {
         bool away = look_for_epoch(s, &why) != ERR_OK;
-        if (away && !s->away) report(s, LOG_WARN, "Redis does not answer: trying on", why.text);
-        if (!away && s->away) report(s, LOG_INFO, "Redis answers again", NULL);
+        if (away && !s->away)
+            report(s, LOG_WARN, "the counters cannot be served: trying on", why.text);
+        if (!away && s->away) report(s, LOG_INFO, "the counters can be served again", NULL);
         s->away = away;
     }
     pthread_mutex_unlock(&s->lock);

@@ -93,10 +93,18 @@ static int teardown(void **state)
     return 0;
 }
 
-static bool yes(void *ctx)
+static enum err yes(void *ctx, bool *ret)
 {
     (void)ctx;
-    return true;
+    *ret = true;
+    return ERR_OK;
+}
+
+static enum err cannot_tell(void *ctx, bool *ret)
+{
+    (void)ctx;
+    (void)ret;
+    return ERR_UNAVAILABLE;
 }
 
 static struct store *open_store(const char *prefix, bool first)
@@ -162,6 +170,26 @@ static void an_epoch_after_a_loss_warms_first(void **state)
     struct lease_result r = serve(s, &five, ask("x", 0, 1));
     assert_int_equal(r.status, LEASE_WARMING);
     assert_in_range(r.retry_ms, 1500, LEASE_TTL_MS);
+    store_free(s);
+}
+
+static void while_it_cannot_be_told_whether_it_is_the_first_no_epoch_begins(void **state)
+{
+    struct store_redis_options o = { .url = server.url,
+                                     .prefix = "unknown",
+                                     .clock = clock_system(),
+                                     .rng = rng_system(),
+                                     .timeout_ms = 1000,
+                                     .is_first = cannot_tell };
+    struct store *s;
+    struct store_status status;
+    struct why why;
+    (void)state;
+    assert_int_equal(store_redis_new(&o, &s, &why), ERR_OK);
+    for (int i = 0; i < 3; i++) store_tick(s);
+    store_status(s, &status);
+    assert_false(status.ready);
+    assert_int_equal(serve(s, &five, ask("x", 0, 1)).status, LEASE_UNAVAILABLE);
     store_free(s);
 }
 
@@ -399,6 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_first_epoch_begins_full_and_two_engines_share_it),
         cmocka_unit_test(an_epoch_after_a_loss_warms_first),
+        cmocka_unit_test(while_it_cannot_be_told_whether_it_is_the_first_no_epoch_begins),
         cmocka_unit_test(a_flush_begins_a_new_epoch_and_nothing_is_granted_from_the_old),
         cmocka_unit_test(the_script_is_the_ledger),
         cmocka_unit_test(a_clock_that_steps_ends_the_epoch),
