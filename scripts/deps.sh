@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages of a group that are missing, and nothing else:
-#   deps.sh build|run|vocab|test …
+#   deps.sh build|run|test|npm …
 # Asks no question, prints what it does. Uses sudo when it is not root. Stops nothing that runs, and keeps the
 # packages' own services (nats-server, redis, mariadb) from starting: the suite and its tests start private ones.
 set -eu

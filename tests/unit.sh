@@ -5,8 +5,10 @@
 #   unit.sh BUILD
 build=$1
 cd "$(dirname "$0")/.." || exit 2
+# Where Debian puts servers is not on everybody's PATH.
+PATH=$PATH:/usr/sbin:/sbin
 CMOCKA_MESSAGE_OUTPUT=STDOUT
-export CMOCKA_MESSAGE_OUTPUT ASAN_OPTIONS="${ASAN_OPTIONS-abort_on_error=0:detect_stack_use_after_return=1}" \
+export PATH CMOCKA_MESSAGE_OUTPUT ASAN_OPTIONS="${ASAN_OPTIONS-abort_on_error=0:detect_stack_use_after_return=1}" \
     UBSAN_OPTIONS="${UBSAN_OPTIONS-print_stacktrace=1}"
 passed=0 failed=0
 run() { # NAME PROGRAM ARGUMENTS… : output to PROGRAM.log
