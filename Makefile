@@ -90,6 +90,9 @@ $(BUILD)/%.o: %.c
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
+# Taken in by the assembler, which tells nobody.
+$(BUILD)/services/policy/scripts.o: $(wildcard services/policy/scripts/*.lua)
+
 # Unit tests: tests/unit/test_x.c links common/ and proto/; tests/unit/SERVICE/test_x.c that service's files too, but main.
 UNIT_SRC := $(wildcard tests/unit/test_*.c) $(wildcard tests/unit/*/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)

@@ -109,7 +109,7 @@ static struct admit_outcome admit(struct limiter *l, struct admit_ticket *t, siz
                                .model = STR("m") };
     _Atomic int called = 0;
     if (limiter_admit(l, &r, t, done_fn, &called) == ADMIT_WAIT)
-        for (int i = 0; called == 0; i++) {
+        for (int i = 0; atomic_load(&called) == 0; i++) {
             assert_true(i < 5000);
             poll(NULL, 0, 1);
         }
