@@ -65,7 +65,8 @@ suiteTest('the official OpenAI client', {}, async (suite, step) => {
   });
 
   await step('an upstream that breaks in mid-stream is an error, not an end', async () => {
-    const stream = await client.chat.completions.create({ model: 'Qwen3-8B', messages, stream: true }, mock('tokens=50;fail=reset_after:5'));
+    const stream = await client.chat.completions.create({ model: 'Qwen3-8B', messages, stream: true },
+      mock('tokens=50;tps=100;fail=reset_after:5'));
     await assert.rejects(async () => { for await (const _ of stream); });
   });
 });
