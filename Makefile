@@ -176,7 +176,9 @@ status: ## What runs, since when, how often it was restarted
 # --- testing -------------------------------------------------------------------------------------------------------
 
 unit-programs: $(UNIT_BIN) $(REPLAY_BIN)
-check: unit-programs ## Unit tests and fuzz corpora, in seconds (SAN=asan or tsan for a sanitizer build)
+check: ## Unit tests and fuzz corpora, in a minute (SAN=asan or tsan for a sanitizer build)
+	@scripts/deps.sh build run test
+	@$(MAKE) --no-print-directory $(JOBS) unit-programs
 	@tests/unit.sh $(BUILD)
 
 e2e: ## End-to-end tests against real servers (E2E=pattern picks files; SAN=asan for a sanitizer build)

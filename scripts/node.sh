@@ -8,5 +8,5 @@ stamp=node_modules/.installed
 want=$(sha256sum package-lock.json)
 [ "$(cat $stamp 2>/dev/null)" = "$want" ] && exit 0
 echo "test-deps: npm packages of the end-to-end tests"
-npm ci --silent --ignore-scripts
+npm ci --no-audit --no-fund --ignore-scripts
 printf '%s\n' "$want" >$stamp
