@@ -465,7 +465,7 @@ static bool read_settings(struct daemon *d)
                     d->common.instance);
     if (!subject_prefix_is_valid(d->common.prefix))
         opt_problem(&problems, "SUBJECT_PREFIX: \"%s\" is not [a-z0-9-]{1,32}", d->common.prefix);
-    if (problems.count == 0 && d->desc->check != NULL) d->desc->check(d->settings, &problems);
+    if (d->desc->check != NULL) d->desc->check(d->settings, &problems);
     bool ok = problems.count == 0;
     if (!ok)
         fprintf(stderr, "aigw-%s: %zu problem%s with the settings:\n%s", d->desc->name,
@@ -644,7 +644,10 @@ int daemon_main(int argc, char **argv, const struct daemon_desc *desc)
     if (optind < argc)
         return fprintf(stderr, "aigw-%s: takes no argument \"%s\"\n", desc->name, argv[optind]), 2;
     d.settings = xcalloc(1, desc->settings_size + 1);
-    if (read_settings(&d)) rc = only_check ? 0 : run(&d);
+    if (read_settings(&d)) {
+        if (only_check) printf("aigw-%s: the settings are fine\n", desc->name);
+        rc = only_check ? 0 : run(&d);
+    }
     opt_done(desc->opts, desc->opts_len, d.settings);
     opt_done(common_opts, ARRAY_LEN(common_opts), &d.common);
     free(d.settings);
