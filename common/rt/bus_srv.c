@@ -69,7 +69,7 @@ static enum err endpoint_stats(struct bus_sub *s, struct buf *out)
     if (e == ERR_OK)
         e = buf_printf(out,
                        ",\"num_requests\":%llu,\"num_errors\":%llu,\"processing_time\":%llu,"
-                       "\"average_processing_time\":%llu,\"data\":null}",
+                       "\"average_processing_time\":%llu}",
                        (unsigned long long)p.requests, (unsigned long long)p.errors,
                        (unsigned long long)p.ns,
                        (unsigned long long)(p.requests > 0 ? p.ns / p.requests : 0));

@@ -264,7 +264,7 @@ int main(int argc, char **argv)
 {
     static const struct daemon_desc desc = {
         .name = "edge",
-        .about = "the proxy: namespaces, limits, exact token counts, streams.",
+        .about = "The proxy: namespaces, limits, exact token counts, streams.",
         .opts = opts,
         .opts_len = ARRAY_LEN(opts),
         .settings_size = sizeof(struct edge_settings),

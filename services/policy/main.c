@@ -78,7 +78,7 @@ int main(int argc, char **argv)
 {
     static const struct daemon_desc desc = {
         .name = "policy",
-        .about = "allocates what edges may spend of every limit",
+        .about = "Allocates what edges may spend of every limit.",
         .opts = opts,
         .opts_len = ARRAY_LEN(opts),
         .settings_size = sizeof(struct settings),
