@@ -449,9 +449,13 @@ static void a_full_spool_opens_nothing_but_settles(void **state)
     o.max_bytes = 8 * o.segment_bytes;
     o.sync_ms = 60000; /* the keeper shall not make room by moving while we look */
     struct spool *s = open_spool(&o);
-    while (n < ARRAY_LEN(t) &&
-           spool_begin(s, 0, id_of(id, n), STR("team-a"), STR("text"), &t[n]) == ERR_OK)
-        n++;
+    /* Twice, because the last spare may be in the making at the first refusal. */
+    for (int refusals = 0; refusals < 2 && n < ARRAY_LEN(t);) {
+        if (spool_begin(s, 0, id_of(id, n), STR("team-a"), STR("text"), &t[n]) == ERR_OK)
+            n++;
+        else if (++refusals == 1)
+            wait_ms(100);
+    }
     assert_in_range(n, 100, ARRAY_LEN(t) - 1);
     assert_in_range(stats(s).bytes, o.max_bytes - 2 * o.segment_bytes, o.max_bytes);
     struct spool_ticket *none = NULL;
