@@ -284,7 +284,8 @@ static void note_progress(struct flow *f)
     uint64_t now = loop_now_ns(f->w->loop);
     if (now - f->progress_ns < PROGRESS_NS_STEP) return;
     f->progress_ns = now;
-    usage_progress(f->usage, answer_tokens(f->answer), 0, (now - f->began_ns) / 1000000u);
+    uint64_t tokens = answer_tokens(f->answer);
+    usage_progress(f->usage, tokens, flow_cost(f, 0, tokens), (now - f->began_ns) / 1000000u);
 }
 
 /* What a stream has brought goes to the client as one piece. */

@@ -111,6 +111,8 @@ void flow_enter_wait(struct flow *f);
  */
 void flow_fill_record(struct flow *f);
 void flow_settle(struct flow *f, enum usage_outcome outcome);
+/* Nano-units for these tokens and the input; 0 when the model has no price. */
+int64_t flow_cost(const struct flow *f, uint64_t cached, uint64_t output);
 void flow_note_attempt(struct flow *f, unsigned status);
 /* Header fields that every answer carries: x-request-id, x-aigw-revision, rate limits, overhead. */
 enum err flow_own_fields(struct flow *f, struct buf *out) MUSTCHECK;

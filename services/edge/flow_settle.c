@@ -5,6 +5,7 @@
 
 #include "flow_impl.h"
 #include "reply.h"
+#include "worker.h"
 
 enum err flow_own_fields(struct flow *f, struct buf *out)
 {
@@ -40,6 +41,15 @@ static enum usage_source source(const struct flow *f, bool exact)
     return !f->scanned ? USAGE_SOURCE_NONE : exact ? USAGE_SOURCE_EXACT : USAGE_SOURCE_ESTIMATE;
 }
 
+int64_t flow_cost(const struct flow *f, uint64_t cached, uint64_t output)
+{
+    const struct snap_model *m = f->model_cfg;
+    if (m == NULL || m->currency.n == 0) return 0;
+    cached = MIN(cached, f->count.tokens);
+    return (int64_t)(f->count.tokens - cached) * m->input_nano + (int64_t)cached * m->cached_nano +
+           (int64_t)output * m->output_nano;
+}
+
 /* What is known of the request by now. */
 void flow_fill_record(struct flow *f)
 {
@@ -62,7 +72,7 @@ void flow_fill_record(struct flow *f)
     if (f->model_cfg != NULL && f->model_cfg->currency.n > 0) {
         r->cost.currency = f->model_cfg->currency;
         r->cost.price_revision = f->model_cfg->price_revision;
-        r->cost.nano = (int64_t)f->count.tokens * f->model_cfg->input_nano;
+        r->cost.nano = flow_cost(f, 0, 0);
     }
 }
 
@@ -87,12 +97,7 @@ static void fill_answer(struct flow *f, uint64_t now)
     r->upstream_reported.input = rep->input;
     r->upstream_reported.output = rep->output;
     if (r->attempts_n > 0) r->attempts[r->attempts_n - 1].tokens = r->output_tokens;
-    if (f->model_cfg != NULL && f->model_cfg->currency.n > 0) {
-        uint64_t cached = MIN(rep->cached, r->input_tokens);
-        r->cost.nano = (int64_t)(r->input_tokens - cached) * f->model_cfg->input_nano +
-                       (int64_t)cached * f->model_cfg->cached_nano +
-                       (int64_t)r->output_tokens * f->model_cfg->output_nano;
-    }
+    r->cost.nano = flow_cost(f, rep->cached, r->output_tokens);
 }
 
 /* --- metrics: only configured names become label values
@@ -168,6 +173,7 @@ static void release(void *ctx)
     ruleset_unref(f->rules);
     buf_done(&f->gather);
     arena_done(&f->arena);
+    worker_flow_gone(f->w);
     free(f);
 }
 
