@@ -6,6 +6,10 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
+#include <stdio.h>
+
+#include "proto/envelope.h"
 #include "proto/query_msg.h"
 
 static void what_is_encoded_is_decoded(void **state)
@@ -93,12 +97,56 @@ static void arguments_are_read(void **state)
     assert_int_equal(metrics_time_parse(STR("99999999999999999"), &ms), ERR_INVALID);
 }
 
+static enum err take(struct str text, struct why *why)
+{
+    struct metrics_query q;
+    struct json *m = NULL;
+    struct arena arena;
+    arena_init(&arena, 4096);
+    enum err e = envelope_parse(text, &m, why);
+    if (e == ERR_OK) e = metrics_query_decode(m, &arena, &q, why);
+    json_free(m);
+    arena_done(&arena);
+    return e;
+}
+
+static int samples(const char *folder, bool good)
+{
+    int n = 0;
+    struct dirent *entry;
+    DIR *dir = opendir(folder);
+    if (dir == NULL) fail_msg("%s", folder);
+    while ((entry = readdir(dir)) != NULL) {
+        char path[512], text[4096];
+        struct why why = { "" };
+        if (entry->d_name[0] == '.') continue;
+        (void)snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        FILE *f = fopen(path, "rb");
+        assert_non_null(f);
+        size_t len = fread(text, 1, sizeof text, f);
+        fclose(f);
+        enum err e = take(str_n(text, len), &why);
+        if ((e == ERR_OK) != good) fail_msg("%s: %s %s", path, err_name(e), why.text);
+        n++;
+    }
+    closedir(dir);
+    return n;
+}
+
+static void samples_are_what_they_are_called(void **state)
+{
+    (void)state;
+    assert_int_equal(samples("proto/samples/metrics_query/good", true), 4);
+    assert_int_equal(samples("proto/samples/metrics_query/bad", false), 11);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_encoded_is_decoded),
         cmocka_unit_test(bad_questions_are_refused),
         cmocka_unit_test(arguments_are_read),
+        cmocka_unit_test(samples_are_what_they_are_called),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -130,8 +130,8 @@ static void no_flood_of_names_takes_all_memory(void **state)
     fleet_free(f);
 }
 
-/* Bad samples are those that do not count as an applied revision. */
-static int samples(const char *folder, bool good)
+/* Bad samples are those that do not count as an applied revision, or as an instance. */
+static int samples(const char *folder, bool good, bool is_presence)
 {
     int n = 0;
     DIR *dir = opendir(folder);
@@ -146,9 +146,13 @@ static int samples(const char *folder, bool good)
         size_t len = fread(text, 1, sizeof(text), file);
         fclose(file);
         struct fleet *f = fleet_new(clock_system());
-        fleet_applied(f, str_n(text, len));
+        if (is_presence)
+            fleet_presence(f, str_n(text, len));
+        else
+            fleet_applied(f, str_n(text, len));
         struct json *list = fleet_list(f);
-        bool taken = json_get(json_first(list), "applied") != NULL;
+        bool taken = is_presence ? json_first(list) != NULL
+                                 : json_get(json_first(list), "applied") != NULL;
         if (taken != good) fail_msg("%s", path);
         json_free(list);
         fleet_free(f);
@@ -161,8 +165,10 @@ static int samples(const char *folder, bool good)
 static void samples_are_what_they_are_called(void **state)
 {
     (void)state;
-    assert_int_equal(samples("proto/samples/config_applied/good", true), 2);
-    assert_int_equal(samples("proto/samples/config_applied/bad", false), 5);
+    assert_int_equal(samples("proto/samples/config_applied/good", true, false), 2);
+    assert_int_equal(samples("proto/samples/config_applied/bad", false, false), 5);
+    assert_int_equal(samples("proto/samples/presence/good", true, true), 2);
+    assert_int_equal(samples("proto/samples/presence/bad", false, true), 4);
 }
 
 int main(void)
