@@ -87,6 +87,12 @@ static void fill_answer(struct flow *f, uint64_t now)
         r->has_ttft = true;
         r->ttft_ms = (f->first_token_ns - f->began_ns) / 1000000u;
     }
+    if (f->sent_ns == 0) {
+        /* Counted, but never sent upstream: nothing was used. */
+        r->input_tokens = 0;
+        r->input_source = USAGE_SOURCE_NONE;
+        r->cost.nano = 0;
+    }
     if (f->answer == NULL) return;
     const struct reported_usage *rep = answer_reported(f->answer);
     r->output_tokens = answer_tokens(f->answer);
@@ -112,8 +118,6 @@ static void count_tokens(struct flow *f, struct str ns, struct str model)
                   { "output", f->record.output_tokens },
                   { "cached", f->record.cached_tokens },
                   { "reasoning", f->record.reasoning_tokens } };
-    /* Input that never went upstream was not used. */
-    if (f->usage == NULL && f->exchange == NULL && f->sent_ns == 0) return;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         struct str labels[] = { ns, model, str_of(kinds[i].type) };
         if (kinds[i].n > 0)
