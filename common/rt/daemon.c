@@ -290,6 +290,8 @@ static void publish_presence(void *ctx)
     char subject[SUBJECT_LEN];
     struct buf b;
     struct json *m = envelope_new(clock_system(), rng_system(), d->common.instance);
+    if (d->desc->inflight != NULL && atomic_load(&d->started))
+        atomic_store(&d->load, d->desc->inflight(d));
     json_setz(m, "service", d->desc->name);
     json_setz(m, "version", AIGW_VERSION);
     json_set_u64(m, "revision", atomic_load(&d->revision));

@@ -40,7 +40,8 @@ struct daemon_desc {
     enum err (*start)(struct daemon *d, struct why *why);
     /* Stop accepting new work. May be NULL. */
     void (*quiesce)(struct daemon *d);
-    /* How many pieces of work are in flight. May be NULL. */
+    /* How many pieces of work are in flight: what a drain waits for, and the load that presence
+     * tells. May be NULL. */
     size_t (*inflight)(struct daemon *d);
     /* Ends and frees everything that start() made. */
     void (*stop)(struct daemon *d);

@@ -339,7 +339,7 @@ void keeper_quiesce(struct keeper *k)
 
 size_t keeper_inflight(struct keeper *k)
 {
-    return atomic_load(&k->signed_off) ? 0 : 1;
+    return daemon_is_draining(k->daemon) && !atomic_load(&k->signed_off) ? 1 : 0;
 }
 
 void keeper_free(struct keeper *k)

@@ -33,8 +33,8 @@ enum metric_id {
 struct keeper;
 
 enum err keeper_new(struct daemon *d, struct keeper **ret, struct why *why) MUSTCHECK;
-/* Stops serving and signs off, so that another takes over at once; inflight is 1 until that is
- * done. */
+/* Stops serving and signs off, so that another takes over at once; inflight is 1 from the
+ * drain's beginning until that is done. */
 void keeper_quiesce(struct keeper *k);
 size_t keeper_inflight(struct keeper *k);
 void keeper_free(struct keeper *k);

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { Svcm } from '@nats-io/services';
 import { Kvm } from '@nats-io/kv';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { failures, schemaOf } from './lib/schemas.mjs';
 import { suiteTest } from './lib/suite.mjs';
 import { until } from './lib/util.mjs';
 
@@ -16,6 +17,8 @@ async function all(iterator) {
 
 suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
   const nc = await suite.nats('observer');
+  const traffic = []; // all that is not a reply, and no prompts
+  nc.subscribe('aigw.>', { callback: (_e, m) => traffic.push([m.subject, m.string()]) });
   const services = new Svcm(nc).client({ maxWait: 1500, strategy: 'stall', maxMessages: 50 });
 
   await step('$SRV.PING finds every daemon', async () => {
@@ -76,7 +79,7 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
     assert.doesNotMatch(got[0].string(), /xyzzy/);
     const info = await (await jetstreamManager(nc, { checkAPI: false })).streams.info('AIGW_USAGE');
     assert.equal(info.config.discard, 'new');
-    assert.ok(info.state.last_seq >= 1); // those that are stored have left it
+    assert.ok(info.state.last_seq >= 1); // those that are stored may have left it
   });
 
   await step('everybody says that it is there', async () => {
@@ -85,5 +88,29 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
     await until('presence of all', () => ['edge-1', 'edge-2', 'token', 'policy-1', 'config', 'metrics'].every((x) => seen.has(x)), { timeout: 12000 });
     sub.unsubscribe();
     assert.ok(seen.get('edge-1').revision > 0);
+  });
+
+  await step('refusals and questions', async () => {
+    await until('a refusal is published', async () => {
+      await (await suite.chat({ mock: 'tokens=1' })).arrayBuffer();
+      return traffic.some(([subject]) => subject === 'aigw.policy.rejected');
+    });
+    const ask = async (subject, m) => (await nc.request(subject, JSON.stringify({ v: 1, ...m }))).string();
+    const manifest = await ask('aigw.config.get', {});
+    assert.equal(failures('snapshot_manifest', manifest), '');
+    const [digest] = JSON.parse(manifest).pages;
+    const part = await ask('aigw.config.get', { digest });
+    assert.equal(failures('config_part', part), '');
+    assert.equal(failures('snapshot_page', JSON.parse(part).part), '');
+    for (const kind of ['totals', 'series', 'records']) assert.ok(JSON.parse(await ask('aigw.metrics.query', { kind })).result, kind);
+    assert.equal(JSON.parse(await ask('aigw.metrics.query', { kind: 'all' })).error.code, 'invalid');
+  });
+
+  await step('every message fits its schema', () => {
+    const bad = traffic.filter(([subject, text]) => text !== '{"v":1,"kind":"all"}' && failures(schemaOf(subject), text) !== '');
+    assert.deepEqual(bad.map(([subject, text]) => `${subject}: ${failures(schemaOf(subject), text)}: ${text}`), []);
+    const seen = new Set(traffic.map(([subject]) => schemaOf(subject)));
+    assert.deepEqual([...seen].sort(), ['config_applied', 'config_changed', 'config_get', 'lease_ask', 'metrics_query', 'policy_rejected',
+      'presence', 'usage_record']);
   });
 });
