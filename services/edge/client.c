@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "client.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -14,8 +13,8 @@ enum {
     FIRST_READ = 4096,
     READ_AHEAD = 1024,
     HEAD_LIMIT = 64 * 1024,
-    PIPELINE_MAX = 64 * 1024, /* bytes read ahead while a request is being answered */
-    OUT_MAX = 64 * 1024 * 1024,
+    PIPELINE_MAX = 64 * 1024,   /* bytes read ahead while a request is being answered */
+    OUT_MAX = 64 * 1024 * 1024, /* of one answer: more than any that is held back as a whole */
     LINGER_MS = 2000,
     LINGER_BYTES = 4 * 1024 * 1024,
     READS_PER_TURN = 8
@@ -26,6 +25,7 @@ static const struct h1_limits limits = { .head = HEAD_LIMIT,
                                          .headers = H1_MAX_HEADERS };
 
 static void on_timer(void *ctx);
+static void finish_answer(struct client *c);
 static void try_request(struct client *c);
 static void on_body_bytes(struct client *c);
 
@@ -40,6 +40,12 @@ static const struct edge_settings *settings(const struct client *c)
     return c->w->edge->settings;
 }
 
+static void set_write_timer(struct client *c)
+{
+    c->sent_mark = c->conn.sent;
+    set_timer(c, settings(c)->write_timeout_ms);
+}
+
 /* --- life and death
  * --------------------------------------------------------------------------------------------------------
  */
@@ -52,10 +58,16 @@ static void free_later(void *ctx)
     free(c);
 }
 
+static void leave_flush(struct client *c)
+{
+    if (c->state == CLIENT_FLUSH) atomic_fetch_sub(&c->w->edge->flushing, 1);
+}
+
 static void destroy(struct client *c, bool reset)
 {
     if (c->dead) return;
     c->dead = true;
+    leave_flush(c);
     loop_timer_clear(c->w->loop, &c->timer);
     conn_close(&c->conn, reset);
     list_remove(&c->node);
@@ -71,10 +83,10 @@ void client_kill(struct client *c)
     destroy(c, true);
 }
 
-void client_drain(struct client *c)
+void client_stop(struct client *c)
 {
-    c->must_close = true;
-    if (c->state == CLIENT_HEAD && c->in.len == 0) destroy(c, false);
+    if (c->flow != NULL) flow_shutdown(c->flow);
+    destroy(c, conn_waiting(&c->conn) > 0);
 }
 
 /* --- reading
@@ -132,7 +144,6 @@ static void begin_body(struct client *c)
 {
     struct h1_request *q = c->request;
     c->state = CLIENT_BODY;
-    c->continue_sent = false;
     c->flow = flow_new(c);
     if (c->flow == NULL) {
         refuse(c, REFUSE_OVERLOADED, 503, "out of memory");
@@ -155,7 +166,7 @@ static void try_request(struct client *c)
     struct h1_error why;
     if (c->in.len == 0) return;
     if (c->request == NULL) {
-        c->request = malloc(sizeof *c->request);
+        c->request = calloc(1, sizeof *c->request);
         if (c->request == NULL) {
             client_kill(c);
             return;
@@ -170,7 +181,6 @@ static void try_request(struct client *c)
         refuse(c, reply_refusal_of(why.status), why.status, why.reason);
         return;
     }
-    c->requests++;
     if (!c->request->head.keep_alive) c->must_close = true;
     begin_body(c);
 }
@@ -189,28 +199,50 @@ static size_t room(const struct client *c)
     return max - MIN(c->in.len, max);
 }
 
-/* The client has sent its end. */
-static void on_eof(struct client *c)
+/* No more is read; what is on its way to the client still goes. */
+static void stop_reading(struct client *c)
 {
-    client_kill(c);
+    c->must_close = true;
+    c->conn.tell_end = false;
+    conn_pause(&c->conn, true);
 }
 
+/* The client has sent its end: it is gone, but it may still take an answer that is whole. */
+static void on_eof(struct client *c)
+{
+    if (c->state == CLIENT_FLUSH)
+        stop_reading(c);
+    else if (c->state == CLIENT_HEAD || c->state == CLIENT_LINGER)
+        destroy(c, false);
+    else
+        client_kill(c);
+}
+
+/* No request is expected any more: what still comes is thrown away. */
 static void discard(struct client *c)
 {
     size_t n;
     enum err e;
     while ((e = conn_read(&c->conn, c->w->scratch, SCRATCH_SIZE, &n)) == ERR_OK)
         if ((c->linger_bytes += n) > LINGER_BYTES) break;
-    if (e != ERR_AGAIN) destroy(c, e == ERR_OK);
+    if (e == ERR_CLOSED)
+        on_eof(c);
+    else if (e != ERR_AGAIN)
+        destroy(c, true);
+}
+
+static bool wants_requests(const struct client *c)
+{
+    return c->state != CLIENT_LINGER && !(c->state == CLIENT_FLUSH && c->must_close);
 }
 
 static void on_readable(struct client *c)
 {
-    if (c->state == CLIENT_LINGER) {
-        discard(c);
-        return;
-    }
     for (int i = 0; i < READS_PER_TURN && !c->dead; i++) {
+        if (!wants_requests(c)) {
+            discard(c);
+            return;
+        }
         char *at;
         size_t want = MIN(room(c), (size_t)(c->in.cap > FIRST_READ ? SCRATCH_SIZE : FIRST_READ)), n;
         if (want == 0) {
@@ -241,6 +273,14 @@ static void on_readable(struct client *c)
     }
 }
 
+void client_drain(struct client *c)
+{
+    c->must_close = true;
+    /* What was sent before we said that we close is still served. */
+    if (c->state == CLIENT_HEAD && c->in.len == 0) on_readable(c);
+    if (c->state == CLIENT_HEAD && c->in.len == 0) destroy(c, false);
+}
+
 static void on_timer(void *ctx)
 {
     struct client *c = ctx;
@@ -254,15 +294,22 @@ static void on_timer(void *ctx)
     case CLIENT_BODY:
         flow_refuse_body(c->flow, REFUSE_CLIENT_TIMEOUT, "the request's body did not come in time");
         break;
-    case CLIENT_BUSY: /* the client does not take its answer */
-    case CLIENT_LINGER: client_kill(c); break;
+    case CLIENT_BUSY:
+    case CLIENT_FLUSH:
+        if (!c->broken && c->conn.sent != c->sent_mark)
+            set_write_timer(c); /* slow, but it takes something */
+        else
+            client_kill(c);
+        break;
+    /* The kernel delivers what it has; a reset would throw that away. */
+    case CLIENT_LINGER: destroy(c, false); break;
     }
 }
 
 static void after_drained(struct client *c)
 {
-    if (c->state == CLIENT_LINGER) {
-        linger(c);
+    if (c->state == CLIENT_FLUSH) {
+        finish_answer(c);
     } else if (c->state == CLIENT_BUSY) {
         loop_timer_clear(c->w->loop, &c->timer);
         if (c->flow != NULL) flow_client_drained(c->flow);
@@ -290,16 +337,11 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
     c->w = w;
     c->addr = *addr;
     buf_init(&c->in, (size_t)w->edge->settings->max_body + HEAD_LIMIT + PIPELINE_MAX);
-    if (addr->ss_family == AF_INET)
-        (void)inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)addr)->sin_addr, c->ip,
-                        sizeof c->ip);
-    else if (addr->ss_family == AF_INET6)
-        (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr,
-                        c->ip, sizeof c->ip);
     if (conn_open(&c->conn, w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) {
         free(c);
         return;
     }
+    c->conn.tell_end = true;
     list_push_back(&w->clients, &c->node);
     atomic_fetch_add(&w->edge->connections, 1);
     set_timer(c, w->edge->settings->head_timeout_ms);
@@ -351,7 +393,7 @@ void client_answer(struct client *c, int status, struct str fields, enum client_
                            : old         ? "connection: keep-alive\r\n\r\n"
                                          : "\r\n");
     if (e == ERR_OK) e = conn_write(&c->conn, buf_str(b));
-    if (e != ERR_OK) c->must_close = true;
+    if (e != ERR_OK) c->broken = true;
 }
 
 bool client_answer_begun(const struct client *c)
@@ -362,7 +404,7 @@ bool client_answer_begun(const struct client *c)
 bool client_send(struct client *c, struct str data)
 {
     enum err e = ERR_OK;
-    if (c->dead) return false;
+    if (c->dead || c->broken) return false;
     if (data.n == 0 || c->framing == FRAME_NONE) return true;
     if (c->framing == FRAME_CHUNKED) {
         char head[CHUNKED_HEADER_MAX];
@@ -378,13 +420,14 @@ void client_flush(struct client *c)
 {
     if (c->dead) return;
     if (conn_flush(&c->conn) != ERR_OK) {
+        c->broken = true;
         set_timer(c, 0);
         return;
     }
     if (conn_waiting(&c->conn) == 0)
         loop_timer_clear(c->w->loop, &c->timer);
     else if (!loop_timer_is_set(&c->timer))
-        set_timer(c, settings(c)->write_timeout_ms);
+        set_write_timer(c);
 }
 
 size_t client_waiting(const struct client *c)
@@ -419,43 +462,49 @@ static void next_request(void *ctx)
     try_request(c);
 }
 
-/* The last answer is on its way: ends the connection when all of it is sent. */
-static void wind_up(struct client *c)
+/* The answer is whole, or will never be: what comes next begins when the client has taken it. So a
+ * client that sends requests and reads no answers is stopped by the first. */
+static void finish_answer(struct client *c)
 {
-    if (conn_waiting(&c->conn) == 0) {
+    leave_flush(c);
+    if (c->broken) {
+        c->state = CLIENT_LINGER;
+        client_kill(c);
+    } else if (conn_waiting(&c->conn) > 0) {
+        c->state = CLIENT_FLUSH;
+        atomic_fetch_add(&c->w->edge->flushing, 1);
+        set_write_timer(c);
+    } else if (c->must_close) {
         linger(c);
     } else {
-        c->state = CLIENT_LINGER; /* goes on when the output is drained */
-        set_timer(c, settings(c)->write_timeout_ms);
+        c->state = CLIENT_HEAD;
+        set_timer(c, settings(c)->idle_timeout_ms);
+        loop_defer(c->w->loop, next_request, c);
     }
 }
 
 void client_answer_end(struct client *c)
 {
     if (c->dead) return;
-    if (c->framing == FRAME_CHUNKED && conn_write(&c->conn, STR(CHUNKED_END)) != ERR_OK)
-        c->must_close = true;
+    if (c->framing == FRAME_CHUNKED && !c->broken &&
+        conn_write(&c->conn, STR(CHUNKED_END)) != ERR_OK)
+        c->broken = true;
     client_release_request(c);
     c->flow = NULL;
     c->answer_begun = false;
     client_flush(c);
-    if (c->must_close) {
-        wind_up(c);
-        return;
-    }
-    c->state = CLIENT_HEAD;
-    if (conn_waiting(&c->conn) == 0) set_timer(c, settings(c)->idle_timeout_ms);
-    loop_defer(c->w->loop, next_request, c);
+    finish_answer(c);
 }
 
 void client_answer_broken(struct client *c)
 {
     if (c->dead) return;
     c->flow = NULL;
+    c->must_close = true;
     client_flush(c);
     /* An answer that ends with the connection would look whole after an orderly end. */
     if (c->framing == FRAME_CLOSE || !c->answer_begun)
         destroy(c, true);
     else
-        wind_up(c);
+        finish_answer(c);
 }

@@ -16,6 +16,7 @@ enum client_state {
     CLIENT_HEAD,  /* waits for, or reads, a request's head */
     CLIENT_BODY,  /* reads its body */
     CLIENT_BUSY,  /* a flow answers */
+    CLIENT_FLUSH, /* the answer is whole and waits for the client to take it; then HEAD or LINGER */
     CLIENT_LINGER /* the last answer is sent; what the client still sends is thrown away, so that it
                      can read that answer */
 };
@@ -32,11 +33,12 @@ struct client {
         *request; /* slices of in; freed when the answer has begun and nobody needs it */
     struct flow *flow;
     struct loop_timer timer;
-    uint64_t head_began, requests, linger_bytes;
-    bool continue_sent, must_close, answer_begun, dead;
+    uint64_t head_began, linger_bytes;
+    uint64_t sent_mark; /* conn.sent when the write timer was set */
+    bool must_close, answer_begun, dead;
+    bool broken;                 /* the output cannot be completed: nothing more is taken */
     enum client_framing framing; /* of the answer */
     struct sockaddr_storage addr;
-    char ip[64];
 };
 
 /* Takes the fd. */
@@ -45,6 +47,8 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
 void client_kill(struct client *c);
 /* Draining: idle ones are closed, busy ones end after their answer. */
 void client_drain(struct client *c);
+/* The process ends: a flow is told to shut down; what the kernel has taken is still delivered. */
+void client_stop(struct client *c);
 
 /* --- for the flow
  * ------------------------------------------------------------------------------------------------------

@@ -6,12 +6,11 @@
 #include <netinet/tcp.h>
 #include <unistd.h>
 
-enum { KEEP_OUT = 16 * 1024 }; /* an output buffer larger than this is freed when it is empty */
-
 static void set_watch(struct conn *c)
 {
     unsigned want = c->read_paused || c->connecting ? 0 : LOOP_READ;
     if (c->out.len > 0 || c->connecting) want |= LOOP_WRITE;
+    if (c->read_paused && c->tell_end) want |= LOOP_PEER_CLOSED;
     loop_watch(c->loop, &c->io, want);
 }
 
@@ -46,7 +45,8 @@ static void on_io(void *ctx, unsigned events)
     }
     if (events & LOOP_READ) {
         c->fn(c->ctx, CONN_READABLE);
-    } else if (events & LOOP_HANGUP) {
+    } else if (events & LOOP_HANGUP ||
+               (events & LOOP_PEER_CLOSED && c->read_paused && c->tell_end)) {
         c->fn(c->ctx, CONN_BROKEN);
     }
 }
@@ -107,6 +107,12 @@ enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
     return errno == EAGAIN || errno == EINTR ? ERR_AGAIN : ERR_IO;
 }
 
+bool conn_is_quiet(const struct conn *c)
+{
+    char byte;
+    return recv(c->fd, &byte, 1, MSG_PEEK) < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
 enum err conn_write(struct conn *c, struct str data)
 {
     return buf_append_str(&c->out, data);
@@ -126,8 +132,9 @@ enum err conn_flush(struct conn *c)
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
         return ERR_IO;
     }
+    c->sent += sent;
     buf_consume(&c->out, sent);
-    if (c->out.len == 0 && c->out.cap > KEEP_OUT) buf_done(&c->out);
+    if (c->out.len == 0) buf_done(&c->out); /* idle connections keep no memory */
     set_watch(c);
     return ERR_OK;
 }

@@ -27,6 +27,8 @@ struct conn {
     struct loop_io io;
     int fd; /* -1: none */
     bool connecting, read_paused;
+    bool tell_end;  /* the peer's end is CONN_BROKEN also while reading is paused */
+    uint64_t sent;  /* bytes the socket has taken so far */
     struct buf out; /* not yet taken by the socket */
     conn_fn fn;
     void *ctx;
@@ -49,6 +51,8 @@ static inline bool conn_is_open(const struct conn *c)
 
 /* ERR_OK with *ret_n > 0; ERR_AGAIN; ERR_CLOSED (the peer sent its end); ERR_IO. */
 enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n) MUSTCHECK;
+/* Whether the peer has neither sent anything nor ended: for a connection that should be idle. */
+bool conn_is_quiet(const struct conn *c);
 /* Gathers; sent by conn_flush(). ERR_LIMIT when too much waits. */
 enum err conn_write(struct conn *c, struct str data) MUSTCHECK;
 /* Sends what it can: ERR_OK also when some waits (CONN_DRAINED follows); ERR_IO when broken. */
@@ -57,7 +61,8 @@ static inline size_t conn_waiting(const struct conn *c)
 {
     return c->out.len;
 }
-/* Stops or goes on taking input. A reset of the peer is noticed either way. */
+/* Stops or goes on taking input. A reset of the peer is noticed either way, its end with tell_end.
+ */
 void conn_pause(struct conn *c, bool paused);
 
 #endif

@@ -62,6 +62,9 @@ struct worker {
     struct loop_io listen_io;
     struct ruleset *rules; /* ours, swapped between requests; NULL until there is a configuration */
     struct list_node clients;
+    size_t flows; /* requests under way, until the last callback has come */
+    void *ended;  /* at the end: told when flows is 0; see worker.c */
+    struct loop_timer accept_timer;
     struct pools *pools; /* connections to upstream servers */
     struct loop_timer housekeeping;
     struct h1_response response; /* parsed heads of upstream answers, one at a time */
@@ -86,6 +89,7 @@ struct edge {
     struct models *models; /* the vocabularies of VOCAB_DIR */
     struct counter *counter;
     _Atomic uint64_t inflight, streams, connections;
+    _Atomic uint64_t flushing;  /* connections whose answer is whole but not yet taken */
     pthread_mutex_t rules_lock; /* guards rules */
     struct ruleset *rules;      /* the newest; workers hold their own references */
 };

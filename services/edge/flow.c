@@ -58,6 +58,9 @@ static void refuse(struct flow *f, enum refusal r, struct str message, const cha
         e = buf_appendz(&fields, "www-authenticate: Bearer\r\n");
     if (f->client != NULL && e == ERR_OK)
         answer_with(f, refusal_status(r), buf_str(&fields), buf_str(&body));
+    else if (f->client != NULL)
+        client_answer_broken(f->client);
+    f->client = NULL;
     buf_done(&body);
     buf_done(&fields);
 }
@@ -130,6 +133,7 @@ struct flow *flow_new(struct client *c)
     buf_init(&f->gather, ANSWER_WHOLE_MAX);
     uuid_v7(c->w->edge->clock, c->w->edge->rng, f->id);
     atomic_fetch_add(&c->w->edge->inflight, 1);
+    c->w->flows++;
     return f;
 }
 

@@ -210,16 +210,17 @@ static void quiesce(struct daemon *d)
 static size_t inflight(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
-    return atomic_load(&e->inflight);
+    return atomic_load(&e->inflight) + atomic_load(&e->flushing);
 }
 
 static void stop(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
     follower_free(e->follower);
-    counter_free(e->counter); /* before the workers: what it still posts is run by them */
-    workers_stop(e);
+    workers_end(e);
+    counter_free(e->counter);
     limiter_free(e->limiter);
+    workers_stop(e);
     int wait_ms = bus_is_connected(daemon_bus(d)) ? 2000 : 0;
     if (!usage_flush(e->usage, wait_ms))
         log_warn("usage records stay in the spool: the next edge here sends them",

@@ -11,15 +11,15 @@
 #include "resolve.h"
 
 enum {
-    OUT_MAX = 64 * 1024 * 1024,
     HEAD_MAX = 64 * 1024,
+    OUT_EXTRA = 256 * 1024, /* of a request, beside the client's body: head and splices */
     INTERIM_MAX = 10,
     READS_PER_TURN = 8,
     IDLE_PER_SERVER = 256,
     MAX_SERVERS = 65536
 };
-static const uint64_t idle_ns = 30000000000u, down_first_ns = 1000000000u,
-                      down_most_ns = 30000000000u;
+static const uint64_t idle_ns = 30000000000u, forget_ns = 600000000000u,
+                      down_first_ns = 1000000000u, down_most_ns = 30000000000u;
 
 struct pool {
     struct pools *pools;
@@ -27,6 +27,7 @@ struct pool {
     size_t idle_n;
     unsigned turn, failures;
     uint64_t down_until, used_at;
+    size_t exchanges; /* all that point here */
 };
 
 struct pools {
@@ -85,6 +86,7 @@ static void bury(struct exchange *x, bool reset)
         x->pool->idle_n--;
     }
     x->state = X_DEAD;
+    x->pool->exchanges--;
     loop_timer_clear(loop, &x->fail_timer);
     conn_close(&x->conn, reset);
     buf_done(&x->in);
@@ -122,6 +124,10 @@ void pools_sweep(struct pools *p)
             struct exchange *x = LIST_ENTRY(n, struct exchange, node);
             if (now - x->idle_since > idle_ns) bury(x, false);
         }
+        if (pool->exchanges > 0 || now - pool->used_at < forget_ns) continue;
+        /* No configuration names this server any more, or nobody uses it. */
+        (void)map_remove(&p->by_server, e->key);
+        free(pool);
     }
 }
 
@@ -131,8 +137,12 @@ static struct pool *pool_of(struct pools *p, const struct snap_server *s)
     int n = snprintf(key, sizeof key, "%.*s %.*s", STR_ARG(s->id), STR_ARG(s->url));
     struct str k = str_n(key, MIN((size_t)n, sizeof key - 1));
     struct pool *pool = map_get(&p->by_server, k);
-    if (pool != NULL) return pool;
+    if (pool != NULL) {
+        pool->used_at = loop_now_ns(p->w->loop);
+        return pool;
+    }
     pool = xcalloc(1, sizeof *pool);
+    pool->used_at = loop_now_ns(p->w->loop);
     pool->pools = p;
     list_init(&pool->idle);
     if (map_put(&p->by_server, k, pool, NULL) != ERR_OK) {
@@ -303,9 +313,10 @@ static bool take(struct exchange *x, struct str data)
     return take_body(x, data);
 }
 
-static void on_eof(struct exchange *x)
+/* The connection is over. orderly: the server sent its end; a reset ends nothing properly. */
+static void on_gone(struct exchange *x, bool orderly)
 {
-    if (x->state == X_BODY && x->framing == H1_BODY_CLOSE)
+    if (x->state == X_BODY && x->framing == H1_BODY_CLOSE && orderly)
         finish(x, false);
     else if (x->state == X_BODY)
         fail(x, EXCHANGE_TRUNCATED, "closed before the end of its answer");
@@ -328,7 +339,7 @@ static void on_readable(struct exchange *x)
         }
         if (e != ERR_OK) {
             if (x->state == X_BODY) x->ev->flush(x->ctx);
-            if (x->state != X_DEAD) on_eof(x);
+            if (x->state != X_DEAD) on_gone(x, e == ERR_CLOSED);
             return;
         }
         if (!take(x, str_n(w->scratch, n))) return;
@@ -337,32 +348,42 @@ static void on_readable(struct exchange *x)
     if (x->state == X_BODY) x->ev->flush(x->ctx);
 }
 
+/* Broken while we wrote, or reset. A server may have answered before it closed on a body that it
+ * did not want: what it sent is still there to be read. */
+static void on_broken(struct exchange *x)
+{
+    if (x->state == X_CONNECTING) {
+        fail(x, EXCHANGE_CONNECT, "the connection was refused or could not be made");
+        return;
+    }
+    if (!x->conn.read_paused) on_readable(x);
+    if (x->state == X_IDLE)
+        bury(x, true);
+    else if (x->state != X_DEAD)
+        on_gone(x, false);
+}
+
 static void on_conn(void *ctx, enum conn_event ev)
 {
     struct exchange *x = ctx;
     switch (ev) {
     case CONN_CONNECTED:
         x->state = X_WAIT_HEAD;
-        if (conn_flush(&x->conn) != ERR_OK)
-            fail(x, EXCHANGE_RESET, "broke while the request was sent");
+        if (conn_flush(&x->conn) != ERR_OK) on_broken(x);
         break;
     case CONN_READABLE: on_readable(x); break;
     case CONN_DRAINED: break;
-    case CONN_BROKEN:
-        if (x->state == X_IDLE)
-            bury(x, true);
-        else if (x->state == X_CONNECTING)
-            fail(x, EXCHANGE_CONNECT, "the connection was refused or could not be made");
-        else
-            on_eof(x);
-        break;
+    case CONN_BROKEN: on_broken(x); break;
     }
 }
 
 static void fail_now(void *ctx)
 {
     struct exchange *x = ctx;
-    fail(x, EXCHANGE_CONNECT, x->fail_why);
+    if (x->reused)
+        on_broken(x);
+    else
+        fail(x, EXCHANGE_CONNECT, x->fail_why);
 }
 
 static enum err connect_to(struct exchange *x, const struct snap_server *s)
@@ -376,8 +397,28 @@ static enum err connect_to(struct exchange *x, const struct snap_server *s)
     enum err e = resolver_get(p->w->edge->resolver, s, x->pool->turn++, &addr, &len);
     if (e != ERR_OK) return e;
     x->fail_why = "no connection can be made";
-    return conn_connect(&x->conn, p->w->loop, (const struct sockaddr *)&addr, len, OUT_MAX, on_conn,
+    size_t out_max = (size_t)p->w->edge->settings->max_body + OUT_EXTRA;
+    return conn_connect(&x->conn, p->w->loop, (const struct sockaddr *)&addr, len, out_max, on_conn,
                         x);
+}
+
+/* An idle connection on which nothing has happened: not closed, and no byte came that nobody asked
+ * for (it would be taken for the answer to the next request). NULL: none. */
+static struct exchange *take_idle(struct pool *pool)
+{
+    while (!list_empty(&pool->idle)) {
+        struct exchange *x = LIST_ENTRY(pool->idle.next, struct exchange, node);
+        if (!conn_is_quiet(&x->conn)) {
+            bury(x, false);
+            continue;
+        }
+        list_remove(&x->node);
+        pool->idle_n--;
+        x->reused = true;
+        x->state = X_WAIT_HEAD;
+        return x;
+    }
+    return NULL;
 }
 
 struct exchange *exchange_start(struct pools *p, const struct snap_server *s, struct str head,
@@ -385,17 +426,13 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s, st
                                 const struct exchange_events *ev, void *ctx)
 {
     struct pool *pool = pool_of(p, s);
-    struct exchange *x = NULL;
     enum err e = ERR_OK;
     ASSERT(pool != NULL);
-    if (!fresh && !list_empty(&pool->idle)) {
-        x = LIST_ENTRY(list_pop_front(&pool->idle), struct exchange, node);
-        pool->idle_n--;
-        x->reused = true;
-        x->state = X_WAIT_HEAD;
-    } else {
+    struct exchange *x = fresh ? NULL : take_idle(pool);
+    if (x == NULL) {
         x = xcalloc(1, sizeof *x);
         x->pool = pool;
+        pool->exchanges++;
         x->conn.fd = -1;
         x->state = X_CONNECTING;
         e = connect_to(x, s);

@@ -10,11 +10,16 @@
 #include <unistd.h>
 
 #include "client.h"
-#include "flow.h"
 #include "ruleset.h"
 #include "upstream.h"
 
-enum { BACKLOG = 4096, ACCEPTS_PER_TURN = 64, HOUSEKEEPING_MS = 1000, GATHER_MAX = 256 * 1024 };
+enum {
+    BACKLOG = 4096,
+    ACCEPTS_PER_TURN = 64,
+    HOUSEKEEPING_MS = 1000,
+    ACCEPT_REST_MS = 100,
+    GATHER_MAX = 256 * 1024
+};
 
 enum err worker_listen(const struct edge_settings *s, int *ret_fd, struct why *why)
 {
@@ -39,21 +44,51 @@ enum err worker_listen(const struct edge_settings *s, int *ret_fd, struct why *w
     return ERR_OK;
 }
 
-static void on_accept(void *ctx, unsigned events)
+static void on_accept(void *ctx, unsigned events);
+
+static void accept_again(void *ctx)
 {
     struct worker *w = ctx;
-    (void)events;
+    if (loop_add(w->loop, &w->listen_io, w->edge->listen_fd, LOOP_READ | LOOP_EXCLUSIVE, on_accept,
+                 w) != ERR_OK)
+        loop_timer_set(w->loop, &w->accept_timer,
+                       loop_now_ns(w->loop) + ACCEPT_REST_MS * 1000000ull, accept_again, w);
+}
+
+/* Out of descriptors: the connection that waits would wake us without end. */
+static void rest_from_accepting(struct worker *w)
+{
+    if (w->listen_io.generation == 0) return;
+    loop_remove(w->loop, &w->listen_io);
+    loop_timer_set(w->loop, &w->accept_timer, loop_now_ns(w->loop) + ACCEPT_REST_MS * 1000000ull,
+                   accept_again, w);
+}
+
+/* Returns how many connections it took. */
+static int accept_some(struct worker *w)
+{
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         struct sockaddr_storage addr;
         socklen_t len = sizeof addr;
         int fd = accept4(w->edge->listen_fd, (struct sockaddr *)&addr, &len,
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) return;
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                rest_from_accepting(w);
+            return i;
+        }
         if (atomic_load(&w->edge->connections) >= (uint64_t)w->edge->settings->max_connections)
             close(fd);
         else
             client_accept(w, fd, &addr);
     }
+    return ACCEPTS_PER_TURN;
+}
+
+static void on_accept(void *ctx, unsigned events)
+{
+    (void)events;
+    (void)accept_some(ctx);
 }
 
 static void housekeeping(void *ctx)
@@ -131,8 +166,11 @@ static void quiesce(void *ctx)
 {
     struct task *t = ctx;
     struct worker *w = t->w;
-    on_accept(w, LOOP_READ); /* what the kernel took for us already is served */
+    /* What the kernel took for us already is served. */
+    while (accept_some(w) == ACCEPTS_PER_TURN) {
+    }
     loop_remove(w->loop, &w->listen_io);
+    loop_timer_clear(w->loop, &w->accept_timer);
     LIST_EACH_SAFE(n, &w->clients) client_drain(LIST_ENTRY(n, struct client, node));
     sem_post(t->done);
 }
@@ -148,20 +186,27 @@ static void end(void *ctx)
 {
     struct task *t = ctx;
     struct worker *w = t->w;
-    LIST_EACH_SAFE(n, &w->clients)
-    {
-        struct client *c = LIST_ENTRY(n, struct client, node);
-        if (c->flow != NULL)
-            flow_shutdown(c->flow);
-        else
-            client_kill(c);
-    }
-    sem_post(t->done);
+    LIST_EACH_SAFE(n, &w->clients) client_stop(LIST_ENTRY(n, struct client, node));
+    if (w->flows == 0)
+        sem_post(t->done);
+    else
+        w->ended = t->done;
+}
+
+void worker_flow_gone(struct worker *w)
+{
+    if (--w->flows > 0 || w->ended == NULL) return;
+    sem_post(w->ended);
+    w->ended = NULL;
+}
+
+void workers_end(struct edge *e)
+{
+    post_and_wait(e, end, NULL);
 }
 
 void workers_stop(struct edge *e)
 {
-    post_and_wait(e, end, NULL);
     for (unsigned i = 0; i < e->workers_n; i++) {
         struct worker *w = &e->workers[i];
         loop_stop(w->loop);

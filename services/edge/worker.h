@@ -14,7 +14,12 @@ void workers_start(struct edge *e);
 void workers_use_rules(struct edge *e, struct ruleset *r);
 /* Stops accepting; idle connections are closed. */
 void workers_quiesce(struct edge *e);
-/* Ends what is left, stops and joins the threads. */
+/* Ends what is left, and waits until no request has a callback to come: from then on nothing asks
+ * the counter or the limiter. The threads go on, so that these find their loops. */
+void workers_end(struct edge *e);
+/* Stops and joins the threads. */
 void workers_stop(struct edge *e);
+/* A flow of this worker is gone; its thread. */
+void worker_flow_gone(struct worker *w);
 
 #endif
