@@ -18,6 +18,20 @@ int probe_status(struct str head)
     return (int)code;
 }
 
+void probe_said(struct str answer, char ret[PROBE_SAID_MAX])
+{
+    static const struct str not_ready = { "not ready: ", sizeof "not ready: " - 1 };
+    size_t n = 0, at = 0;
+    while (at + 4 <= answer.n && memcmp(answer.p + at, "\r\n\r\n", 4) != 0) at++;
+    struct str body = str_n(answer.p + at, answer.n - at);
+    body = body.n > 4 ? str_n(body.p + 4, body.n - 4) : STR("");
+    struct str line = str_cut(&body, '\n');
+    if (str_starts(line, not_ready)) line = str_n(line.p + not_ready.n, line.n - not_ready.n);
+    for (size_t i = 0; i < line.n && n < PROBE_SAID_MAX - 1; i++)
+        if (line.p[i] >= ' ' && line.p[i] <= '~') ret[n++] = line.p[i];
+    ret[n] = '\0';
+}
+
 void probe_cancel(struct probe *p)
 {
     if (!p->running) return;
@@ -35,9 +49,15 @@ static void finish(struct probe *p, int status)
     p->fn(p->ctx, status);
 }
 
+static int status_so_far(const struct probe *p)
+{
+    return probe_status(str_n(p->answer, p->answer_n));
+}
+
 static void on_deadline(void *ctx)
 {
-    finish(ctx, 0);
+    struct probe *p = ctx;
+    finish(p, status_so_far(p));
 }
 
 static void on_io(void *ctx, unsigned events)
@@ -54,11 +74,13 @@ static void on_io(void *ctx, unsigned events)
         if (p->sent == p->request_n) loop_watch(p->loop, &p->io, LOOP_READ);
         return;
     }
-    ssize_t n = recv(p->io.fd, p->head + p->head_n, sizeof p->head - p->head_n, MSG_DONTWAIT);
+    ssize_t n = recv(p->io.fd, p->answer + p->answer_n, sizeof p->answer - p->answer_n,
+                     MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n > 0) p->head_n += (size_t)n;
-    int status = probe_status(str_n(p->head, p->head_n));
-    if (status != 0 || n <= 0 || p->head_n == sizeof p->head) finish(p, status);
+    if (n > 0) p->answer_n += (size_t)n;
+    int status = status_so_far(p);
+    bool is_other = status == 0 && p->answer_n >= sizeof "HTTP/1.1 200" - 1; /* no HTTP */
+    if (status == 200 || is_other || n <= 0 || p->answer_n == sizeof p->answer) finish(p, status);
 }
 
 /* A connection under way; its errors show up at the first send. */

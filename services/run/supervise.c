@@ -40,6 +40,8 @@ struct child {
     unsigned deaths; /* before it was ever ready */
     bool was_ready;
     uint64_t probe_wait_ms;
+    uint64_t told_ms;          /* when we last told what it waits for, or started */
+    char said[PROBE_SAID_MAX]; /* why it is not ready, in its own words, or "" */
     struct backoff backoff;
     struct probe probe;
     struct loop_timer next, deadline; /* next: probe or start; deadline: ready or kill */
@@ -123,7 +125,8 @@ static void fail_start(struct child *c, const char *why)
 {
     struct supervisor *s = c->s;
     log_error("start failed", LS("process", c->p->name), LS("err", why));
-    report(s, '!', "%s %s; its log: %s", c->p->name, why, c->log_path);
+    report(s, '!', "%s %s; its log: %s%s%s", c->p->name, why, c->log_path,
+           c->said[0] != '\0' ? "; it says: " : "", c->said);
     s->failed = true;
     begin_stop(s);
 }
@@ -155,11 +158,24 @@ static void became_ready(struct child *c)
     start_what_can(s);
 }
 
+/* Whoever waits for the start sees what it waits for. */
+static void tell_wait(struct child *c, int status)
+{
+    probe_said(str_n(c->probe.answer, c->probe.answer_n), c->said);
+    if (c->was_ready || now_ms(c->s) - c->told_ms < TELL_EVERY_MS) return;
+    c->told_ms = now_ms(c->s);
+    report(c->s, ' ', "%-12s is not ready yet: %s", c->p->name,
+           c->said[0] != '\0' ? c->said
+           : status != 0      ? "it says no reason"
+                              : "it does not answer");
+}
+
 static void on_probed(void *ctx, int status)
 {
     struct child *c = ctx;
     if (c->pid == 0 || c->s->stopping) return;
     if (status == 200) {
+        c->said[0] = '\0';
         if (c->state != ST_READY) became_ready(c);
         c->probe_wait_ms = PROBE_IDLE_MS;
     } else {
@@ -169,6 +185,7 @@ static void on_probed(void *ctx, int status)
             set_state(c, ST_UNREADY);
             c->probe_wait_ms = PROBE_FIRST_MS;
         }
+        tell_wait(c, status);
         c->probe_wait_ms = MIN(2 * c->probe_wait_ms, (uint64_t)PROBE_MAX_MS);
     }
     loop_timer_set(c->s->loop, &c->next, loop_now_ns(c->s->loop) + c->probe_wait_ms * 1000000,
@@ -215,7 +232,8 @@ static void start_child(struct child *c)
 {
     struct supervisor *s = c->s;
     struct why why = { "" };
-    c->started_ms = now_ms(s);
+    c->started_ms = c->told_ms = now_ms(s);
+    c->said[0] = '\0';
     enum err e = proc_spawn(c->p, c->log_path, &c->pid, &why);
     if (e != ERR_OK) {
         log_error("could not be started", LS("process", c->p->name), LS("err", why.text));

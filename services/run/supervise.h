@@ -10,7 +10,13 @@
 #include "plan.h"
 
 /* A process that dies so often before it was ever ready makes the start fail. */
-enum { START_MAX_DEATHS = 5, PROBE_FIRST_MS = 50, PROBE_MAX_MS = 500, PROBE_IDLE_MS = 5000 };
+enum {
+    START_MAX_DEATHS = 5,
+    PROBE_FIRST_MS = 50,
+    PROBE_MAX_MS = 500,
+    PROBE_IDLE_MS = 5000,
+    TELL_EVERY_MS = 5000
+};
 
 struct supervise_options {
     const struct plan *plan;

@@ -17,7 +17,7 @@ const SERVER = `
   http.createServer((q, r) => {
     if (q.url === '/die') process.exit(7);
     r.statusCode = Date.now() - begin >= after ? 200 : 503;
-    r.end(JSON.stringify({ pid: process.pid, name: process.env.NAME }));
+    r.end(r.statusCode === 503 ? 'not ready: still warming\\n' : JSON.stringify({ pid: process.pid, name: process.env.NAME }));
   }).listen(Number(process.env.PORT), '127.0.0.1', () => console.log('listening'));
   process.on('SIGTERM', () => { if (process.env.STUBBORN) return; console.log('bye'); process.exit(0); });
 `;
@@ -121,7 +121,7 @@ test('gives up a start that cannot work, names the log, and leaves nothing runni
   const file = plan({ name: 'good', port: a }, { name: 'bad', port: b, after: ['good'], more: ['ready-timeout 700ms'], env: { READY_AFTER: 60000 } });
   const r = await run('start', file, state);
   assert.equal(r.code, 1);
-  assert.match(r.stderr, /bad was not ready in time; its log: .*bad\.log/);
+  assert.match(r.stderr, /bad was not ready in time; its log: .*bad\.log; it says: still warming$/m);
   await assert.rejects(ask(a));
   assert.equal((await run('status', state)).code, 3);
 });

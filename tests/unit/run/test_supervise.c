@@ -46,6 +46,27 @@ static void reads_a_status_line(void **state)
     assert_int_equal(probe_status(STR("")), 0);
 }
 
+static void tells_why_it_is_not_ready(void **state)
+{
+    (void)state;
+    char said[PROBE_SAID_MAX];
+    probe_said(STR("HTTP/1.1 503 No\r\nX: y\r\n\r\nnot ready: no bus\nnot ready: more\n"), said);
+    assert_string_equal(said, "no bus");
+    probe_said(STR("HTTP/1.1 503 No\r\n\r\n{\"status\":\"\x1b[2J\"}"), said);
+    assert_string_equal(said, "{\"status\":\"[2J\"}");
+    probe_said(STR("HTTP/1.1 503 No\r\nX: not ready: y\r\n"), said);
+    assert_string_equal(said, "");
+    probe_said(STR("HTTP/1.1 503 No\r\n\r\n"), said);
+    assert_string_equal(said, "");
+    probe_said(STR(""), said);
+    assert_string_equal(said, "");
+    char long_one[600] = "HTTP/1.1 503 No\r\n\r\n";
+    size_t n = strlen(long_one);
+    memset(long_one + n, 'x', sizeof long_one - n);
+    probe_said(str_n(long_one, sizeof long_one), said);
+    assert_int_equal(strlen(said), PROBE_SAID_MAX - 1);
+}
+
 static void tells_a_process_from_a_later_one(void **state)
 {
     (void)state;
@@ -190,6 +211,7 @@ int main(void)
         cmocka_unit_test(pauses_double_up_to_ten_seconds),
         cmocka_unit_test(a_long_life_begins_the_pauses_anew),
         cmocka_unit_test(reads_a_status_line),
+        cmocka_unit_test(tells_why_it_is_not_ready),
         cmocka_unit_test(tells_a_process_from_a_later_one),
         cmocka_unit_test(gives_a_process_its_environment_log_and_folder),
         cmocka_unit_test(ends_a_leftover_with_its_group),
