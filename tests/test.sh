@@ -15,7 +15,7 @@ unset MAKEFLAGS MFLAGS MAKELEVEL
 step() { echo "== $(($(date +%s) - begin)) s: $*"; }
 must() { "$@" || { echo "0 passed, 1 failed"; exit 1; }; }
 counted() { # runs and shows the command, keeping its last line for the sum
-    { "$@" 2>&1; echo "exit $?"; } | tee build/test.step | grep -v '^exit [0-9]*$'
+    { "$@" 2>&1; echo "exit $?"; } | tee build/test.step | grep --line-buffered -v '^exit [0-9]*$'
     counts=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' build/test.step | tail -n 1)
     # A step that did not even get to its counts, or says 0 failed and exits otherwise, has failed.
     case $counts:$(tail -n 1 build/test.step) in
@@ -28,7 +28,7 @@ step "packages"
 must $make -s deps
 must $make -s test-deps
 step "build with sanitizers"
-must $make -s SAN=asan $jobs all
+must $make SAN=asan $jobs all
 step "vocabularies"
 must $make -s SAN=asan vocab
 step "lint"
