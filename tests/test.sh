@@ -35,7 +35,7 @@ step "lint"
 counted tests/lint/run.sh
 step "unit tests"
 # A test that does not build is missing when its turn comes, and has failed then.
-$make -s -k SAN=asan $jobs unit-programs || echo "0 passed, 1 failed" >>$log
+$make -k SAN=asan $jobs unit-programs || echo "0 passed, 1 failed" >>$log
 counted tests/unit.sh $build
 step "reference pages"
 counted tests/reference.sh $build
