@@ -171,7 +171,7 @@ stop: ## End what `make run` started
 	@scripts/run.sh stop $(BUILD)/bin
 
 status: ## What runs, since when, how often it was restarted
-	@scripts/run.sh status $(BUILD)/bin
+	@scripts/run.sh status $(BUILD)/bin || [ $$? = 3 ] # 3: nothing
 
 # --- testing -------------------------------------------------------------------------------------------------------
 

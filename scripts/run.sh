@@ -196,11 +196,11 @@ else
     echo "Starting (logs: $state/log)"
     import_demo &
     importer=$!
-    if ! "$bin/aigw-run" start "$state/plan" "$state"; then
-        kill $importer 2>/dev/null || true
-        exit 1
-    fi
+    trap 'kill $importer 2>/dev/null || true' EXIT
+    trap 'exit 130' HUP INT TERM
+    "$bin/aigw-run" start "$state/plan" "$state" || exit 1
     wait $importer || { "$bin/aigw-run" stop "$state"; exit 1; }
+    trap - EXIT HUP INT TERM
 fi
 
 # --- what to try ------------------------------------------------------------------------------------------------------
