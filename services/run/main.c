@@ -112,12 +112,31 @@ static bool port_is_free(uint16_t port)
     return is_free;
 }
 
+/* Whether an earlier process of the plan has the port; says so. */
+static bool is_given_twice(const struct plan *plan, size_t process, const struct plan_port *port)
+{
+    for (size_t i = 0; i < process; i++)
+        for (size_t k = 0; k < plan->processes[i].ports_n; k++) {
+            const struct plan_port *other = &plan->processes[i].ports[k];
+            if (other->port != port->port) continue;
+            fprintf(stderr, "aigw-run: port %u is to be for %s (%s) and for %s (%s)\n",
+                    (unsigned)port->port, plan->processes[i].name, other->setting,
+                    plan->processes[process].name, port->setting);
+            return true;
+        }
+    return false;
+}
+
 static bool check_ports(const struct plan *plan)
 {
     bool ok = true;
     for (size_t i = 0; i < plan->n; i++)
         for (size_t k = 0; k < plan->processes[i].ports_n; k++) {
             const struct plan_port *port = &plan->processes[i].ports[k];
+            if (is_given_twice(plan, i, port)) {
+                ok = false;
+                continue;
+            }
             if (port_is_free(port->port)) continue;
             ok = false;
             fprintf(stderr, "aigw-run: port %u, which %s needs, is taken by another program",

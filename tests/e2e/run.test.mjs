@@ -116,6 +116,15 @@ test('says which port is taken, and by which setting to move it; starts nothing 
   await assert.rejects(ask(a));
 });
 
+test('says when one port is given to two', async () => {
+  const [a, b] = await freePorts(2);
+  const r = await run('start', plan({ name: 'a', port: a, more: [`port ${a} A_PORT`] },
+    { name: 'b', port: b, more: [`port ${b} B_PORT`, `port ${a} B_PORT`] }), state);
+  assert.equal(r.code, 1);
+  assert.match(r.stderr, new RegExp(`port ${a} is to be for a \\(A_PORT\\) and for b \\(B_PORT\\)`));
+  await assert.rejects(ask(a));
+});
+
 test('gives up a start that cannot work, names the log, and leaves nothing running', async () => {
   const [a, b] = await freePorts(2);
   const file = plan({ name: 'good', port: a }, { name: 'bad', port: b, after: ['good'], more: ['ready-timeout 700ms'], env: { READY_AFTER: 60000 } });
