@@ -7,12 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "http/chunked.h"
 #include "match.h"
 #include "reply.h"
 #include "rt/crypto.h"
-
-enum { CHUNKED_SLACK = 64 * 1024 };
 
 const char *flow_state_name(enum flow_state s)
 {
@@ -75,7 +72,7 @@ void flow_refuse(struct flow *f, enum refusal r, struct str message, const char 
         [REFUSE_CONTEXT_LENGTH] = "input_tokens",
         [REFUSE_BODY_TOO_LARGE] = "body_size",
     };
-    f->record.reject.dimension = str_of(dimension[r] != NULL ? dimension[r] : "request");
+    f->reject_dimension = str_of(dimension[r] != NULL ? dimension[r] : "request");
     refuse(f, r, message, param, NULL);
     enum usage_outcome outcome = r == REFUSE_UPSTREAM_BROKE || r == REFUSE_NO_UPSTREAM
                                      ? USAGE_UPSTREAM_ERROR
@@ -108,8 +105,8 @@ void flow_refuse_limit(struct flow *f, const struct admit_outcome *o)
             slug, (unsigned long long)o->limit, admit_dimension_name(o->dimension),
             (unsigned long long)o->used, (unsigned long long)o->retry_after_ms);
     }
-    f->record.reject.policy = o->policy != NULL ? o->policy->slug : STR_NULL;
-    f->record.reject.dimension = str_of(admit_dimension_name(o->dimension));
+    f->reject_policy = o->policy != NULL ? o->policy->slug : STR_NULL;
+    f->reject_dimension = str_of(admit_dimension_name(o->dimension));
     refuse(f, r, str_of(text), NULL, o);
     flow_settle(f, USAGE_REJECTED);
 }
@@ -121,7 +118,14 @@ void flow_refuse_limit(struct flow *f, const struct admit_outcome *o)
 struct flow *flow_new(struct client *c)
 {
     struct flow *f = calloc(1, sizeof *f);
-    if (f == NULL) return NULL;
+    struct asked *asked = calloc(1, sizeof *asked);
+    if (f == NULL || asked == NULL) {
+        free(f);
+        free(asked);
+        return NULL;
+    }
+    f->asked = asked;
+    arena_init(&asked->arena, FLOW_ARENA_MAX);
     f->w = c->w;
     f->client = c;
     f->began_ns = c->head_began;
@@ -129,7 +133,6 @@ struct flow *flow_new(struct client *c)
     f->dialect = &dialect_openai;
     f->output_limit = METER_NO_LIMIT;
     f->is_head = c->request->method == H1_HEAD;
-    arena_init(&f->arena, FLOW_ARENA_MAX);
     buf_init(&f->gather, ANSWER_WHOLE_MAX);
     uuid_v7(c->w->edge->clock, c->w->edge->rng, f->id);
     atomic_fetch_add(&c->w->edge->inflight, 1);
@@ -311,86 +314,6 @@ bool flow_check_head(struct flow *f)
     return decide_namespace(f) && decide_route(f);
 }
 
-/* --- FLOW_BODY: the body
- * --------------------------------------------------------------------------------------------------------
- */
-
-static struct buf *input(const struct flow *f)
-{
-    return &f->client->in;
-}
-
-static size_t head_len(const struct flow *f)
-{
-    return f->client->request->head.len;
-}
-
-size_t flow_body_room(const struct flow *f)
-{
-    const struct h1_head *h = &f->client->request->head;
-    if (h->framing == H1_BODY_CHUNKED) return CHUNKED_SLACK;
-    size_t total = h->len + (size_t)h->content_length;
-    return total > input(f)->len ? total - input(f)->len : 0;
-}
-
-size_t flow_body_bytes(const struct flow *f)
-{
-    return f->body_len;
-}
-
-void flow_refuse_body(struct flow *f, enum refusal r, const char *why)
-{
-    flow_refuse(f, r, str_of(why), NULL);
-}
-
-/*
- * Decodes what has come of a chunked body, in place:
- *
- *      | head | decoded (body_len) | used up … | not decoded yet |
- *                                              ^ body_raw behind the head
- */
-static enum flow_body_status take_chunked(struct flow *f)
-{
-    struct buf *b = input(f);
-    size_t max = (size_t)flow_edge(f)->settings->max_body, base = head_len(f);
-    if (f->chunked == NULL) f->chunked = arena_calloc(&f->arena, sizeof *f->chunked);
-    ASSERT(f->chunked != NULL);
-    struct str in = str_n(b->data + base + f->body_raw, b->len - base - f->body_raw), piece;
-    enum chunked_status st;
-    while ((st = chunked_decode(f->chunked, &in, &piece)) == CHUNKED_DATA) {
-        if (piece.n > max - f->body_len) {
-            flow_refuse(f, REFUSE_BODY_TOO_LARGE,
-                        STR("The body is larger than this gateway takes."), NULL);
-            return FLOW_BODY_REFUSED;
-        }
-        memmove(b->data + base + f->body_len, piece.p, piece.n);
-        f->body_len += piece.n;
-    }
-    if (st == CHUNKED_BAD) {
-        flow_refuse(f, REFUSE_BAD_REQUEST, str_of(f->chunked->reason), NULL);
-        return FLOW_BODY_REFUSED;
-    }
-    /* What is used up goes: the buffer holds the body once. */
-    memmove(b->data + base + f->body_len, in.p, in.n);
-    b->len = base + f->body_len + in.n;
-    f->body_raw = f->body_len;
-    return st == CHUNKED_DONE ? FLOW_BODY_READY : FLOW_BODY_MORE;
-}
-
-enum flow_body_status flow_take_body(struct flow *f)
-{
-    const struct h1_head *h = &f->client->request->head;
-    if (h->framing == H1_BODY_CHUNKED) return take_chunked(f);
-    if (flow_body_room(f) > 0) return FLOW_BODY_MORE;
-    f->body_len = (size_t)h->content_length;
-    return FLOW_BODY_READY;
-}
-
-static struct str body_of(const struct flow *f)
-{
-    return str_n(input(f)->data + head_len(f), f->body_len);
-}
-
 /* --- FLOW_COUNT
  * -------------------------------------------------------------------------------------------------------------------
  */
@@ -433,60 +356,21 @@ static void answer_models(struct flow *f)
         flow_refuse(f, REFUSE_INTERNAL, STR("The list of models is too long."), NULL);
 }
 
-static bool is_json(struct str type)
-{
-    struct str main = str_cut(&type, ';');
-    main = str_trim(main);
-    return main.n == 0 || str_ieqz(main, "application/json") ||
-           (main.n > 5 && str_ends(main, STR("+json")));
-}
-
-/* Reads the body; false when it was answered. */
-static bool scan_body(struct flow *f, enum snap_endpoint ep)
-{
-    struct js_val root;
-    struct why why = { "" };
-    const char *param = "body";
-    if (!is_json(h1_header_known(&f->client->request->head, H1_CONTENT_TYPE))) {
-        flow_refuse(f, REFUSE_MEDIA_TYPE, STR("Send the body as content-type: application/json."),
-                    NULL);
-        return false;
-    }
-    enum err e = js_parse(body_of(f), &root, &why);
-    if (e == ERR_OK) e = dialect_of(ep)->scan_request(ep, root, &f->scan, &param, &why);
-    if (e == ERR_OK) {
-        struct buf name;
-        buf_init(&name, 1024);
-        e = js_decode(f->scan.model, &name);
-        if (e == ERR_OK)
-            e = arena_dup(&f->arena, buf_str(&name), &f->model);
-        else
-            (void)why_set(&why, e, "model: longer than 1024 bytes");
-        buf_done(&name);
-        param = "model";
-    }
-    if (e != ERR_OK) {
-        flow_refuse(f, REFUSE_BAD_BODY, str_of(why.text),
-                    str_eqz(STR("body"), param) ? NULL : param);
-        return false;
-    }
-    f->scanned = true;
-    f->model_cfg = match_model(f->rules->snap, f->model);
-    return true;
-}
-
 static void after_count(struct flow *f)
 {
     char text[160];
     uint64_t window = f->model_cfg != NULL ? f->model_cfg->context_window : 0;
-    if (f->count.err != ERR_OK) {
-        flow_refuse(f, REFUSE_BAD_BODY, str_of(f->count.why.text), "messages");
+    const struct count_result *r = &f->asked->count;
+    f->input_tokens = r->tokens;
+    f->input_exact = r->exact;
+    if (r->err != ERR_OK) {
+        flow_refuse(f, REFUSE_BAD_BODY, str_of(r->why.text), "messages");
         return;
     }
-    if (window > 0 && f->count.tokens > window) {
+    if (window > 0 && r->tokens > window) {
         (void)snprintf(text, sizeof text,
                        "This model's maximum context length is %llu tokens, the input has %llu.",
-                       (unsigned long long)window, (unsigned long long)f->count.tokens);
+                       (unsigned long long)window, (unsigned long long)r->tokens);
         flow_refuse(f, REFUSE_CONTEXT_LENGTH, str_of(text), "messages");
         return;
     }
@@ -501,7 +385,7 @@ static void on_counted(void *ctx, const struct count_result *r)
         flow_settle(f, f->outcome); /* only lets go */
         return;
     }
-    f->count = *r;
+    f->asked->count = *r;
     after_count(f);
 }
 
@@ -513,11 +397,11 @@ static void enter_count(struct flow *f)
         .ep = f->endpoint,
         .model = f->model,
         .info = &f->info,
-        .scan = &f->scan,
+        .scan = &f->asked->scan,
         .loop = f->w->loop,
     };
     f->async++;
-    if (counter_count(flow_edge(f)->counter, &in, &f->count, on_counted, f)) {
+    if (counter_count(flow_edge(f)->counter, &in, &f->asked->count, on_counted, f)) {
         f->async--;
         after_count(f);
     }
@@ -528,15 +412,15 @@ void flow_run(struct flow *f)
     const struct h1_request *q = f->client->request;
     enum snap_endpoint ep = f->route != NULL ? f->endpoint : endpoint_of_path(q->path);
     f->ready_ns = edge_now_ns(f->w);
-    bool has_json = q->method == H1_POST && ep != SNAP_EP_PASSTHROUGH && ep != SNAP_EP_MODELS;
-    if (has_json && !scan_body(f, ep)) return;
-    if (!f->head_decided && !decide_namespace(f)) return;
-    if (!decide_route(f)) return;
-    if (f->scanned && !model_allowed(f, f->model, f->model_cfg)) {
+    if (!flow_read_body(f, ep)) return;
+    if (!f->head_decided && ((!f->scanned && !flow_peek_model(f)) || !decide_namespace(f))) return;
+    /* The route may depend on the model, and say that the body is another endpoint's. */
+    if (!decide_route(f) || !flow_read_body(f, f->endpoint)) return;
+    if (f->model.p != NULL && !model_allowed(f, f->model, f->model_cfg)) {
         flow_refuse(f, REFUSE_FORBIDDEN, STR("This key may not use this model."), "model");
         return;
     }
-    if (f->endpoint == SNAP_EP_MODELS && q->method != H1_POST) {
+    if (f->endpoint == SNAP_EP_MODELS && (q->method == H1_GET || q->method == H1_HEAD)) {
         answer_models(f);
         return;
     }
@@ -579,8 +463,9 @@ static void after_admit(struct flow *f)
         flow_refuse(f, REFUSE_INTERNAL, str_of(why.text), NULL);
         return;
     }
-    flow_fill_record(f);
-    if (usage_open(flow_edge(f)->usage, f->w->index, &f->record, &f->usage) != ERR_OK) {
+    struct usage_record record = { 0 };
+    flow_fill_record(f, &record);
+    if (usage_open(flow_edge(f)->usage, f->w->index, &record, &f->usage) != ERR_OK) {
         flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
         return;
     }
@@ -647,7 +532,10 @@ void flow_client_gone(struct flow *f)
 
 void flow_shutdown(struct flow *f)
 {
-    struct client *c = f->client;
-    if (c != NULL) client_answer_broken(c);
+    struct str text = STR("The gateway is going down.");
+    if (f->client != NULL && client_answer_begun(f->client))
+        flow_break_answer(f, REFUSE_DRAINING, text.p);
+    else if (f->client != NULL)
+        refuse(f, REFUSE_DRAINING, text, NULL, NULL);
     abandon(f, USAGE_SHUTDOWN);
 }

@@ -3,7 +3,6 @@
 #include <stdio.h>
 
 #include "flow_impl.h"
-#include "match.h"
 
 enum { FIELDS_MAX = 128 * 1024, PROGRESS_NS_STEP = 1000000000 };
 
@@ -24,9 +23,9 @@ static void set_deadline(struct flow *f, uint64_t ms)
 
 static void start_attempt(struct flow *f, bool fresh)
 {
-    f->attempt_began_ns = edge_now_ns(f->w);
-    f->exchange = exchange_start(f->w->pools, f->server, f->up_head, f->up_body, f->is_head, fresh,
-                                 &events, f);
+    flow_attempt_begins(f);
+    f->exchange = exchange_start(f->w->pools, f->server, f->asked->head, f->asked->body, f->is_head,
+                                 fresh, &events, f);
     f->sent_ns = edge_now_ns(f->w);
     set_deadline(f, exchange_is_connected(f->exchange) ? f->upstream->first_byte_ms
                                                        : f->upstream->connect_ms);
@@ -67,70 +66,87 @@ static bool try_again(struct flow *f, enum exchange_failure why)
     return true;
 }
 
-/* The answer cannot be completed: an error event where the dialect has one, and an end without
- * terminator. */
-static void break_answer(struct flow *f, enum refusal r, const char *text,
-                         enum usage_outcome outcome)
+void flow_break_answer(struct flow *f, enum refusal r, const char *text)
 {
     struct client *c = f->client;
     f->client = NULL;
-    if (f->mode == RELAY_STREAM && c != NULL) {
+    if (f->mode == RELAY_STREAM) {
         if (f->gather.len > 0) (void)client_send(c, buf_str(&f->gather));
         buf_clear(&f->gather);
         if (f->dialect->write_error_event(r, str_of(text), str_of(f->request_id), &f->gather) ==
             ERR_OK)
             (void)client_send(c, buf_str(&f->gather));
     }
-    if (c != NULL) client_answer_broken(c);
-    flow_settle(f, outcome);
+    client_answer_broken(c);
 }
 
 static void fail_with(struct flow *f, enum refusal r, const char *text)
 {
     enum usage_outcome outcome = r == REFUSE_UPSTREAM_TIMEOUT ? USAGE_TIMEOUT
                                                               : USAGE_UPSTREAM_ERROR;
-    count_upstream_error(f, r == REFUSE_UPSTREAM_TIMEOUT ? "timeout" : "broken");
-    if (f->client != NULL && client_answer_begun(f->client))
-        break_answer(f, r, text, outcome);
-    else
+    if (client_answer_begun(f->client)) {
+        flow_break_answer(f, r, text);
+        flow_settle(f, outcome);
+    } else {
         flow_refuse(f, r, str_of(text), NULL);
+    }
+}
+
+/* The exchange is over without a whole answer. */
+static void attempt_failed(struct flow *f, const char *why)
+{
+    flow_attempt_ends(f);
+    f->exchange = NULL;
+    count_upstream_error(f, why);
 }
 
 static void on_fail(void *ctx, enum exchange_failure why, const char *text)
 {
     struct flow *f = ctx;
     char message[200];
-    f->exchange = NULL;
-    if (!(why == EXCHANGE_STALE && !f->stale_retried)) flow_note_attempt(f, 0);
+    if (why == EXCHANGE_STALE && !f->stale_retried) {
+        /* The server never saw it: the same attempt goes on with a connection of its own. */
+        f->exchange = NULL;
+        f->attempts_n--;
+    } else {
+        attempt_failed(f, "broken");
+    }
     if (f->state == FLOW_WAIT && try_again(f, why)) return;
     (void)snprintf(message, sizeof message, "The upstream failed: %s.", text);
     fail_with(f, REFUSE_UPSTREAM_BROKE, message);
 }
 
+/* The upstream's answer cannot be used. */
+static void give_up(struct flow *f, const char *text)
+{
+    exchange_cancel(f->exchange);
+    attempt_failed(f, "broken");
+    fail_with(f, REFUSE_UPSTREAM_BROKE, text);
+}
+
+/* When the state's own patience is over, or 0 when it is. */
+static uint64_t patience(const struct flow *f, uint64_t now)
+{
+    uint64_t at = 0;
+    if (f->state == FLOW_RELAY)
+        /* Activity does not move the timer; it is looked at when the timer fires. */
+        at = (f->paused ? now : f->last_byte_ns) + f->upstream->idle_ms * 1000000u;
+    else if (exchange_is_connected(f->exchange))
+        at = f->attempt_began_ns + f->upstream->first_byte_ms * 1000000u;
+    return now < at && now < f->total_deadline ? MIN(at, f->total_deadline) : 0;
+}
+
 static void on_timer(void *ctx)
 {
     struct flow *f = ctx;
-    uint64_t now = loop_now_ns(f->w->loop);
-    if (f->state == FLOW_RELAY && now < f->total_deadline) {
-        /* Activity does not move the timer; it is looked at when the timer fires. */
-        uint64_t due = f->last_byte_ns + f->upstream->idle_ms * 1000000u;
-        if (f->paused || now < due) {
-            loop_timer_set(f->w->loop, &f->timer,
-                           f->paused ? now + f->upstream->idle_ms * 1000000u : due, on_timer, f);
-            return;
-        }
-    }
-    if (f->state == FLOW_WAIT && now < f->total_deadline && exchange_is_connected(f->exchange) &&
-        now < f->attempt_began_ns + f->upstream->first_byte_ms * 1000000u) {
-        /* It was the connect's deadline, and the connection stands. */
-        loop_timer_set(f->w->loop, &f->timer,
-                       f->attempt_began_ns + f->upstream->first_byte_ms * 1000000u, on_timer, f);
+    uint64_t now = loop_now_ns(f->w->loop), later = patience(f, now);
+    if (later > 0) {
+        loop_timer_set(f->w->loop, &f->timer, later, on_timer, f);
         return;
     }
-    bool connected = f->exchange != NULL && exchange_is_connected(f->exchange);
+    bool connected = exchange_is_connected(f->exchange);
     exchange_cancel(f->exchange);
-    f->exchange = NULL;
-    flow_note_attempt(f, 0);
+    attempt_failed(f, "timeout");
     if (f->state == FLOW_WAIT && !connected && now < f->total_deadline &&
         try_again(f, EXCHANGE_CONNECT))
         return;
@@ -185,8 +201,8 @@ static bool begin_meter(struct flow *f)
         .vocab = flow_edge(f)->settings->precise ? f->info.vocab : NULL,
         .limit = f->output_limit,
         .hide_usage = f->injected_usage,
-        .want_usage = f->scan.wants_usage && f->dialect == &dialect_openai,
-        .input_tokens = f->count.tokens,
+        .want_usage = f->wants_usage && f->dialect == &dialect_openai,
+        .input_tokens = f->input_tokens,
     };
     f->answer = answer_new(&o);
     return f->answer != NULL;
@@ -203,6 +219,7 @@ static void begin_answer(struct flow *f, const struct h1_response *res, struct s
     else
         client_answer(f->client, res->status, fields, FRAME_CHUNKED, 0);
     client_release_request(f->client);
+    flow_forget_request(f);
 }
 
 static void on_head(void *ctx, const struct h1_response *res)
@@ -213,13 +230,10 @@ static void on_head(void *ctx, const struct h1_response *res)
                    res->status < 300;
     struct str coding = h1_header_known(&res->head, H1_CONTENT_ENCODING);
     f->last_byte_ns = loop_now_ns(f->w->loop);
-    flow_note_attempt(f, (unsigned)res->status);
+    flow_attempt_answered(f, (unsigned)res->status);
     pools_report(f->w->pools, f->server, true);
     if (metered && coding.n > 0 && !str_ieqz(coding, "identity")) {
-        exchange_cancel(f->exchange);
-        f->exchange = NULL;
-        fail_with(f, REFUSE_UPSTREAM_BROKE,
-                  "The upstream failed: it sent a content coding that was not accepted.");
+        give_up(f, "The upstream failed: it sent a content coding that was not accepted.");
         return;
     }
     f->mode = !metered ? RELAY_RAW : is_event_stream(res) ? RELAY_STREAM : RELAY_WHOLE;
@@ -227,7 +241,7 @@ static void on_head(void *ctx, const struct h1_response *res)
     enum err e = answer_fields(f, res, &fields);
     if (e == ERR_OK && f->mode != RELAY_RAW && !begin_meter(f)) e = ERR_NOMEM;
     if (e == ERR_OK && f->mode == RELAY_WHOLE)
-        e = arena_dup(&f->arena, buf_str(&fields), &f->whole_fields);
+        f->whole_fields = str_n(str_dupz(buf_str(&fields)), fields.len);
     if (e == ERR_OK) {
         f->state = FLOW_RELAY;
         if (f->mode == RELAY_STREAM) {
@@ -238,23 +252,12 @@ static void on_head(void *ctx, const struct h1_response *res)
         set_deadline(f, f->upstream->idle_ms);
     }
     buf_done(&fields);
-    if (e != ERR_OK) {
-        exchange_cancel(f->exchange);
-        f->exchange = NULL;
-        fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its answer's head is too large.");
-    }
+    if (e != ERR_OK) give_up(f, "The upstream failed: its answer's head is too large.");
 }
 
 /* --- the answer's body
  * ----------------------------------------------------------------------------------------------------------
  */
-
-static void give_up(struct flow *f, const char *text)
-{
-    exchange_cancel(f->exchange);
-    f->exchange = NULL;
-    fail_with(f, REFUSE_UPSTREAM_BROKE, text);
-}
 
 static void on_body(void *ctx, struct str data)
 {
@@ -305,11 +308,9 @@ static void on_flush(void *ctx)
     }
     if (f->mode == RELAY_STREAM && answer_state(f->answer) == ANSWER_CUT) {
         struct client *c = f->client;
-        exchange_cancel(f->exchange);
-        f->exchange = NULL;
         f->client = NULL;
         client_answer_end(c);
-        flow_settle(f, USAGE_CUT);
+        flow_settle(f, USAGE_CUT); /* cancels the upstream */
         return;
     }
     client_flush(f->client);
@@ -334,6 +335,7 @@ static void end_whole(struct flow *f)
     buf_init(&out, ANSWER_WHOLE_MAX + 4096);
     if (answer_whole(f->answer, buf_str(&f->gather), &out) != ERR_OK) {
         buf_done(&out);
+        count_upstream_error(f, "broken");
         fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its answer cannot be metered.");
         return;
     }
@@ -352,16 +354,17 @@ static void end_stream(struct flow *f)
 {
     struct client *c = f->client;
     if (answer_end(f->answer, &f->gather) != ERR_OK) {
+        count_upstream_error(f, "broken");
         fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its stream cannot be metered.");
         return;
     }
     note_first_token(f);
     if (!answer_is_complete(f->answer)) {
+        count_upstream_error(f, "broken");
         if (answer_saw_error(f->answer)) {
             /* It told of its error itself: that passes, and the end is no proper one. */
             if (f->gather.len > 0) (void)client_send(c, buf_str(&f->gather));
             f->client = NULL;
-            count_upstream_error(f, "broken");
             client_answer_broken(c);
             flow_settle(f, USAGE_UPSTREAM_ERROR);
             return;
@@ -382,6 +385,7 @@ static void on_end(void *ctx)
 {
     struct flow *f = ctx;
     struct client *c = f->client;
+    flow_attempt_ends(f);
     f->exchange = NULL;
     if (f->mode == RELAY_WHOLE) {
         end_whole(f);

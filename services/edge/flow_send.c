@@ -56,7 +56,7 @@ static void clamp_output(struct flow *f, struct splices *s)
     bool any = false;
     if (f->output_limit == METER_NO_LIMIT || !endpoint_is_metered(f->endpoint)) return;
     for (size_t i = 0; i < MAX_OUTPUT_PARAMS; i++) {
-        struct js_val v = f->scan.max_output[i];
+        struct js_val v = f->asked->scan.max_output[i];
         uint64_t n;
         if (js_u64(v, &n) != ERR_OK) continue;
         any = true;
@@ -65,7 +65,7 @@ static void clamp_output(struct flow *f, struct splices *s)
     }
     if (any || param == NULL) return;
     if (f->endpoint == SNAP_EP_COMPLETIONS) param = "max_tokens";
-    const char *at = inside(f->scan.root, &comma);
+    const char *at = inside(f->asked->scan.root, &comma);
     add(s, at, 0, "\"%s\":%llu%s", param, (unsigned long long)f->output_limit, comma);
 }
 
@@ -73,20 +73,20 @@ static void clamp_output(struct flow *f, struct splices *s)
 static void ask_usage(struct flow *f, struct splices *s)
 {
     const char *comma;
-    if (f->dialect != &dialect_openai || !f->scan.stream || f->scan.wants_usage ||
+    if (f->dialect != &dialect_openai || !f->asked->scan.stream || f->asked->scan.wants_usage ||
         !endpoint_is_metered(f->endpoint))
         return;
     f->injected_usage = true;
-    if (f->scan.include_usage.raw.p != NULL) {
-        add(s, f->scan.include_usage.raw.p, f->scan.include_usage.raw.n, "true");
-    } else if (js_is(f->scan.stream_options, JS_OBJECT)) {
-        const char *at = inside(f->scan.stream_options, &comma);
+    if (f->asked->scan.include_usage.raw.p != NULL) {
+        add(s, f->asked->scan.include_usage.raw.p, f->asked->scan.include_usage.raw.n, "true");
+    } else if (js_is(f->asked->scan.stream_options, JS_OBJECT)) {
+        const char *at = inside(f->asked->scan.stream_options, &comma);
         add(s, at, 0, "\"include_usage\":true%s", comma);
-    } else if (f->scan.stream_options.raw.p != NULL) {
-        add(s, f->scan.stream_options.raw.p, f->scan.stream_options.raw.n,
+    } else if (f->asked->scan.stream_options.raw.p != NULL) {
+        add(s, f->asked->scan.stream_options.raw.p, f->asked->scan.stream_options.raw.n,
             "{\"include_usage\":true}");
     } else {
-        const char *at = inside(f->scan.root, &comma);
+        const char *at = inside(f->asked->scan.root, &comma);
         add(s, at, 0, "\"stream_options\":{\"include_usage\":true}%s", comma);
     }
 }
@@ -102,7 +102,7 @@ enum err flow_build_body(struct flow *f)
     struct splices s = { .n = 0 };
     struct client *c = f->client;
     struct str body = str_n(c->in.data + c->request->head.len, f->body_len);
-    f->up_body = body;
+    f->asked->body = body;
     f->upstream_model = f->model;
     if (!f->scanned) return ERR_OK;
     if (f->route->upstream_model.p != NULL && !str_eq(f->route->upstream_model, f->model)) {
@@ -111,7 +111,8 @@ enum err flow_build_body(struct flow *f)
         buf_init(&quoted, 300);
         enum err e = buf_append_json(&quoted, f->route->upstream_model);
         if (e == ERR_OK)
-            add(&s, f->scan.model.raw.p, f->scan.model.raw.n, "%.*s", (int)quoted.len, quoted.data);
+            add(&s, f->asked->scan.model.raw.p, f->asked->scan.model.raw.n, "%.*s", (int)quoted.len,
+                quoted.data);
         buf_done(&quoted);
         if (e != ERR_OK) return e;
         f->upstream_model = f->route->upstream_model;
@@ -123,8 +124,9 @@ enum err flow_build_body(struct flow *f)
     qsort(s.v, s.n, sizeof *s.v, by_place);
     size_t total = body.n;
     for (size_t i = 0; i < s.n; i++) total += s.v[i].ins_n;
-    if (total > f->arena.budget - f->arena.used) f->arena.budget = f->arena.used + total + 4096;
-    char *text = arena_alloc(&f->arena, total), *o = text;
+    if (total > f->asked->arena.budget - f->asked->arena.used)
+        f->asked->arena.budget = f->asked->arena.used + total + 4096;
+    char *text = arena_alloc(&f->asked->arena, total), *o = text;
     if (text == NULL) return ERR_NOMEM;
     const char *p = body.p;
     for (size_t i = 0; i < s.n; i++) {
@@ -136,7 +138,7 @@ enum err flow_build_body(struct flow *f)
     }
     size_t rest = (size_t)(body.p + body.n - p);
     memcpy(o, p, rest);
-    f->up_body = str_n(text, (size_t)(o - text) + rest);
+    f->asked->body = str_n(text, (size_t)(o - text) + rest);
     return ERR_OK;
 }
 
@@ -211,9 +213,9 @@ enum err flow_build_head(struct flow *f)
     if (e == ERR_OK)
         e = buf_printf(&b, "accept-encoding: identity\r\nx-request-id: %s\r\n", f->request_id);
     if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
-        e = buf_printf(&b, "content-length: %zu\r\n", f->up_body.n);
+        e = buf_printf(&b, "content-length: %zu\r\n", f->asked->body.n);
     if (e == ERR_OK) e = buf_appendz(&b, "\r\n");
-    if (e == ERR_OK) e = arena_dup(&f->arena, buf_str(&b), &f->up_head);
+    if (e == ERR_OK) e = arena_dup(&f->asked->arena, buf_str(&b), &f->asked->head);
     if (b.data != NULL) memset(b.data, 0, b.len); /* it held a credential */
     buf_done(&b);
     return e;

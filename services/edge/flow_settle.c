@@ -20,20 +20,32 @@ enum err flow_own_fields(struct flow *f, struct buf *out)
     return e == ERR_OK ? reply_rate_fields(f->dialect, o, f->began_wall_ms, out) : e;
 }
 
-void flow_note_attempt(struct flow *f, unsigned status)
+void flow_attempt_begins(struct flow *f)
 {
-    struct usage_record *r = &f->record;
-    if (f->server == NULL) return;
-    if (r->attempts_n == USAGE_ATTEMPTS_MAX) {
-        memmove(r->attempts, r->attempts + 1, (USAGE_ATTEMPTS_MAX - 1) * sizeof *r->attempts);
-        r->attempts_n--;
+    if (f->attempts_n == USAGE_ATTEMPTS_MAX) {
+        memmove(f->attempts, f->attempts + 1, (USAGE_ATTEMPTS_MAX - 1) * sizeof *f->attempts);
+        f->attempts_n--;
     }
-    r->attempts[r->attempts_n++] = (struct usage_attempt){
-        .upstream = f->upstream->slug,
-        .server = f->server->slug,
-        .status = status,
-        .ms = (edge_now_ns(f->w) - f->attempt_began_ns) / 1000000u,
-    };
+    f->attempt_began_ns = edge_now_ns(f->w);
+    f->attempts[f->attempts_n++] = (struct attempt){ .server = f->server };
+}
+
+void flow_attempt_answered(struct flow *f, unsigned status)
+{
+    f->attempts[f->attempts_n - 1].status = status;
+}
+
+void flow_attempt_ends(struct flow *f)
+{
+    f->attempts[f->attempts_n - 1].ms = (edge_now_ns(f->w) - f->attempt_began_ns) / 1000000u;
+}
+
+void flow_forget_request(struct flow *f)
+{
+    if (f->asked == NULL) return;
+    arena_done(&f->asked->arena);
+    free(f->asked);
+    f->asked = NULL;
 }
 
 static enum usage_source source(const struct flow *f, bool exact)
@@ -45,15 +57,14 @@ int64_t flow_cost(const struct flow *f, uint64_t cached, uint64_t output)
 {
     const struct snap_model *m = f->model_cfg;
     if (m == NULL || m->currency.n == 0) return 0;
-    cached = MIN(cached, f->count.tokens);
-    return (int64_t)(f->count.tokens - cached) * m->input_nano + (int64_t)cached * m->cached_nano +
+    cached = MIN(cached, f->input_tokens);
+    return (int64_t)(f->input_tokens - cached) * m->input_nano + (int64_t)cached * m->cached_nano +
            (int64_t)output * m->output_nano;
 }
 
 /* What is known of the request by now. */
-void flow_fill_record(struct flow *f)
+void flow_fill_record(const struct flow *f, struct usage_record *r)
 {
-    struct usage_record *r = &f->record;
     const struct edge *e = flow_edge(f);
     r->id = str_of(f->id);
     r->ts_ms = f->began_wall_ms;
@@ -65,9 +76,9 @@ void flow_fill_record(struct flow *f)
     r->model = f->model_cfg != NULL ? f->model_cfg->name : f->model;
     r->upstream_model = f->upstream_model;
     if (f->server != NULL) r->upstream = f->upstream->slug, r->upstream_id = f->upstream->id;
-    r->stream = f->scan.stream;
-    r->input_tokens = f->count.tokens;
-    r->input_source = f->state >= FLOW_ADMIT ? source(f, f->count.exact) : USAGE_SOURCE_NONE;
+    r->stream = f->stream;
+    r->input_tokens = f->input_tokens;
+    r->input_source = f->state >= FLOW_ADMIT ? source(f, f->input_exact) : USAGE_SOURCE_NONE;
     r->revision = f->rules != NULL ? f->rules->snap->revision : 0;
     if (f->model_cfg != NULL && f->model_cfg->currency.n > 0) {
         r->cost.currency = f->model_cfg->currency;
@@ -76,9 +87,23 @@ void flow_fill_record(struct flow *f)
     }
 }
 
-static void fill_answer(struct flow *f, uint64_t now)
+static void fill_attempts(const struct flow *f, struct usage_record *r)
 {
-    struct usage_record *r = &f->record;
+    for (size_t i = 0; i < f->attempts_n; i++) {
+        const struct attempt *a = &f->attempts[i];
+        r->attempts[i] = (struct usage_attempt){ .upstream = f->upstream->slug,
+                                                 .server = a->server->slug,
+                                                 .status = a->status,
+                                                 .ms = a->ms };
+    }
+    r->attempts_n = f->attempts_n;
+}
+
+static void fill_answer(const struct flow *f, uint64_t now, struct usage_record *r)
+{
+    r->reject.policy = f->reject_policy;
+    r->reject.dimension = f->reject_dimension;
+    fill_attempts(f, r);
     r->status = (unsigned)f->status;
     r->duration_ms = (now - f->began_ns) / 1000000u;
     if (f->ready_ns > 0)
@@ -109,15 +134,16 @@ static void fill_answer(struct flow *f, uint64_t now)
 /* --- metrics: only configured names become label values
  * -------------------------------------------------------------------------- */
 
-static void count_tokens(struct flow *f, struct str ns, struct str model)
+static void count_tokens(struct flow *f, const struct usage_record *r, struct str ns,
+                         struct str model)
 {
     struct {
         const char *type;
         uint64_t n;
-    } kinds[] = { { "input", f->record.input_tokens },
-                  { "output", f->record.output_tokens },
-                  { "cached", f->record.cached_tokens },
-                  { "reasoning", f->record.reasoning_tokens } };
+    } kinds[] = { { "input", r->input_tokens },
+                  { "output", r->output_tokens },
+                  { "cached", r->cached_tokens },
+                  { "reasoning", r->reasoning_tokens } };
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         struct str labels[] = { ns, model, str_of(kinds[i].type) };
         if (kinds[i].n > 0)
@@ -125,10 +151,9 @@ static void count_tokens(struct flow *f, struct str ns, struct str model)
     }
 }
 
-static void count_metrics(struct flow *f, uint64_t now)
+static void count_metrics(struct flow *f, const struct usage_record *r, uint64_t now)
 {
     struct edge *e = flow_edge(f);
-    const struct usage_record *r = &f->record;
     char status[16];
     struct str ns = f->ns != NULL ? f->ns->slug : STR("-"),
                route = f->route != NULL ? f->route->slug : STR("-");
@@ -149,7 +174,7 @@ static void count_metrics(struct flow *f, uint64_t now)
                        (double)(now - f->first_token_ns) / 1e9 / (double)(r->output_tokens - 1));
     if (f->sent_ns > 0)
         metric_observe(edge_metric(e, M_OVERHEAD, NULL), (double)r->overhead_us / 1e6);
-    count_tokens(f, ns, model);
+    count_tokens(f, r, ns, model);
     if (r->outcome == USAGE_REJECTED) {
         struct str policy = f->ticket.outcome.policy != NULL && r->reject.policy.n > 0
                                 ? r->reject.policy
@@ -176,7 +201,9 @@ static void release(void *ctx)
     answer_free(f->answer);
     ruleset_unref(f->rules);
     buf_done(&f->gather);
-    arena_done(&f->arena);
+    flow_forget_request(f);
+    free((char *)(uintptr_t)f->model.p);
+    free((char *)(uintptr_t)f->whole_fields.p);
     worker_flow_gone(f->w);
     free(f);
 }
@@ -185,16 +212,18 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
 {
     struct edge *e = flow_edge(f);
     if (f->state != FLOW_DONE) {
+        struct usage_record r = { .outcome = outcome };
         uint64_t now = edge_now_ns(f->w);
-        flow_fill_record(f);
-        fill_answer(f, now);
-        f->outcome = f->record.outcome = outcome;
+        if (f->exchange != NULL) flow_attempt_ends(f);
+        flow_fill_record(f, &r);
+        fill_answer(f, now, &r);
+        f->outcome = outcome;
         exchange_cancel(f->exchange);
         f->exchange = NULL;
         loop_timer_clear(f->w->loop, &f->timer);
         if (f->admitted) limiter_release(e->limiter, &f->ticket);
-        usage_settle(e->usage, f->w->index, f->usage, &f->record);
-        count_metrics(f, now);
+        usage_settle(e->usage, f->w->index, f->usage, &r);
+        count_metrics(f, &r, now);
         if (f->stream_counted) atomic_fetch_sub(&e->streams, 1);
         f->state = FLOW_DONE;
     }
