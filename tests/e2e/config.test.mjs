@@ -109,7 +109,8 @@ for (const store of ['sqlite', 'mysql']) {
 }
 
 suiteTest('changes under load', {
-  edges: 2, config: (suite) => ({ ...demoConfig(suite), policies: [{ slug: 'many', namespace: 'test-channel', kind: 'request_rate', limit: 100000, window: '1s' }] }),
+  edges: 2, config: (suite) => ({ ...demoConfig(suite), policies: [{ slug: 'many', namespace: 'test-channel', kind: 'request_rate', limit: 100000, window: '1s',
+    on_unavailable: 'allow' }] }),
 }, async (suite, step) => {
   const STREAMS = 200, CHANGES = 50, TOKENS = 60;
   let done = 0, stop = false;
