@@ -65,12 +65,12 @@
 #include "proto/envelope.h"
 
 enum {
-    LEASE_MAX_OPS = 256,   /* of one message */
-    LEASE_ID_MAX = 80,     /* bytes of a lease id, incarnation, epoch or policy id */
-    LEASE_KEY_MAX = 320,   /* bytes of a counter's key */
-    LEASE_TTL_MS = 2000,   /* the longest life of a lease, and how long a new epoch warms */
-    LEASE_TTL_PARTS = 20,  /* a lease lives at most this part of its window */
-    LEASE_TTL_MIN_MS = 5,  /* but not less than this */
+    LEASE_MAX_OPS = 256,  /* of one message */
+    LEASE_ID_MAX = 80,    /* bytes of a lease id, incarnation, epoch or policy id */
+    LEASE_KEY_MAX = 320,  /* bytes of a counter's key */
+    LEASE_TTL_MS = 2000,  /* the longest life of a lease, and how long a new epoch warms */
+    LEASE_TTL_PARTS = 20, /* a lease lives at most this part of its window */
+    LEASE_TTL_MIN_MS = 5, /* but not less than this */
     LEASE_ASK_TIMEOUT_MS = 50
 };
 /* Numbers of units are exact in JSON up to here. */

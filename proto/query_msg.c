@@ -87,7 +87,7 @@ enum err metrics_query_check(const struct metrics_query *q, struct why *why)
     return ERR_OK;
 }
 
-/* --- the message ----------------------------------------------------------------------------- */
+/* --- the message --- */
 
 static void set_time(struct json *o, const char *key, uint64_t ms)
 {

@@ -74,7 +74,7 @@ static struct str id_at(const void *array, size_t size, size_t i)
     return id;
 }
 
-/* --- order ----------------------------------------------------------------------------------- */
+/* --- order --- */
 
 static int by_number(int64_t a, int64_t b)
 {
@@ -127,7 +127,7 @@ static int (*const orders[KIND_MAX])(const void *, const void *) = {
     [KIND_KEYS] = compare_keys,
 };
 
-/* --- building -------------------------------------------------------------------------------- */
+/* --- building --- */
 
 struct build {
     struct snapshot *s;

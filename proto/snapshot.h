@@ -228,8 +228,7 @@ void snapshot_check_entity(const char *kind, const struct json *entity, snap_pro
 /* "1s", "250ms", "10m", "1h", "1d" in milliseconds. */
 enum err snapshot_parse_window(struct str s, uint64_t *ret_ms) MUSTCHECK;
 
-/* --- manifest and index
- * ------------------------------------------------------------------------------------------- */
+/* --- manifest and index --- */
 
 struct snap_digest {
     char hex[65];

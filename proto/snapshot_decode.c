@@ -277,7 +277,7 @@ bool dec_is_token(struct str s)
     return s.n > 0;
 }
 
-/* --- time ------------------------------------------------------------------------------------ */
+/* --- time --- */
 
 /* n decimal digits at *s, moved behind them. */
 static bool digits(struct str *s, size_t n, uint64_t *ret)

@@ -19,7 +19,7 @@ static const int64_t priority_max = 1000000;
 static const uint64_t limit_max = 1000000000000, window_min_ms = 100,
                       window_max_ms = 366ull * 86400000;
 
-/* --- references ------------------------------------------------------------------------------ */
+/* --- references --- */
 
 const struct snap_namespace *dec_namespace(struct snap_decoder *d, const struct json *o,
                                            bool optional)
@@ -45,7 +45,7 @@ static struct snap_strings model_patterns(struct snap_decoder *d, const struct j
     return dec_strings(d, o, key, MODELS_MAX, MODEL_NAME_MAX_BYTES, NULL, "");
 }
 
-/* --- namespaces ------------------------------------------------------------------------------ */
+/* --- namespaces --- */
 
 void snap_decode_namespace(struct snap_decoder *d, const struct json *o, struct snap_namespace *out)
 {
@@ -60,7 +60,7 @@ void snap_decode_namespace(struct snap_decoder *d, const struct json *o, struct 
     dec_known(d, o, keys);
 }
 
-/* --- matchers -------------------------------------------------------------------------------- */
+/* --- matchers --- */
 
 static void decode_test(struct snap_decoder *d, const struct json *o, struct snap_cond *out)
 {
@@ -179,7 +179,7 @@ void snap_decode_matcher(struct snap_decoder *d, const struct json *o, struct sn
     dec_known(d, o, keys);
 }
 
-/* --- policies -------------------------------------------------------------------------------- */
+/* --- policies --- */
 
 static void decode_per(struct snap_decoder *d, const struct json *o, struct snap_policy *out)
 {
@@ -265,7 +265,7 @@ void snap_decode_policy(struct snap_decoder *d, const struct json *o, struct sna
     dec_known(d, o, keys);
 }
 
-/* --- routes ---------------------------------------------------------------------------------- */
+/* --- routes --- */
 
 static bool is_path(struct str s)
 {
@@ -334,7 +334,7 @@ void snap_decode_route(struct snap_decoder *d, const struct json *o, struct snap
     dec_known(d, o, keys);
 }
 
-/* --- models ---------------------------------------------------------------------------------- */
+/* --- models --- */
 
 static bool is_vocabulary(struct str s)
 {
@@ -398,7 +398,7 @@ void snap_decode_model(struct snap_decoder *d, const struct json *o, struct snap
     dec_known(d, o, keys);
 }
 
-/* --- keys ------------------------------------------------------------------------------------ */
+/* --- keys --- */
 
 void snap_decode_key(struct snap_decoder *d, const struct json *o, struct snap_key *out)
 {

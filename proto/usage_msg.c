@@ -52,7 +52,7 @@ static enum err source_parse(struct str s, enum usage_source *ret)
     return ERR_INVALID;
 }
 
-/* --- time ------------------------------------------------------------------------------------ */
+/* --- time --- */
 
 static bool is_leap(unsigned y)
 {
@@ -131,7 +131,7 @@ static void format_ts(uint64_t ms, char out[TIME_RFC3339_LEN])
     put_digits(out + 20, in_day % 1000u, 3);
 }
 
-/* --- encoding -------------------------------------------------------------------------------- */
+/* --- encoding --- */
 
 /* Appends until the first error, which it keeps. */
 struct writer {
@@ -299,7 +299,7 @@ enum err usage_encode(const struct usage_record *r, struct buf *out)
     return w.e;
 }
 
-/* --- decoding -------------------------------------------------------------------------------- */
+/* --- decoding --- */
 
 /* A byte that was no UTF-8 became three, so a text can be that much longer than what was cut. */
 enum { DECODED_TEXT_MAX = 3 * USAGE_TEXT_MAX };

@@ -173,9 +173,7 @@ double metric_value(const struct metric *s)
     return atomic_load_explicit(&s->value, memory_order_relaxed);
 }
 
-/* --- rendering
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- rendering --- */
 
 struct sum {
     double value;

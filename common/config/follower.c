@@ -83,7 +83,7 @@ static void publish_applied(struct follower *f, uint64_t revision, const char *d
     json_free(m);
 }
 
-/* --- fetching -------------------------------------------------------------------------------- */
+/* --- fetching --- */
 
 static enum err kv_read(struct follower *f, const char *key, struct buf *out)
 {
@@ -155,7 +155,7 @@ static enum err need(struct follower *f, const char *digest, bool is_part, struc
     return ERR_OK;
 }
 
-/* --- from a manifest to a snapshot ----------------------------------------------------------- */
+/* --- from a manifest to a snapshot --- */
 
 struct gathered {
     struct str *texts;
@@ -261,7 +261,7 @@ static bool follow(struct follower *f, const struct manifest *m, struct str text
     return true;
 }
 
-/* --- what there is to follow ----------------------------------------------------------------- */
+/* --- what there is to follow --- */
 
 static bool is_ours(const struct follower *f, const struct manifest *m)
 {
@@ -322,7 +322,7 @@ static bool handle_announcement(struct follower *f, struct str text)
     return done;
 }
 
-/* --- the disk -------------------------------------------------------------------------------- */
+/* --- the disk --- */
 
 /* Puts the pages and parts that the manifest names into memory. */
 static enum err load_parts(struct follower *f, const struct manifest *m, struct why *why)
@@ -363,7 +363,7 @@ out:
     buf_done(&text);
 }
 
-/* --- the thread ------------------------------------------------------------------------------ */
+/* --- the thread --- */
 
 static void on_changed(void *ctx, const struct bus_msg *msg)
 {

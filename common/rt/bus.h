@@ -51,9 +51,7 @@ bool bus_is_connected(const struct bus *b);
 const char *bus_instance(const struct bus *b);
 const char *bus_prefix(const struct bus *b);
 
-/* --- core
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- core --- */
 
 struct bus_msg {
     struct str subject, reply,
@@ -88,8 +86,7 @@ enum err bus_request_wait(struct bus *b, const char *subject, struct str data, i
                           struct buf *ret) MUSTCHECK;
 
 /* --- services protocol (ADR-32): $SRV.PING|INFO|STATS[.name[.id]], subscribed as
- * $SRV.*[.name[.id]]
- * ------------------------------------------------- */
+ * $SRV.*[.name[.id]] --- */
 
 struct bus_endpoint {
     const char *name;    /* such as lease */
@@ -105,9 +102,7 @@ void bus_endpoint_error(struct bus_sub *s, const char *why); /* NULL is fine */
 /* For handlers that answer later than they return: adds to the endpoint's processing time. */
 void bus_endpoint_time(struct bus_sub *s, uint64_t ns);
 
-/* --- JetStream
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- JetStream --- */
 
 struct bus_stream {
     const char *name;
@@ -155,9 +150,7 @@ enum err bus_consumer_fetch(struct bus_consumer *c, int max, int timeout_ms,
                             struct bus_js_msg **ret, int *ret_n) MUSTCHECK;
 void bus_consumer_close(struct bus_consumer *c);
 
-/* --- key-value
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- key-value --- */
 
 struct bus_kv; /* one thread at a time */
 /* Opens the bucket, creating it when create is set. Blocks. */
@@ -176,8 +169,7 @@ enum err bus_kv_delete(struct bus_kv *kv, const char *key) MUSTCHECK; /* purges 
 /* Calls fn for each live key. */
 enum err bus_kv_keys(struct bus_kv *kv, void (*fn)(void *ctx, struct str key), void *ctx) MUSTCHECK;
 
-/* --- what the connection has done, for metrics
- * ---------------------------------------------------------------------- */
+/* --- what the connection has done, for metrics --- */
 
 struct bus_stats {
     uint64_t in_msgs, out_msgs, in_bytes, out_bytes, reconnects, dropped;

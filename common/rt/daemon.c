@@ -3,13 +3,11 @@
  * The skeleton of every daemon; see the header. The main thread runs the loop: signals (signalfd),
  * presence, the drain. Ops requests run on the HTTP server's thread.
  */
-#include "rt/daemon.h"
+#include "rt/daemon_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,46 +18,6 @@
 
 #include "proto/envelope.h"
 #include "proto/subjects.h"
-
-#ifndef AIGW_VERSION
-#define AIGW_VERSION "0.0.0"
-#endif
-
-enum {
-    MAX_REASONS = 8,
-    REASON_LEN = 96,
-    PRESENCE_MS = 5000,
-    DRAIN_POLL_MS = 20,
-    OPS_MAX_BODY = 65536
-};
-
-/* Settings that every daemon has. */
-struct common_settings {
-    const char *instance, *ops_bind, *state_dir, *nats_url, *nats_user, *nats_password, *prefix;
-    int64_t ops_port, log_level, drain_grace_ms, drain_timeout_ms;
-};
-
-enum phase { PHASE_SERVING, PHASE_GRACE, PHASE_DRAINING, PHASE_STOPPED };
-
-struct daemon {
-    const struct daemon_desc *desc;
-    struct common_settings common;
-    void *settings;
-    void *state;
-    struct loop *loop;
-    struct bus *bus;
-    struct metrics *metrics;
-    struct http_server *ops;
-    struct loop_io signals;
-    struct loop_timer presence_timer, drain_timer;
-    enum phase phase;
-    _Atomic bool draining, started;
-    uint64_t drain_deadline;
-    _Atomic uint64_t revision, load;
-    pthread_mutex_t lock; /* guards reasons */
-    char reasons[MAX_REASONS][REASON_LEN];
-    struct http_route *routes;
-};
 
 #define F(member) offsetof(struct common_settings, member)
 static const struct opt common_opts[] = {
@@ -87,9 +45,7 @@ static const struct opt common_opts[] = {
 };
 #undef F
 
-/* --- accessors
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- accessors --- */
 
 const void *daemon_settings(const struct daemon *d)
 {
@@ -144,145 +100,7 @@ void daemon_set_load(struct daemon *d, uint64_t load)
     atomic_store(&d->load, load);
 }
 
-/* --- readiness
- * ----------------------------------------------------------------------------------------------------
- */
-
-void daemon_unready(struct daemon *d, const char *reason)
-{
-    char *place = NULL;
-    bool known = false;
-    pthread_mutex_lock(&d->lock);
-    for (size_t i = 0; i < MAX_REASONS; i++) {
-        if (strcmp(d->reasons[i], reason) == 0) known = true;
-        if (d->reasons[i][0] == '\0' && place == NULL) place = d->reasons[i];
-    }
-    ASSERT(known || place != NULL);
-    if (!known) (void)str_copyz(place, REASON_LEN, str_of(reason));
-    pthread_mutex_unlock(&d->lock);
-    if (!known) log_info("not ready", LS("reason", reason));
-}
-
-void daemon_ready(struct daemon *d, const char *reason)
-{
-    bool cleared = false, any = false;
-    pthread_mutex_lock(&d->lock);
-    for (size_t i = 0; i < MAX_REASONS; i++) {
-        if (strcmp(d->reasons[i], reason) == 0) {
-            d->reasons[i][0] = '\0';
-            cleared = true;
-        }
-        any = any || d->reasons[i][0] != '\0';
-    }
-    pthread_mutex_unlock(&d->lock);
-    if (cleared && !any) log_info("ready");
-}
-
-bool daemon_is_ready(struct daemon *d)
-{
-    bool any = false;
-    pthread_mutex_lock(&d->lock);
-    for (size_t i = 0; i < MAX_REASONS; i++) any = any || d->reasons[i][0] != '\0';
-    pthread_mutex_unlock(&d->lock);
-    return !any;
-}
-
-static void healthz(void *ctx, const struct http_request *req, struct http_reply *reply)
-{
-    (void)ctx, (void)req;
-    reply->content_type = "text/plain";
-    if (buf_appendz(&reply->body, "ok\n") != ERR_OK) reply->status = 500;
-}
-
-static void readyz(void *ctx, const struct http_request *req, struct http_reply *reply)
-{
-    struct daemon *d = ctx;
-    enum err e = ERR_OK;
-    (void)req;
-    reply->content_type = "text/plain";
-    pthread_mutex_lock(&d->lock);
-    for (size_t i = 0; i < MAX_REASONS && e == ERR_OK; i++)
-        if (d->reasons[i][0] != '\0')
-            e = buf_printf(&reply->body, "not ready: %s\n", d->reasons[i]);
-    pthread_mutex_unlock(&d->lock);
-    if (reply->body.len > 0)
-        reply->status = 503;
-    else
-        e = buf_appendz(&reply->body, "ready\n");
-    if (e != ERR_OK) reply->status = 500;
-}
-
-/* --- metrics of the process
- * ----------------------------------------------------------------------------------------- */
-
-static enum err process_metrics(const struct daemon *d, struct buf *b)
-{
-    struct rusage u;
-    char line[256];
-    unsigned long long pages = 0, resident = 0;
-    getrusage(RUSAGE_SELF, &u);
-    FILE *f = fopen("/proc/self/statm", "re");
-    if (f != NULL) {
-        if (fgets(line, sizeof line, f) != NULL &&
-            sscanf(line, "%llu %llu", &pages, &resident) != 2)
-            resident = 0;
-        fclose(f);
-    }
-    enum err e = buf_printf(
-        b,
-        "# HELP process_cpu_seconds_total CPU time used.\n# TYPE process_cpu_seconds_total counter\n"
-        "process_cpu_seconds_total %.6f\n"
-        "# HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n"
-        "process_resident_memory_bytes %llu\n"
-        "# HELP aigw_build_info Version of the program.\n# TYPE aigw_build_info gauge\n"
-        "aigw_build_info{service=\"%s\",version=\"" AIGW_VERSION "\"} 1\n"
-        "# HELP aigw_config_revision Revision of the configuration in use.\n# TYPE aigw_config_revision gauge\n"
-        "aigw_config_revision %llu\n",
-        (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-            (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6,
-        resident * (unsigned long long)sysconf(_SC_PAGESIZE), d->desc->name,
-        (unsigned long long)atomic_load(&d->revision));
-    if (e == ERR_OK && d->bus != NULL) {
-        struct bus_stats s;
-        bus_stats(d->bus, &s);
-        e = buf_printf(b,
-                       "# HELP aigw_bus_connected Whether there is a connection to the bus.\n"
-                       "# TYPE aigw_bus_connected gauge\naigw_bus_connected %d\n"
-                       "# HELP aigw_bus_messages_total Messages by direction.\n"
-                       "# TYPE aigw_bus_messages_total counter\n"
-                       "aigw_bus_messages_total{direction=\"in\"} %llu\n"
-                       "aigw_bus_messages_total{direction=\"out\"} %llu\n"
-                       "# HELP aigw_bus_dropped_total Messages dropped because a queue was full.\n"
-                       "# TYPE aigw_bus_dropped_total counter\naigw_bus_dropped_total %llu\n"
-                       "# HELP aigw_bus_reconnects_total Connections made again.\n"
-                       "# TYPE aigw_bus_reconnects_total counter\naigw_bus_reconnects_total %llu\n",
-                       bus_is_connected(d->bus), (unsigned long long)s.in_msgs,
-                       (unsigned long long)s.out_msgs, (unsigned long long)s.dropped,
-                       (unsigned long long)s.reconnects);
-    }
-    return e;
-}
-
-static void metrics_page(void *ctx, const struct http_request *req, struct http_reply *reply)
-{
-    struct daemon *d = ctx;
-    (void)req;
-    reply->content_type = "text/plain; version=0.0.4";
-    if (d->desc->scrape != NULL && atomic_load(&d->started)) d->desc->scrape(d);
-    if (metrics_render(&d->metrics, 1, &reply->body) != ERR_OK ||
-        process_metrics(d, &reply->body) != ERR_OK)
-        reply->status = 500;
-}
-
-enum err daemon_render_metrics(struct daemon *d, struct buf *out)
-{
-    if (d->desc->scrape != NULL && atomic_load(&d->started)) d->desc->scrape(d);
-    return metrics_render(&d->metrics, 1, out);
-}
-
-/* --- presence
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- presence --- */
 
 static void publish_presence(void *ctx)
 {
@@ -322,9 +140,7 @@ static void bus_problem(void *ctx, const char *why)
     log_warn("the bus reports a problem", LS("why", why));
 }
 
-/* --- the end
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static void drain_step(void *ctx)
 {
@@ -393,9 +209,7 @@ static void on_signal(void *ctx, unsigned events)
     }
 }
 
-/* --- the beginning
- * -------------------------------------------------------------------------------------------------
- */
+/* --- the beginning --- */
 
 static int print_help(const struct daemon_desc *desc)
 {
@@ -505,33 +319,6 @@ static enum err make_dir(const char *path, struct why *why)
     }
 }
 
-static enum err open_ops(struct daemon *d, struct why *why)
-{
-    const struct http_route own[] = {
-        { "GET", "/healthz", healthz },
-        { "GET", "/readyz", readyz },
-        { "GET", "/metrics", metrics_page },
-    };
-    size_t n = ARRAY_LEN(own) + d->desc->ops_routes_len;
-    d->routes = xcalloc(n, sizeof *d->routes);
-    memcpy(d->routes, own, sizeof own);
-    if (d->desc->ops_routes_len > 0)
-        memcpy(d->routes + ARRAY_LEN(own), d->desc->ops_routes,
-               d->desc->ops_routes_len * sizeof *own);
-    struct http_server_options o = {
-        .bind = d->common.ops_bind,
-        .port = (uint16_t)d->common.ops_port,
-        .routes = d->routes,
-        .routes_len = n,
-        .ctx = d,
-        .max_body = OPS_MAX_BODY,
-        .threads = 1,
-        .max_connections = 64,
-        .timeout_s = 30,
-    };
-    return http_server_new(&o, &d->ops, why);
-}
-
 static enum err open_signals(struct daemon *d, const sigset_t *set, struct why *why)
 {
     int fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -575,7 +362,7 @@ static enum err serve(struct daemon *d, const sigset_t *set, struct why *why)
 {
     enum err e = make_dir(d->common.state_dir, why);
     if (e == ERR_OK) e = open_signals(d, set, why);
-    if (e == ERR_OK) e = open_ops(d, why);
+    if (e == ERR_OK) e = daemon_open_ops(d, why);
     if (e != ERR_OK) return e;
     if (!d->desc->no_bus) open_bus(d);
     e = d->desc->start(d, why);

@@ -100,7 +100,7 @@ void db_rollback(struct db *d)
     d->driver->rollback(d);
 }
 
-/* --- migrations ------------------------------------------------------------------------------ */
+/* --- migrations --- */
 
 /* MySQL compares text without case and may use another engine unless its tables say otherwise. */
 static enum err run_statement(struct db *d, const char *sql, struct why *why)

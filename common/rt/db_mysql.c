@@ -102,7 +102,7 @@ static enum err error_of(unsigned code, const char *text, struct why *why)
     return why_set(why, e, "mysql: %s (%u)", text, code);
 }
 
-/* --- connection ------------------------------------------------------------------------------ */
+/* --- connection --- */
 
 static void drop_statement(struct statement *st)
 {
@@ -217,7 +217,7 @@ static enum err failed(struct mysql *m, unsigned code, const char *text, struct 
     return error_of(code, text, why);
 }
 
-/* --- statements ------------------------------------------------------------------------------ */
+/* --- statements --- */
 
 static void release(struct statement *st)
 {
@@ -342,7 +342,7 @@ static enum err my_exec(struct db *d, const char *sql, const struct db_value *pa
     return ERR_OK;
 }
 
-/* --- rows ------------------------------------------------------------------------------------ */
+/* --- rows --- */
 
 static enum column_kind kind_of(const MYSQL_FIELD *f)
 {
@@ -505,7 +505,7 @@ static struct str my_text(const struct db_rows *rows, int column)
     return str_n(c->number, (size_t)n);
 }
 
-/* --- transactions ---------------------------------------------------------------------------- */
+/* --- transactions --- */
 
 static enum err command(struct mysql *m, const char *sql, struct why *why)
 {

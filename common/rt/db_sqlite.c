@@ -65,7 +65,7 @@ static enum err error_of(sqlite3 *db, struct why *why)
     return why_set(why, e, "sqlite: %s", sqlite3_errmsg(db));
 }
 
-/* --- statements ------------------------------------------------------------------------------ */
+/* --- statements --- */
 
 static void drop_statement(struct statement *st)
 {
@@ -173,7 +173,7 @@ static enum err sqlite_exec(struct db *d, const char *sql, const struct db_value
     return e;
 }
 
-/* --- rows ------------------------------------------------------------------------------------ */
+/* --- rows --- */
 
 static const struct db_driver driver;
 
@@ -235,7 +235,7 @@ static void sqlite_rows_free(struct db_rows *r)
     free(r);
 }
 
-/* --- transactions and connection ------------------------------------------------------------- */
+/* --- transactions and connection --- */
 
 static enum err sqlite_begin(struct db *d, struct why *why)
 {

@@ -80,9 +80,7 @@ uint64_t loop_refresh_now(struct loop *l)
     return l->now = clock_mono_ns(l->clock);
 }
 
-/* --- descriptors
- * ------------------------------------------------------------------------------------------------
- */
+/* --- descriptors --- */
 
 static uint32_t epoll_bits(unsigned watch)
 {
@@ -143,9 +141,7 @@ void loop_remove(struct loop *l, struct loop_io *io)
     io->generation = 0;
 }
 
-/* --- timers
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- timers --- */
 
 static void heap_place(struct loop *l, struct loop_timer *t, size_t i)
 {
@@ -211,9 +207,7 @@ static void run_timers(struct loop *l)
     }
 }
 
-/* --- tasks
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- tasks --- */
 
 static void wake(struct loop *l)
 {
@@ -268,9 +262,7 @@ static void run_deferred(struct loop *l)
     l->deferred.len = 0;
 }
 
-/* --- the loop
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the loop --- */
 
 static int wait_ms(const struct loop *l)
 {

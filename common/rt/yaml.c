@@ -202,7 +202,7 @@ enum err yaml_parse(struct str text, size_t max, struct json **ret, struct why *
     return ERR_OK;
 }
 
-/* --- printing -------------------------------------------------------------------------------- */
+/* --- printing --- */
 
 struct writer {
     yaml_emitter_t emitter;

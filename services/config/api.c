@@ -50,7 +50,7 @@ const struct http_route *api_routes(size_t *ret_n)
     return routes;
 }
 
-/* --- calls ----------------------------------------------------------------------------------- */
+/* --- calls --- */
 
 void call_begin(struct call *c, void *ctx, const struct http_request *req, struct http_reply *reply)
 {
@@ -65,7 +65,7 @@ void call_end(struct call *c)
     arena_done(&c->arena);
 }
 
-/* --- answers --------------------------------------------------------------------------------- */
+/* --- answers --- */
 
 static void print_into(struct http_reply *reply, struct json *takes)
 {
@@ -152,7 +152,7 @@ void answer_headers(struct call *c, const struct row *r)
     http_reply_header(c->reply, "ETag", "\"%llu\"", (unsigned long long)r->revision);
 }
 
-/* --- the server's hooks ---------------------------------------------------------------------- */
+/* --- the server's hooks --- */
 
 static bool is_authorized(const struct api *api, const struct http_request *req)
 {
@@ -197,7 +197,7 @@ static void api_openapi(void *ctx, const struct http_request *req, struct http_r
     print_into(reply, json_copy(api->openapi));
 }
 
-/* --- requests -------------------------------------------------------------------------------- */
+/* --- requests --- */
 
 static bool is_yaml(struct str type)
 {
@@ -279,7 +279,7 @@ enum err find_row(struct call *c, struct db *d, enum kind k, struct str text, st
     return ERR_OK;
 }
 
-/* --- changes --------------------------------------------------------------------------------- */
+/* --- changes --- */
 
 struct json *changes_json(const struct audit *v, size_t n, bool with_bodies)
 {

@@ -12,7 +12,7 @@
 
 enum { DOCUMENT_MAX_BYTES = 64 << 20, DOCUMENT_VERSION = 1, LISTED_CHANGES = 1000 };
 
-/* --- exporting ------------------------------------------------------------------------------- */
+/* --- exporting --- */
 
 static enum err export_kind(struct call *c, struct db *d, enum kind k, bool with_ids,
                             struct json *doc)
@@ -83,7 +83,7 @@ out:
     call_end(&c);
 }
 
-/* --- importing ------------------------------------------------------------------------------- */
+/* --- importing --- */
 
 struct import {
     struct call *c;

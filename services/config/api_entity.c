@@ -26,7 +26,7 @@ static void answer_missing(struct call *c, enum err e)
     }
 }
 
-/* --- lists ----------------------------------------------------------------------------------- */
+/* --- lists --- */
 
 /* "<id>", or "<slug>/<id>" when sorted by slug. False: not one of ours. */
 static bool parse_cursor(struct str cursor, bool by_slug, struct row_filter *f)
@@ -125,7 +125,7 @@ out:
     call_end(&c);
 }
 
-/* --- one ------------------------------------------------------------------------------------- */
+/* --- one --- */
 
 static bool is_not_modified(struct call *c, const struct row *r)
 {
@@ -166,7 +166,7 @@ out:
     call_end(&c);
 }
 
-/* --- changes --------------------------------------------------------------------------------- */
+/* --- changes --- */
 
 /* Validates, stores, commits and answers with the entity. Ends t. */
 static void store_entity(struct call *c, struct tx *t, enum kind k, const struct json *input,

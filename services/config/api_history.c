@@ -179,7 +179,7 @@ out:
     call_end(&c);
 }
 
-/* --- the way back ---------------------------------------------------------------------------- */
+/* --- the way back --- */
 
 /* Undoes what happened after revision `to`: all that changed goes first, so that slugs are free,
  * then what was there before comes back. */
@@ -248,7 +248,7 @@ out:
     call_end(&c);
 }
 
-/* --- audit and instances --------------------------------------------------------------------- */
+/* --- audit and instances --- */
 
 void api_audit(void *ctx, const struct http_request *req, struct http_reply *reply)
 {

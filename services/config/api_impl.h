@@ -19,7 +19,7 @@ void call_begin(struct call *c, void *ctx, const struct http_request *req,
                 struct http_reply *reply);
 void call_end(struct call *c);
 
-/* --- answers --------------------------------------------------------------------------------- */
+/* --- answers --- */
 
 void answer_json(struct call *c, int status, struct json *takes);
 /* application/problem+json (RFC 9457) with the call's violations, if there are any. */
@@ -29,7 +29,7 @@ void answer_error(struct call *c, enum err e);
 /* ETag, x-aigw-revision. */
 void answer_headers(struct call *c, const struct row *r);
 
-/* --- requests -------------------------------------------------------------------------------- */
+/* --- requests --- */
 
 /* JSON, or YAML when the content type says so. Owned by the caller; false: answered. */
 bool read_body(struct call *c, size_t max, struct json **ret);
@@ -41,7 +41,7 @@ bool check_if_match(struct call *c, const struct row *r);
 /* By id, or by slug (with ?namespace= where it is not the only one). ERR_CONFLICT: ambiguous. */
 enum err find_row(struct call *c, struct db *d, enum kind k, struct str text, struct row *ret);
 
-/* --- changes --------------------------------------------------------------------------------- */
+/* --- changes --- */
 
 /* With ?dry_run=true: answers what would change and rolls back; else commits and sets
  * x-aigw-revision. False: answered (an error, or the dry run). */
@@ -52,7 +52,7 @@ struct json *changes_json(const struct audit *v, size_t n, bool with_bodies);
 /* After a failed change: rolls back and answers. */
 void abandon_change(struct call *c, struct tx *t, enum err e);
 
-/* --- handlers -------------------------------------------------------------------------------- */
+/* --- handlers --- */
 
 void api_list(void *ctx, const struct http_request *req, struct http_reply *reply);
 void api_create(void *ctx, const struct http_request *req, struct http_reply *reply);

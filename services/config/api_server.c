@@ -69,7 +69,7 @@ static enum err find_place(struct call *c, struct db *d, struct place *ret)
     return ERR_NOT_FOUND;
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 void api_servers_list(void *ctx, const struct http_request *req, struct http_reply *reply)
 {
@@ -129,7 +129,7 @@ void api_server_get(void *ctx, const struct http_request *req, struct http_reply
     call_end(&c);
 }
 
-/* --- changing -------------------------------------------------------------------------------- */
+/* --- changing --- */
 
 /* Violations of the upstream's document, as the sender of a server sees them. */
 static void shorten_pointers(struct call *c, size_t index)

@@ -54,7 +54,7 @@ void bucket_free(struct bucket *b)
     free(b);
 }
 
-/* --- what is there --------------------------------------------------------------------------- */
+/* --- what is there --- */
 
 static struct kept *keep(struct bucket *b, uint64_t revision)
 {
@@ -125,7 +125,7 @@ bool bucket_holds(struct bucket *b, uint64_t revision, const char *digest)
     return e == ERR_OK ? same : e != ERR_NOT_FOUND;
 }
 
-/* --- tidying up ------------------------------------------------------------------------------ */
+/* --- tidying up --- */
 
 static void need_add(struct kept *k, const char *digest)
 {
@@ -214,7 +214,7 @@ out:
     bucket_forget(b); /* half done: list again */
 }
 
-/* --- putting --------------------------------------------------------------------------------- */
+/* --- putting --- */
 
 static enum err put_blobs(struct bucket *b, const struct built *built, uint64_t *moved)
 {

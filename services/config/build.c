@@ -99,7 +99,7 @@ static enum err begin_part(struct builder *b, const struct item *it, size_t inde
     return e;
 }
 
-/* --- parts ----------------------------------------------------------------------------------- */
+/* --- parts --- */
 
 enum { PART_FRAME_BYTES = 256 }; /* of a part's text around its items */
 
@@ -161,7 +161,7 @@ static enum err build_parts(struct builder *b, const struct item *items, size_t 
     return e;
 }
 
-/* --- pages ----------------------------------------------------------------------------------- */
+/* --- pages --- */
 
 static size_t page_of(const struct entry *e, size_t pages)
 {
@@ -208,7 +208,7 @@ static enum err build_pages(struct builder *b)
     return e;
 }
 
-/* --- the manifest ---------------------------------------------------------------------------- */
+/* --- the manifest --- */
 
 static enum err build_manifest(struct builder *b, uint64_t revision, const struct origin *o)
 {

@@ -102,7 +102,7 @@ struct config {
 
 static const char reason_store[] = "the store is not open";
 
-/* --- settings -------------------------------------------------------------------------------- */
+/* --- settings --- */
 
 static void check_key(struct opt_problems *p, const char *name, const char *value)
 {
@@ -144,7 +144,7 @@ static enum err store_url(const struct settings *s, const char *state_dir, struc
     return buf_printf(out, "sqlite:%s/config.db", state_dir);
 }
 
-/* --- what others tell us --------------------------------------------------------------------- */
+/* --- what others tell us --- */
 
 static void on_bus_presence(void *ctx, const struct bus_msg *msg)
 {
@@ -219,7 +219,7 @@ static void scrape(struct daemon *d)
     fleet_count(c->fleet, revision, count_service, daemon_metrics(d));
 }
 
-/* --- life ------------------------------------------------------------------------------------ */
+/* --- life --- */
 
 static void stop(struct daemon *d)
 {

@@ -85,7 +85,7 @@ static const struct member *const members[KIND_COUNT] = {
     [KIND_KEY] = key_members,
 };
 
-/* --- problems -------------------------------------------------------------------------------- */
+/* --- problems --- */
 
 void problems_init(struct problems *p)
 {
@@ -121,7 +121,7 @@ static void on_problem(void *ctx, const char *pointer, const char *message)
     problem_add(ctx, pointer, "%s", message);
 }
 
-/* --- the pieces of model_prepare() ----------------------------------------------------------- */
+/* --- the pieces of model_prepare() --- */
 
 /* Members that the server sets: accepted and ignored, so that what was read can be sent back. */
 static bool is_read_only(enum kind k, const char *name)
@@ -257,7 +257,7 @@ static void take_server_ids(struct tx *t, struct json *o, const struct json *old
     json_set(o, "servers", made);
 }
 
-/* --- rules that need the database ------------------------------------------------------------ */
+/* --- rules that need the database --- */
 
 static enum err check_unique(struct tx *t, const struct row *r, struct problems *p, struct why *why)
 {

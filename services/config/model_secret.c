@@ -14,7 +14,7 @@ static bool is_visible(struct str s)
     return true;
 }
 
-/* --- upstream credentials -------------------------------------------------------------------- */
+/* --- upstream credentials --- */
 
 /* Whether `sealed` holds this very credential: then it stays as it is, and nothing has changed. */
 static bool seals(const struct secrets *s, struct str id, struct str sealed, struct str plain)
@@ -66,7 +66,7 @@ enum err secret_take_credential(const struct secrets *s, const struct rng *rng, 
     return e;
 }
 
-/* --- virtual keys ---------------------------------------------------------------------------- */
+/* --- virtual keys --- */
 
 static void set_secret(const struct secrets *s, struct json *o, struct str secret)
 {

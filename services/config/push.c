@@ -70,7 +70,7 @@ uint64_t push_revision(struct push *p)
     return revision;
 }
 
-/* --- from the database to a built revision --------------------------------------------------- */
+/* --- from the database to a built revision --- */
 
 /* One statement, so that revision and entities belong together. */
 static enum err read_items(struct db *d, struct arena *a, uint64_t *ret_revision, struct item **ret,
@@ -152,7 +152,7 @@ static enum err build(struct push *p, struct why *why)
     return e;
 }
 
-/* --- to the bus ------------------------------------------------------------------------------ */
+/* --- to the bus --- */
 
 static void announce(struct push *p, const struct built *b)
 {
@@ -220,7 +220,7 @@ static enum err is_due(struct push *p, bool *ret, struct why *why)
     return ERR_OK;
 }
 
-/* --- config.get ------------------------------------------------------------------------------ */
+/* --- config.get --- */
 
 static void count_error(struct push *p, const char *why)
 {
@@ -282,7 +282,7 @@ static void on_get(void *ctx, const struct bus_msg *msg)
     json_free(m);
 }
 
-/* --- the thread ------------------------------------------------------------------------------ */
+/* --- the thread --- */
 
 static void wait_until(struct push *p, uint64_t ms, bool woken_ends)
 {

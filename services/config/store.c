@@ -71,7 +71,7 @@ enum err kind_parse(struct str s, enum kind *ret)
     return ERR_NOT_FOUND;
 }
 
-/* --- connections ----------------------------------------------------------------------------- */
+/* --- connections --- */
 
 struct store *store_new(const char *url, const char *lock_path, const struct clock *clock,
                         const struct rng *rng, const char *instance)
@@ -194,7 +194,7 @@ void store_return(struct store *s, struct db *d)
     pthread_mutex_unlock(&s->mutex);
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 enum err store_take_text(struct arena *a, const struct db_rows *rows, int column, struct str *ret)
 {

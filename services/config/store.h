@@ -62,7 +62,7 @@ void store_on_change(struct store *s, void (*fn)(void *ctx), void *ctx);
 enum err store_borrow(struct store *s, struct db **ret, struct why *why) MUSTCHECK;
 void store_return(struct store *s, struct db *d);
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 enum err store_revision(struct db *d, uint64_t *ret, struct why *why) MUSTCHECK;
 /* By id. ERR_NOT_FOUND. */
@@ -88,7 +88,7 @@ struct row_filter {
 enum err store_list(struct db *d, enum kind k, const struct row_filter *f, struct arena *a,
                     struct rows *ret, struct why *why) MUSTCHECK;
 
-/* --- changing -------------------------------------------------------------------------------- */
+/* --- changing --- */
 
 struct tx {
     struct store *store;
@@ -116,7 +116,7 @@ const struct rng *tx_rng(const struct tx *t);
 enum err row_from_body(enum kind k, struct str body, struct arena *a, struct row *ret,
                        struct why *why) MUSTCHECK;
 
-/* --- history --------------------------------------------------------------------------------- */
+/* --- history --- */
 
 struct revision {
     uint64_t revision, created_ms;
@@ -140,7 +140,7 @@ struct audit {
 enum err store_audit(struct db *d, uint64_t from, uint64_t to, struct str entity, size_t limit,
                      struct arena *a, struct audit **ret, size_t *ret_n, struct why *why) MUSTCHECK;
 
-/* --- the outbox ------------------------------------------------------------------------------ */
+/* --- the outbox --- */
 
 /* Revisions that were committed and not yet pushed. */
 enum err outbox_pending(struct db *d, uint64_t *ret_n, struct why *why) MUSTCHECK;

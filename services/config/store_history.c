@@ -117,7 +117,7 @@ enum err store_audit(struct db *d, uint64_t from, uint64_t to, struct str entity
     return ERR_OK;
 }
 
-/* --- the outbox ------------------------------------------------------------------------------ */
+/* --- the outbox --- */
 
 enum err outbox_pending(struct db *d, uint64_t *ret_n, struct why *why)
 {

@@ -18,7 +18,7 @@ static void count_query(struct metrics_state *m, const char *via, enum err e)
     metric_inc(metrics_get(daemon_metrics(m->daemon), M_QUERIES, labels));
 }
 
-/* --- HTTP ------------------------------------------------------------------------------------ */
+/* --- HTTP --- */
 
 static void reply_error(struct http_reply *r, int status, const char *message)
 {
@@ -127,7 +127,7 @@ static bool is_allowed(void *ctx, const struct http_request *req, struct http_re
     return false;
 }
 
-/* --- bus ------------------------------------------------------------------------------------- */
+/* --- bus --- */
 
 static enum err answer_message(struct metrics_state *m, const struct bus_msg *msg, struct buf *out,
                                struct why *why)
@@ -175,7 +175,7 @@ static void on_query(void *ctx, const struct bus_msg *msg)
     buf_done(&result);
 }
 
-/* --- both ------------------------------------------------------------------------------------ */
+/* --- both --- */
 
 enum err metrics_answer(struct metrics_state *m, const struct metrics_query *q, struct buf *out,
                         struct why *why)

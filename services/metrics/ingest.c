@@ -56,7 +56,7 @@ struct ingest {
     enum store_verdict verdicts[BATCH_MAX];
 };
 
-/* --- waiting --------------------------------------------------------------------------------- */
+/* --- waiting --- */
 
 static bool is_stopping(struct ingest *g)
 {
@@ -92,7 +92,7 @@ static void complain(struct ingest *g, const char *msg, enum err e, const struct
     log_warn(msg, LERR(e), LS("why", why->text));
 }
 
-/* --- getting ready --------------------------------------------------------------------------- */
+/* --- getting ready --- */
 
 static enum err ensure_streams(struct ingest *g, struct why *why)
 {
@@ -165,7 +165,7 @@ static void close_consumer(struct ingest *g)
     g->consumer = NULL;
 }
 
-/* --- what cannot be stored ------------------------------------------------------------------- */
+/* --- what cannot be stored --- */
 
 /* The reply of JetStream to a dead record, waited for: the original is acknowledged only then. */
 struct dead_wait {
@@ -259,7 +259,7 @@ static size_t decode_batch(struct ingest *g, size_t n)
     return kept;
 }
 
-/* --- storing --------------------------------------------------------------------------------- */
+/* --- storing --- */
 
 static void acknowledge(struct ingest *g, size_t n)
 {
@@ -347,7 +347,7 @@ static enum err run_once(struct ingest *g, struct why *why)
     return ERR_OK;
 }
 
-/* --- the thread ------------------------------------------------------------------------------ */
+/* --- the thread --- */
 
 static enum err take_step(struct ingest *g, struct why *why)
 {

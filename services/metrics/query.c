@@ -75,7 +75,7 @@ static void put_ts(struct out *o, uint64_t ms)
     put(o, "\"%s\"", ts);
 }
 
-/* --- totals and series ----------------------------------------------------------------------- */
+/* --- totals and series --- */
 
 struct range {
     uint64_t from_ms, to_ms;
@@ -335,7 +335,7 @@ static enum err answer_sums(struct db *db, const struct metrics_query *q, uint64
     return e;
 }
 
-/* --- records --------------------------------------------------------------------------------- */
+/* --- records --- */
 
 static void make_records_sql(struct sql *s, const struct metrics_query *q, unsigned limit)
 {

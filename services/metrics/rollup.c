@@ -30,7 +30,7 @@ struct row_key {
     char dim[ROLLUP_ID_LEN];
 };
 
-/* --- labels ---------------------------------------------------------------------------------- */
+/* --- labels --- */
 
 void rollup_labels_init(struct rollup_labels *l, size_t max)
 {
@@ -54,7 +54,7 @@ struct str rollup_label(struct rollup_labels *l, struct str value)
     return value;
 }
 
-/* --- adding ---------------------------------------------------------------------------------- */
+/* --- adding --- */
 
 struct rollup *rollup_new(struct rollup_labels *models)
 {

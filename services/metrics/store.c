@@ -38,7 +38,7 @@ static const char *const count_columns[] = {
 enum { COUNTS = ARRAY_LEN(count_columns) };
 _Static_assert(COUNTS == 10 + ROLLUP_BUCKETS, "a column per count");
 
-/* --- opening --------------------------------------------------------------------------------- */
+/* --- opening --- */
 
 static enum err make_upsert(struct store *s, struct buf *b)
 {
@@ -139,7 +139,7 @@ enum err store_lock(const char *url, int *ret_fd, struct why *why)
     return ERR_OK;
 }
 
-/* --- one record ------------------------------------------------------------------------------ */
+/* --- one record --- */
 
 /* At most KEY_MAX bytes of a text that is longer than any we make. */
 static struct str cut(struct str s)
@@ -196,7 +196,7 @@ static enum err store_one(struct store *s, const struct usage_record *r, uint64_
     }
 }
 
-/* --- roll-ups -------------------------------------------------------------------------------- */
+/* --- roll-ups --- */
 
 static enum err write_dim(struct store *s, const struct rollup_dim *d, struct why *why)
 {
@@ -295,7 +295,7 @@ enum err store_ingest(struct store *s, const struct usage_record *const *records
     return e;
 }
 
-/* --- what is too old ------------------------------------------------------------------------- */
+/* --- what is too old --- */
 
 static enum err expire(struct store *s, const char *mysql, const char *sqlite, uint64_t before_ms,
                        bool *more, struct why *why)

@@ -149,7 +149,7 @@ enum err plan_parse_env(struct str text, struct arena *arena, char ***ret, size_
     return ERR_OK;
 }
 
-/* --- one line ------------------------------------------------------------------------------ */
+/* --- one line --- */
 
 static enum err begin_process(struct parser *ps, struct str name)
 {
@@ -249,7 +249,7 @@ static enum err parse_line(struct parser *ps, struct str s)
     return plan_parse_duration(rest, ms) == ERR_OK ? ERR_OK : bad(ps, "a time such as 500ms, 10s");
 }
 
-/* --- the whole ------------------------------------------------------------------------------- */
+/* --- the whole --- */
 
 static enum err parse_lines(struct parser *ps, struct str text)
 {

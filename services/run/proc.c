@@ -17,7 +17,7 @@
 
 extern char **environ;
 
-/* --- files ----------------------------------------------------------------------------------- */
+/* --- files --- */
 
 enum err file_read(const char *path, struct buf *ret)
 {
@@ -89,7 +89,7 @@ enum err log_rotate(const char *path, off_t max)
     return e;
 }
 
-/* --- identity -------------------------------------------------------------------------------- */
+/* --- identity --- */
 
 /* State and start time out of /proc/PID/stat: the fields behind the command, which is in
  * parentheses and may hold anything. */
@@ -185,7 +185,7 @@ out:
     return e;
 }
 
-/* --- starting and ending --------------------------------------------------------------------- */
+/* --- starting and ending --- */
 
 static bool same_name(const char *a, const char *b)
 {

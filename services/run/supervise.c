@@ -67,7 +67,7 @@ static uint64_t now_ms(const struct supervisor *s)
 static void begin_stop(struct supervisor *s);
 static void start_what_can(struct supervisor *s);
 
-/* --- telling --------------------------------------------------------------------------------- */
+/* --- telling --- */
 
 static void report_close(struct supervisor *s)
 {
@@ -131,7 +131,7 @@ static void fail_start(struct child *c, const char *why)
     begin_stop(s);
 }
 
-/* --- readiness ------------------------------------------------------------------------------- */
+/* --- readiness --- */
 
 static void on_probe_time(void *ctx);
 
@@ -207,7 +207,7 @@ static void on_ready_deadline(void *ctx)
         log_warn("is not ready in time: waiting on", LS("process", c->p->name));
 }
 
-/* --- lives and deaths ------------------------------------------------------------------------ */
+/* --- lives and deaths --- */
 
 static void on_start_time(void *ctx);
 
@@ -276,7 +276,7 @@ static void start_what_can(struct supervisor *s)
     }
 }
 
-/* --- the end --------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 static void on_kill_time(void *ctx)
 {
