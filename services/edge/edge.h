@@ -27,7 +27,7 @@ struct edge_settings {
     const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
-    int64_t remote_count_bytes;
+    int64_t remote_count_bytes, ask_timeout_ms;
     bool precise;
     struct usage_settings usage;
 };

@@ -33,6 +33,7 @@ static const struct opt opts[] = {
     { "TOKEN_SERVICE_URL", OPT_STR, F(token_service_url), NULL, 0, 0, NULL, "Address of a token service, such as http://token:8002: long prompts are counted there over HTTP instead of over the bus." },
     { "USE_PRECISE_TOKEN_CALCULATION", OPT_BOOL, F(precise), "true", 0, 0, NULL, "false: estimate tokens (marked as such) instead of counting them." },
     { "REMOTE_COUNT_BYTES", OPT_INT, F(remote_count_bytes), "65536", 0, 1073741824, "bytes", "Prompts above this are counted off the worker's thread, so that they do not stall its streams." },
+    { "ASK_TIMEOUT_MS", OPT_INT, F(ask_timeout_ms), "50", 5, 10000, "ms", "How long a request waits for the policy engine when leases do not cover it; then on_unavailable of its policies decides." },
     { "MASTER_KEY", OPT_SECRET, F(master_key), NULL, 0, 0, NULL, "64 hex digits: opens the upstreams' credentials; the same as the config center's." },
     { "KEY_PEPPER", OPT_SECRET, F(key_pepper), NULL, 0, 0, NULL, "64 hex digits: virtual keys are known by their HMAC under it; the same as the config center's." },
     USAGE_OPTS(struct edge_settings, usage),
@@ -179,6 +180,7 @@ static enum err start(struct daemon *d, struct why *why)
         .instance = daemon_instance(d),
         .clock = e->clock,
         .rng = e->rng,
+        .ask_timeout_ms = (int)e->settings->ask_timeout_ms,
     };
     memcpy(lo.hash_key, e->key_pepper, sizeof lo.hash_key);
     struct follower_options fo = {
