@@ -43,7 +43,7 @@ function plan(...processes) {
   const file = path.join(dir, 'plan');
   fs.writeFileSync(file, processes.flatMap(({ name, port, after = [], env = {}, more = [] }) => [
     `process ${name}`, ...(after.length ? [`  after ${after.join(' ')}`] : []),
-    `  command ${process.execPath} ${script}`,
+    `  command "${process.execPath}" "${script}"`,
     `  env PORT=${port}`, `  env NAME=${name}`, ...Object.entries(env).map(([k, v]) => `  env ${k}=${v}`),
     `  ready http://127.0.0.1:${port}/`, ...more.map((l) => `  ${l}`), '']).join('\n'));
   return file;
