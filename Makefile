@@ -146,14 +146,14 @@ VOCABS ?= standard
 VOCAB_DIR ?= vocab
 
 deps: ## Install the Debian packages that building and running need (sudo when not root; only what is missing)
-	@scripts/deps.sh build run
+	@services/run/deps.sh build run
 
 test-deps: ## Install what the tests need besides: servers, clang, clients from npm (no service is started)
-	@scripts/deps.sh build run test npm
-	@scripts/node.sh
+	@services/run/deps.sh build run test npm
+	@tests/e2e/node.sh
 
 vocab: $(BUILD)/bin/aigw-vocab ## Fetch and convert the vocabularies (VOCABS="standard more" for all; see vocab.list)
-	@scripts/vocab.sh $(BUILD)/bin/aigw-vocab $(VOCAB_DIR) $(VOCABS)
+	@common/tokenizer/vocab.sh $(BUILD)/bin/aigw-vocab $(VOCAB_DIR) $(VOCABS)
 
 # --- running -------------------------------------------------------------------------------------------------------
 
@@ -165,19 +165,19 @@ run: ## Build and start the whole suite in the background, with a demo (EDGES=2 
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@$(MAKE) --no-print-directory vocab
-	@scripts/run.sh start $(BUILD)/bin
+	@services/run/run.sh start $(BUILD)/bin
 
 stop: ## End what `make run` started
-	@scripts/run.sh stop $(BUILD)/bin
+	@services/run/run.sh stop $(BUILD)/bin
 
 status: ## What runs, since when, how often it was restarted
-	@scripts/run.sh status $(BUILD)/bin || [ $$? = 3 ] # 3: nothing
+	@services/run/run.sh status $(BUILD)/bin || [ $$? = 3 ] # 3: nothing
 
 # --- testing -------------------------------------------------------------------------------------------------------
 
 unit-programs: $(UNIT_BIN) $(REPLAY_BIN)
 check: ## Unit tests and fuzz corpora, in a minute (SAN=asan or tsan for a sanitizer build)
-	@scripts/deps.sh build run test
+	@services/run/deps.sh build run test
 	@$(MAKE) --no-print-directory $(JOBS) unit-programs
 	@tests/unit.sh $(BUILD)
 
@@ -204,7 +204,7 @@ format: ## clang-format every C file
 	clang-format -i $(C_FILES)
 
 docs: all ## Generate docs/reference.md from the tables of settings and metrics in the code
-	@scripts/reference.sh $(BUILD)/bin >docs/reference.md.tmp && mv docs/reference.md.tmp docs/reference.md
+	@docs/reference.sh $(BUILD)/bin >docs/reference.md.tmp && mv docs/reference.md.tmp docs/reference.md
 
 install: all ## Install programs and vocabularies below PREFIX (/usr/local), or DESTDIR
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/aigw/vocab

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # docs/reference.md is what the tables in the code say.
 cd "$(dirname "$0")/.." || exit 2
-if scripts/reference.sh "$1/bin" | diff -u docs/reference.md - >build/reference.diff; then
+if docs/reference.sh "$1/bin" | diff -u docs/reference.md - >build/reference.diff; then
     echo "ok      docs/reference.md"
     echo "1 passed, 0 failed"
 else

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What `make run` and `make stop` do once everything is built: scripts/run.sh, from an empty state folder, on other ports
+// What `make run` and `make stop` do once everything is built: services/run/run.sh, from an empty state folder, on other ports
 // than the usual ones, scaled to two edges and two policy engines with Redis.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -28,7 +28,7 @@ async function portFamily(taken) {
   }
 }
 function run(command, more = {}) {
-  return new Promise((resolve) => execFile(path.join(ROOT, 'scripts/run.sh'), [command, BIN], { env: { ...process.env, ...env, ...more } },
+  return new Promise((resolve) => execFile(path.join(ROOT, 'services/run/run.sh'), [command, BIN], { env: { ...process.env, ...env, ...more } },
     (e, stdout, stderr) => resolve({ code: e ? e.code : 0, stdout, stderr })));
 }
 const secret = (name) => fs.readFileSync(path.join(state, 'secrets', name), 'utf8').trim();

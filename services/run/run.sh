@@ -7,7 +7,7 @@
 set -eu
 umask 077
 
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/../.." && pwd)
 absolute() { case $1 in /*) printf %s "$1" ;; *) printf %s "$root/$1" ;; esac; }
 command=$1
 bin=$(absolute "$2")
@@ -110,7 +110,7 @@ keys() {
     echo "  env KEY_PEPPER_FILE=$secrets/key_pepper"
 }
 {
-    echo "# Written by scripts/run.sh; changes are lost at the next start."
+    echo "# Written by services/run/run.sh; changes are lost at the next start."
     echo "process nats"
     echo "  command \"$nats_server\" -c \"$root/compose/nats.conf\" -a 127.0.0.1 -p $nats -m $monitor"
     echo "  env-file \"$secrets/nats.env\""

@@ -3,7 +3,7 @@
 # Installs the tests' npm packages when package-lock.json has changed since: official clients, and a Node.js of their
 # own, because Debian 12's is older than some of them take.
 set -eu
-cd "$(dirname "$0")/../tests/e2e"
+cd "$(dirname "$0")"
 stamp=node_modules/.installed
 want=$(sha256sum package-lock.json)
 [ "$(cat $stamp 2>/dev/null)" = "$want" ] && exit 0

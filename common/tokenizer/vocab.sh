@@ -7,7 +7,7 @@ set -eu
 
 tool=$1 out=$2
 shift 2
-table=$(dirname "$0")/../common/tokenizer/vocab.list
+table=$(dirname "$0")/vocab.list
 cache=${VOCAB_CACHE:-$out/cache}
 case $tool in /*) ;; *) tool=$PWD/$tool ;; esac
 
@@ -31,7 +31,7 @@ fetch() {
         printf '%s  %s\n' "${f##*=}" "$dir/$(basename "${f%%=*}")" | sha256sum -c --status 2>/dev/null || ok=no
     done
     [ $ok = no ] || return 0
-    "$(dirname "$0")/deps.sh" npm
+    "$(dirname "$0")/../../services/run/deps.sh" npm
     mkdir -p "$dir"
     pack=$(ls "$packs/${dir##*/}"/*.tgz 2>/dev/null || true)
     if [ -z "$pack" ]; then
