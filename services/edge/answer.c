@@ -11,14 +11,19 @@
 #include <stdlib.h>
 
 #include "base/list.h"
+#include "splice.h"
 #include "sse.h"
+
+enum { SCRATCH_KEPT = 256 };
 
 struct text {
     enum delta_kind kind;
     uint32_t choice, item;
     struct token_meter *meter;
-    uint64_t count; /* of the meter, when last asked */
+    uint64_t count; /* of the meter, when last asked, and of those before it */
     bool finished;
+    /* What came before an end that was none: the text went on, with another meter. */
+    uint64_t before_bytes, before_tokens;
 };
 
 /* Where a delta lies in its text. */
@@ -32,24 +37,24 @@ struct held {
     struct list_node node;
     size_t raw_n, data_at, data_n, name_at, name_n; /* in bytes */
     bool has_data, has_name, hide;
+    char *bytes; /* behind the marks */
     size_t marks_n;
-    struct mark marks[CHUNK_MAX_DELTAS];
-    char bytes[];
+    struct mark marks[];
 };
 
 struct answer {
     struct answer_options o;
     struct sse sse;
-    struct text texts[ANSWER_MAX_TEXTS];
-    size_t texts_n;
+    struct text *texts;
+    size_t texts_n, texts_cap;
     struct list_node queue;
     size_t held_bytes;
-    struct buf scratch; /* decoded text of a delta */
-    struct chunk chunk;
-    struct buf *out; /* during a call */
+    struct buf scratch;  /* decoded text of a delta */
+    struct chunk *chunk; /* during a call, on its stack: streams that are idle are small */
+    struct buf *out;     /* during a call */
 
     enum answer_state state;
-    bool any_choice, error, inexact, uncounted;
+    bool error, uncounted;
     uint32_t seen_choices, finished_choices; /* bit sets */
     bool block_open;
     uint32_t block;
@@ -75,6 +80,7 @@ void answer_free(struct answer *a)
 {
     if (a == NULL) return;
     for (size_t i = 0; i < a->texts_n; i++) meter_free(a->texts[i].meter);
+    free(a->texts);
     for (struct list_node *n; (n = list_pop_front(&a->queue)) != NULL;)
         free(LIST_ENTRY(n, struct held, node));
     sse_done(&a->sse);
@@ -84,8 +90,7 @@ void answer_free(struct answer *a)
     free(a);
 }
 
-/* --- texts and their meters
- * ---------------------------------------------------------------------------------------------- */
+/* --- texts and their meters --- */
 
 static enum err text_of(struct answer *a, const struct delta *d, size_t *ret)
 {
@@ -95,6 +100,10 @@ static enum err text_of(struct answer *a, const struct delta *d, size_t *ret)
             return *ret = i, ERR_OK;
     }
     if (a->texts_n == ANSWER_MAX_TEXTS) return ERR_LIMIT;
+    if (a->texts_n == a->texts_cap) {
+        a->texts_cap = a->texts_cap > 0 ? a->texts_cap * 2 : 2;
+        a->texts = xrealloc(a->texts, a->texts_cap * sizeof *a->texts);
+    }
     struct text *t = &a->texts[a->texts_n];
     *t = (struct text){ .kind = d->kind, .choice = d->choice, .item = d->item };
     t->meter = meter_new(a->o.vocab, SPECIAL_CONTROL);
@@ -102,10 +111,30 @@ static enum err text_of(struct answer *a, const struct delta *d, size_t *ret)
     return *ret = a->texts_n++, ERR_OK;
 }
 
+/* Of all the text's bytes, how many may be delivered. */
+static uint64_t deliverable(const struct text *t)
+{
+    return t->before_bytes + meter_deliverable(t->meter);
+}
+
+/* A text that goes on behind its finish reason, as it should not: what was counted stays. */
+static enum err reopen(struct answer *a, struct text *t)
+{
+    struct token_meter *next = meter_new(a->o.vocab, SPECIAL_CONTROL);
+    if (next == NULL) return ERR_NOMEM;
+    t->before_bytes += meter_fed(t->meter);
+    t->before_tokens = t->count;
+    meter_free(t->meter);
+    t->meter = next;
+    t->finished = false;
+    a->uncounted = true; /* as one text it might be fewer tokens */
+    return ERR_OK;
+}
+
 /* What is left of the budget for this text. */
 static void set_limit(struct answer *a, struct text *t)
 {
-    uint64_t others = 0;
+    uint64_t others = t->before_tokens;
     if (a->o.limit == METER_NO_LIMIT) return;
     for (size_t i = 0; i < a->texts_n; i++)
         if (&a->texts[i] != t) others += a->texts[i].count;
@@ -118,7 +147,7 @@ static enum err finish_text(struct answer *a, struct text *t)
     t->finished = true;
     set_limit(a, t);
     enum err e = meter_finish(t->meter);
-    t->count = meter_count(t->meter);
+    t->count = t->before_tokens + meter_count(t->meter);
     return e;
 }
 
@@ -146,15 +175,15 @@ static enum err feed_delta(struct answer *a, const struct delta *d, struct mark 
     buf_clear(&a->scratch);
     e = js_decode(d->text, &a->scratch);
     if (e != ERR_OK) return e;
-    *ret = (struct mark){ .text = (uint8_t)i, .start = meter_fed(t->meter) };
+    if (t->finished && a->scratch.len > 0 && !meter_cut(t->meter, NULL)) e = reopen(a, t);
+    if (e != ERR_OK) return e;
+    *ret = (struct mark){ .text = (uint8_t)i, .start = t->before_bytes + meter_fed(t->meter) };
     ret->end = ret->start + a->scratch.len;
-    if (t->finished)
-        return ERR_OK; /* text behind a finish reason: not ours to explain; not delivered when cut
-                        */
+    if (t->finished) return ERR_OK; /* it was cut */
     set_limit(a, t);
     e = meter_feed(t->meter, buf_str(&a->scratch));
-    t->count = meter_count(t->meter);
-    if (a->scratch.cap > 4096) buf_done(&a->scratch);
+    t->count = t->before_tokens + meter_count(t->meter);
+    if (a->scratch.cap > SCRATCH_KEPT) buf_done(&a->scratch);
     return e;
 }
 
@@ -162,40 +191,13 @@ static bool is_deliverable(const struct answer *a, const struct mark *marks, siz
 {
     for (size_t i = 0; i < n; i++) {
         const struct text *t = &a->texts[marks[i].text];
-        uint64_t upto = meter_deliverable(t->meter);
+        uint64_t upto = deliverable(t);
         if (marks[i].end > upto) return false;
     }
     return true;
 }
 
-/* --- writing events
- * -------------------------------------------------------------------------------------------------------
- */
-
-struct splice {
-    const char *at;
-    size_t del;
-    struct str ins;
-};
-
-static int by_place(const void *x, const void *y)
-{
-    const struct splice *a = x, *b = y;
-    return (a->at > b->at) - (a->at < b->at);
-}
-
-static enum err spliced(struct buf *out, struct str text, struct splice *s, size_t n)
-{
-    const char *p = text.p;
-    enum err e = ERR_OK;
-    qsort(s, n, sizeof *s, by_place);
-    for (size_t i = 0; i < n && e == ERR_OK; i++) {
-        e = buf_append(out, p, (size_t)(s[i].at - p));
-        if (e == ERR_OK) e = buf_append_str(out, s[i].ins);
-        p = s[i].at + s[i].del;
-    }
-    return e == ERR_OK ? buf_append(out, p, (size_t)(text.p + text.n - p)) : e;
-}
+/* --- writing events --- */
 
 /* An event whose data were changed by splices. Line ends inside of the data can only be white space
  * of the JSON. */
@@ -206,37 +208,35 @@ static enum err write_spliced(struct answer *a, struct str name, struct str data
     if (name.p != NULL) e = buf_printf(a->out, "event: %.*s\n", STR_ARG(name));
     if (e == ERR_OK) e = buf_appendz(a->out, "data: ");
     size_t start = a->out->len;
-    if (e == ERR_OK) e = spliced(a->out, data, s, n);
+    if (e == ERR_OK) e = splice_apply(data, s, n, a->out);
     for (size_t i = start; i < a->out->len && e == ERR_OK; i++)
         if (a->out->data[i] == '\n' || a->out->data[i] == '\r') a->out->data[i] = ' ';
     return e == ERR_OK ? buf_appendz(a->out, "\n\n") : e;
 }
 
-/* Passes an event on, without the usage member that the client did not ask for. chunk is a->chunk.
+/* Passes an event on, without the usage member that the client did not ask for.
  */
 static enum err write_event(struct answer *a, struct str raw, struct str name, struct str data)
 {
-    if (a->o.hide_usage && a->chunk.usage_member.p != NULL) {
-        struct splice s = { a->chunk.usage_member.p, a->chunk.usage_member.n, STR_NULL };
+    if (a->o.hide_usage && a->chunk->usage_member.p != NULL) {
+        struct splice s = { a->chunk->usage_member.p, a->chunk->usage_member.n, STR_NULL };
         return write_spliced(a, name, data, &s, 1);
     }
     return buf_append_str(a->out, raw);
 }
 
-/* --- the end by a cut
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- the end by a cut --- */
 
 /* Splices that take out of the parsed chunk what may not be delivered. Returns how many; *ret_any:
  * text is left. */
 static size_t cut_splices(struct answer *a, const struct mark *marks, size_t marks_n,
                           struct splice *s, bool *ret_any)
 {
-    const struct chunk *c = &a->chunk;
+    const struct chunk *c = a->chunk;
     size_t n = 0;
     *ret_any = false;
     for (size_t i = 0; i < c->deltas_n && i < marks_n; i++) {
-        uint64_t upto = meter_deliverable(a->texts[marks[i].text].meter);
+        uint64_t upto = deliverable(&a->texts[marks[i].text]);
         if (upto > marks[i].start) *ret_any = true;
         if (upto >= marks[i].end) continue;
         uint64_t keep = upto > marks[i].start ? upto - marks[i].start : 0;
@@ -281,22 +281,20 @@ static enum err write_cut(struct answer *a, struct str name, struct str data,
     struct splice s[CHUNK_MAX_DELTAS + 2 * CHUNK_MAX_CHOICES + 1];
     bool any;
     size_t n = cut_splices(a, marks, marks_n, s, &any);
-    for (size_t i = 0; i < a->chunk.choices_n; i++) {
+    for (size_t i = 0; i < a->chunk->choices_n; i++) {
         /* The choices that end here end by the cut. */
-        if (!a->chunk.choices[i].finished) continue;
-        a->finished_choices &= ~(1u << a->chunk.choices[i].index);
-        struct js_val reason = a->chunk.choices[i].finish_reason;
+        if (!a->chunk->choices[i].finished) continue;
+        a->finished_choices &= ~(1u << a->chunk->choices[i].index);
+        struct js_val reason = a->chunk->choices[i].finish_reason;
         s[n++] = (struct splice){ reason.raw.p, reason.raw.n, STR("null") };
     }
-    if (a->o.hide_usage && a->chunk.usage_member.p != NULL)
-        s[n++] = (struct splice){ a->chunk.usage_member.p, a->chunk.usage_member.n, STR_NULL };
+    if (a->o.hide_usage && a->chunk->usage_member.p != NULL)
+        s[n++] = (struct splice){ a->chunk->usage_member.p, a->chunk->usage_member.n, STR_NULL };
     enum err e = any ? write_spliced(a, name, data, s, n) : ERR_OK;
     return e == ERR_OK ? write_ending(a) : e;
 }
 
-/* --- the queue
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- the queue --- */
 
 static enum err hold(struct answer *a, const struct sse_event *ev, const struct mark *marks,
                      size_t marks_n, bool hide)
@@ -305,9 +303,10 @@ static enum err hold(struct answer *a, const struct sse_event *ev, const struct 
     bool inside = ev->data.p >= ev->raw.p && ev->data.p < ev->raw.p + ev->raw.n;
     size_t n = ev->raw.n + (ev->data.p != NULL && !inside ? ev->data.n : 0);
     if (n > ANSWER_HELD_MAX - MIN(a->held_bytes, (size_t)ANSWER_HELD_MAX)) return ERR_LIMIT;
-    struct held *h = malloc(sizeof *h + n);
+    struct held *h = malloc(sizeof *h + marks_n * sizeof *marks + n);
     if (h == NULL) return ERR_NOMEM;
     h->node = (struct list_node){ 0 };
+    h->bytes = (char *)(h->marks + marks_n);
     h->raw_n = ev->raw.n;
     memcpy(h->bytes, ev->raw.p, ev->raw.n);
     h->has_data = ev->data.p != NULL;
@@ -320,7 +319,7 @@ static enum err hold(struct answer *a, const struct sse_event *ev, const struct 
     h->name_at = h->has_name && ev->name.n > 0 ? (size_t)(ev->name.p - ev->raw.p) : 0;
     h->hide = hide;
     h->marks_n = marks_n;
-    memcpy(h->marks, marks, marks_n * sizeof *marks);
+    if (marks_n > 0) memcpy(h->marks, marks, marks_n * sizeof *marks);
     list_push_back(&a->queue, &h->node);
     a->held_bytes += n;
     return ERR_OK;
@@ -338,9 +337,9 @@ static enum err release(struct answer *a)
         struct str raw = str_n(h->bytes, h->raw_n), data = STR_NULL, name = STR_NULL;
         if (h->has_data) data = str_n(h->bytes + h->data_at, h->data_n);
         if (h->has_name) name = str_n(h->bytes + h->name_at, h->name_n);
-        chunk_clear(&a->chunk);
-        if (h->has_data && a->o.dialect->parse_event(name, data, &a->chunk) != ERR_OK)
-            chunk_clear(&a->chunk);
+        chunk_clear(a->chunk);
+        if (h->has_data && a->o.dialect->parse_event(name, data, a->chunk) != ERR_OK)
+            chunk_clear(a->chunk);
         if (!whole)
             e = write_cut(a, name, data, h->marks, h->marks_n);
         else if (!h->hide)
@@ -352,9 +351,7 @@ static enum err release(struct answer *a)
     return e;
 }
 
-/* --- events
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* --- events --- */
 
 static void keep_first(struct buf *b, struct js_val v)
 {
@@ -388,7 +385,7 @@ static void note_usage(struct answer *a, const struct reported_usage *r)
 /* Which texts end with this event. */
 static enum err note_ends(struct answer *a)
 {
-    const struct chunk *c = &a->chunk;
+    const struct chunk *c = a->chunk;
     enum err e = ERR_OK;
     for (size_t i = 0; i < c->choices_n && e == ERR_OK; i++) {
         uint32_t bit = 1u << c->choices[i].index;
@@ -416,26 +413,26 @@ static enum err on_event(void *ctx, const struct sse_event *ev)
     size_t marks_n = 0;
     enum err e = ERR_OK;
     if (a->state == ANSWER_CUT) return ERR_OK;
-    chunk_clear(&a->chunk);
+    chunk_clear(a->chunk);
     if (ev->data.p != NULL) {
-        e = a->o.dialect->parse_event(ev->name, ev->data, &a->chunk);
+        e = a->o.dialect->parse_event(ev->name, ev->data, a->chunk);
         if (e != ERR_OK) {
             /* Not what the dialect sends: passes as it is, and nobody can say what it held. */
-            chunk_clear(&a->chunk);
+            chunk_clear(a->chunk);
             a->uncounted = true;
             e = ERR_OK;
         } else {
             note_head(a, ev->data);
         }
     }
-    for (; marks_n < a->chunk.deltas_n && e == ERR_OK; marks_n++) {
-        a->seen_choices |= 1u << a->chunk.deltas[marks_n].choice;
-        e = feed_delta(a, &a->chunk.deltas[marks_n], &marks[marks_n]);
+    for (; marks_n < a->chunk->deltas_n && e == ERR_OK; marks_n++) {
+        a->seen_choices |= 1u << a->chunk->deltas[marks_n].choice;
+        e = feed_delta(a, &a->chunk->deltas[marks_n], &marks[marks_n]);
     }
     if (e == ERR_OK) e = note_ends(a);
     if (e != ERR_OK) return e;
-    note_usage(a, &a->chunk.reported);
-    bool hide = a->o.hide_usage && a->chunk.usage_only, done = a->chunk.is_done;
+    note_usage(a, &a->chunk->reported);
+    bool hide = a->o.hide_usage && a->chunk->usage_only, done = a->chunk->is_done;
 
     bool cut = any_cut(a);
     if (list_empty(&a->queue) && !cut && is_deliverable(a, marks, marks_n)) {
@@ -450,28 +447,34 @@ static enum err on_event(void *ctx, const struct sse_event *ev)
 
 enum err answer_feed(struct answer *a, struct str bytes, struct buf *out)
 {
+    struct chunk chunk;
     if (a->state == ANSWER_CUT) return ERR_OK;
     a->out = out;
-    return sse_feed(&a->sse, bytes, on_event, a);
+    a->chunk = &chunk;
+    enum err e = sse_feed(&a->sse, bytes, on_event, a);
+    a->chunk = NULL;
+    return e;
 }
 
 enum err answer_end(struct answer *a, struct buf *out)
 {
+    struct chunk chunk;
     if (a->state == ANSWER_CUT) return ERR_OK;
     a->out = out;
+    a->chunk = &chunk;
     enum err e = sse_finish(&a->sse, on_event, a);
     if (e == ERR_OK && a->state == ANSWER_OPEN) e = finish_all(a);
-    return e == ERR_OK ? release(a) : e;
+    if (e == ERR_OK) e = release(a);
+    a->chunk = NULL;
+    return e;
 }
 
-/* --- whole answers
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- whole answers --- */
 
 /* What the usage of a cut answer says: tokens delivered. The numbers live in text. */
 static size_t usage_splices(struct answer *a, char text[2][24], struct splice *s)
 {
-    const struct chunk *c = &a->chunk;
+    const struct chunk *c = a->chunk;
     uint64_t values[2] = { answer_tokens(a), a->reported.input + answer_tokens(a) };
     struct js_val at[2] = { c->completion_tokens, c->total_tokens };
     size_t n = 0;
@@ -488,37 +491,40 @@ static enum err write_cut_answer(struct answer *a, struct str body, const struct
     struct splice s[CHUNK_MAX_DELTAS + 2 * CHUNK_MAX_CHOICES + 2];
     char numbers[2][24];
     bool any;
-    size_t n = cut_splices(a, marks, a->chunk.deltas_n, s, &any);
-    for (size_t i = 0; i < a->chunk.choices_n; i++) {
+    size_t n = cut_splices(a, marks, a->chunk->deltas_n, s, &any);
+    for (size_t i = 0; i < a->chunk->choices_n; i++) {
         bool was_cut = false;
-        for (size_t k = 0; k < a->chunk.deltas_n; k++)
-            if (a->chunk.deltas[k].choice == a->chunk.choices[i].index &&
-                meter_deliverable(a->texts[marks[k].text].meter) < marks[k].end)
+        for (size_t k = 0; k < a->chunk->deltas_n; k++)
+            if (a->chunk->deltas[k].choice == a->chunk->choices[i].index &&
+                deliverable(&a->texts[marks[k].text]) < marks[k].end)
                 was_cut = true;
-        struct js_val reason = a->chunk.choices[i].finish_reason;
+        struct js_val reason = a->chunk->choices[i].finish_reason;
         if (was_cut && reason.raw.p != NULL)
             s[n++] = (struct splice){ reason.raw.p, reason.raw.n, a->o.dialect->length_reason };
     }
     n += usage_splices(a, numbers, s + n);
     a->state = ANSWER_CUT;
-    return spliced(a->out, body, s, n);
+    return splice_apply(body, s, n, a->out);
 }
 
 enum err answer_whole(struct answer *a, struct str body, struct buf *out)
 {
     struct js_val root;
     struct mark marks[CHUNK_MAX_DELTAS];
+    struct chunk chunk;
     a->out = out;
+    a->chunk = &chunk;
+    chunk_clear(&chunk);
     enum err e = js_parse(body, &root, NULL);
-    if (e == ERR_OK) e = a->o.dialect->parse_answer(root, &a->chunk);
+    if (e == ERR_OK) e = a->o.dialect->parse_answer(root, a->chunk);
     if (e != ERR_OK) {
         a->uncounted = true;
         return buf_append_str(out, body);
     }
-    note_usage(a, &a->chunk.reported);
-    a->error = a->chunk.is_error;
-    for (size_t i = 0; i < a->chunk.deltas_n && e == ERR_OK; i++) {
-        e = feed_delta(a, &a->chunk.deltas[i], &marks[i]);
+    note_usage(a, &a->chunk->reported);
+    a->error = a->chunk->is_error;
+    for (size_t i = 0; i < a->chunk->deltas_n && e == ERR_OK; i++) {
+        e = feed_delta(a, &a->chunk->deltas[i], &marks[i]);
         if (e == ERR_OK) e = finish_text(a, &a->texts[marks[i].text]);
     }
     if (e != ERR_OK) return e;
@@ -527,9 +533,7 @@ enum err answer_whole(struct answer *a, struct str body, struct buf *out)
     return buf_append_str(out, body);
 }
 
-/* --- questions
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- questions --- */
 
 enum answer_state answer_state(const struct answer *a)
 {

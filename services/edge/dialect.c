@@ -49,9 +49,26 @@ enum snap_endpoint endpoint_of_path(struct str path)
         { "/embeddings", SNAP_EP_EMBEDDINGS }, { "/responses", SNAP_EP_RESPONSES },
         { "/messages", SNAP_EP_MESSAGES },     { "/models", SNAP_EP_MODELS },
     };
-    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
-        if (str_ends(path, str_of(ends[i].end))) return ends[i].ep;
+    /* As a lenient server may read it: one '/' at the end, parameters, capital letters. */
+    path = str_cut(&path, ';');
+    if (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+        struct str end = str_of(ends[i].end);
+        if (path.n < end.n || !str_ieq(str_n(path.p + path.n - end.n, end.n), end)) continue;
+        /* The messages of a thread are another API. */
+        bool thread = ends[i].ep == SNAP_EP_MESSAGES && str_contains(path, STR("/threads/"));
+        return thread ? SNAP_EP_PASSTHROUGH : ends[i].ep;
+    }
     return SNAP_EP_PASSTHROUGH;
+}
+
+const struct dialect *dialect_of_path(struct str path)
+{
+    return endpoint_of_path(path) == SNAP_EP_MESSAGES ||
+                   str_contains(path, STR("/messages/count_tokens")) ||
+                   str_contains(path, STR("/messages/batches"))
+               ? &dialect_anthropic
+               : &dialect_openai;
 }
 
 bool endpoint_is_metered(enum snap_endpoint ep)
@@ -70,6 +87,13 @@ enum err scan_positive(struct js_val v, const char *name, uint64_t *ret, const c
     }
     *ret = MAX(*ret, n);
     return ERR_OK;
+}
+
+enum err scan_spelling(struct str key, const char *name, const char **ret_param, struct why *why)
+{
+    if (!js_key_is_like(key, name)) return ERR_OK;
+    *ret_param = name;
+    return why_set(why, ERR_INVALID, "%s: must be written in lower case", name);
 }
 
 bool chunk_add_delta(struct chunk *c, enum delta_kind kind, uint64_t choice, uint64_t item,

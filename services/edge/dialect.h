@@ -10,9 +10,7 @@
 #include "json_scan.h"
 #include "proto/snapshot.h"
 
-/* --- requests
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 enum { MAX_OUTPUT_PARAMS = 3 };
 
@@ -29,9 +27,7 @@ struct request_scan {
     uint64_t n;          /* choices asked for, at least 1 */
 };
 
-/* --- answers
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 enum delta_kind { DELTA_CONTENT, DELTA_REASONING, DELTA_REFUSAL, DELTA_TOOL };
 
@@ -139,15 +135,20 @@ extern const struct dialect dialect_openai, dialect_anthropic;
 /* Of an endpoint that is not AUTO; and what AUTO means for a path. */
 const struct dialect *dialect_of(enum snap_endpoint ep);
 enum snap_endpoint endpoint_of_path(struct str path);
+/* Of errors on that path: that of its endpoint, also where the body is passed through. */
+const struct dialect *dialect_of_path(struct str path);
 /* Whether the endpoint's answers are text whose tokens are counted. */
 bool endpoint_is_metered(enum snap_endpoint ep);
 
-/* --- for the dialects' own files
- * ------------------------------------------------------------------------------------ */
+/* --- for the dialects' own files --- */
 
 /* Reads the integer parameter v named name into the scan; what is no positive whole number is
  * refused. */
 enum err scan_positive(struct js_val v, const char *name, uint64_t *ret, const char **ret_param,
+                       struct why *why) MUSTCHECK;
+/* A key that only differs from a known one by the case of its letters: some servers take it for
+ * that one, and would read another request than we did. */
+enum err scan_spelling(struct str key, const char *name, const char **ret_param,
                        struct why *why) MUSTCHECK;
 void chunk_clear(struct chunk *c);
 bool chunk_add_delta(struct chunk *c, enum delta_kind kind, uint64_t choice, uint64_t item,

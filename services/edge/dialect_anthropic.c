@@ -5,9 +5,7 @@
  */
 #include "dialect.h"
 
-/* --- requests
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static enum err refuse(const char *name, const char *what, const char **ret_param, struct why *why)
 {
@@ -35,7 +33,11 @@ static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct r
     js_iter_init(&it, root);
     while (js_next_member(&it, &key, &v)) {
         for (size_t i = 0; i < ARRAY_LEN(known); i++) {
-            if (!js_key_is(key, known[i].name)) continue;
+            if (!js_key_is(key, known[i].name)) {
+                enum err e = scan_spelling(key, known[i].name, ret_param, why);
+                if (e != ERR_OK) return e;
+                continue;
+            }
             if (known[i].to->raw.p != NULL)
                 return refuse(known[i].name, "given twice", ret_param, why);
             *known[i].to = v;
@@ -55,9 +57,7 @@ static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct r
     return e;
 }
 
-/* --- answers
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static void take_usage(struct chunk *c, struct js_val usage)
 {
@@ -160,9 +160,7 @@ static enum err write_ending(const struct ending *e, struct buf *out)
                : err;
 }
 
-/* --- errors
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- errors --- */
 
 static const char *error_type(enum refusal r)
 {

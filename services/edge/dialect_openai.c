@@ -5,9 +5,7 @@
  */
 #include "dialect.h"
 
-/* --- requests
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 struct member {
     const char *name;
@@ -43,14 +41,21 @@ static enum err take_member(struct str key, struct js_val v, struct request_scan
                             struct why *why)
 {
     for (size_t i = 0; i < ARRAY_LEN(members); i++) {
-        if (!js_key_is(key, members[i].name)) continue;
+        if (!js_key_is(key, members[i].name)) {
+            enum err e = scan_spelling(key, members[i].name, ret_param, why);
+            if (e != ERR_OK) return e;
+            continue;
+        }
         struct js_val *to = (struct js_val *)(void *)((char *)r + members[i].offset);
         if (to->raw.p != NULL) return twice(members[i].name, ret_param, why);
         *to = v;
         return ERR_OK;
     }
     struct js_val *to = js_key_is(key, "stream") ? stream : js_key_is(key, "n") ? n : NULL;
-    if (to == NULL) return ERR_OK;
+    if (to == NULL) {
+        enum err e = scan_spelling(key, "stream", ret_param, why);
+        return e == ERR_OK ? scan_spelling(key, "n", ret_param, why) : e;
+    }
     if (to->raw.p != NULL) return twice(to == stream ? "stream" : "n", ret_param, why);
     *to = v;
     return ERR_OK;
@@ -75,7 +80,11 @@ static enum err scan_stream_options(struct request_scan *r, const char **ret_par
     if (e != ERR_OK) return e;
     js_iter_init(&it, r->stream_options);
     while (js_next_member(&it, &key, &v)) {
-        if (!js_key_is(key, "include_usage")) continue;
+        if (!js_key_is(key, "include_usage")) {
+            e = scan_spelling(key, "include_usage", ret_param, why);
+            if (e != ERR_OK) return e;
+            continue;
+        }
         if (r->include_usage.raw.p != NULL)
             return twice("stream_options.include_usage", ret_param, why);
         r->include_usage = v;
@@ -122,9 +131,7 @@ static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct r
     return e;
 }
 
-/* --- answers
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static bool take_tool_calls(struct chunk *c, uint64_t choice, struct js_val calls)
 {
@@ -187,7 +194,8 @@ static bool take_choice(struct chunk *c, uint64_t position, struct js_val choice
     }
     if (c->choices_n == CHUNK_MAX_CHOICES || index >= CHUNK_MAX_CHOICES) return false;
     c->choices[c->choices_n].index = (uint32_t)index;
-    c->choices[c->choices_n].finished = js_is(finish, JS_STRING);
+    /* Some servers write "" where others have null. */
+    c->choices[c->choices_n].finished = js_is(finish, JS_STRING) && finish.raw.n > 2;
     c->choices[c->choices_n].finish_reason = finish;
     c->choices[c->choices_n].logprobs = logprobs;
     c->choices_n++;
@@ -317,9 +325,7 @@ static enum err write_ending(const struct ending *e, struct buf *out)
     return err == ERR_OK ? buf_appendz(out, "data: [DONE]\n\n") : err;
 }
 
-/* --- errors
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- errors --- */
 
 static const struct {
     const char *type, *code;

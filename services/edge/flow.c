@@ -17,9 +17,7 @@ const char *flow_state_name(enum flow_state s)
     return names[s];
 }
 
-/* --- answers of ours
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- answers of ours --- */
 
 static void answer_with(struct flow *f, int status, struct str fields, struct str body)
 {
@@ -111,9 +109,7 @@ void flow_refuse_limit(struct flow *f, const struct admit_outcome *o)
     flow_settle(f, USAGE_REJECTED);
 }
 
-/* --- FLOW_BODY: the head
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- FLOW_BODY: the head --- */
 
 struct flow *flow_new(struct client *c)
 {
@@ -258,6 +254,16 @@ static bool decide_namespace(struct flow *f)
     return true;
 }
 
+/* AUTO: by the path that goes upstream, else by the client's. */
+static enum snap_endpoint endpoint_of_route(const struct snap_route *r, struct str path)
+{
+    enum snap_endpoint ep = r->endpoint;
+    if (ep == SNAP_EP_AUTO && r->rewrite_path.p != NULL) ep = endpoint_of_path(r->rewrite_path);
+    if (ep == SNAP_EP_AUTO || (ep == SNAP_EP_PASSTHROUGH && r->endpoint == SNAP_EP_AUTO))
+        ep = endpoint_of_path(path);
+    return ep;
+}
+
 static bool decide_route(struct flow *f)
 {
     const struct h1_request *q = f->client->request;
@@ -266,9 +272,8 @@ static bool decide_route(struct flow *f)
     enum match_result m = match_route(f->rules->snap, f->ns, &in, &f->route);
     if (m == MATCH_OK) {
         f->upstream = f->route->upstream;
-        f->endpoint = f->route->endpoint != SNAP_EP_AUTO ? f->route->endpoint
-                                                         : endpoint_of_path(q->path);
-        f->dialect = dialect_of(f->endpoint);
+        f->endpoint = endpoint_of_route(f->route, q->path);
+        if (f->endpoint != SNAP_EP_PASSTHROUGH) f->dialect = dialect_of(f->endpoint);
         return true;
     }
     enum refusal r = m == MATCH_NO_METHOD  ? REFUSE_METHOD
@@ -290,7 +295,7 @@ bool flow_check_head(struct flow *f)
 {
     const struct h1_request *q = f->client->request;
     take_request_id(f);
-    if (endpoint_of_path(q->path) == SNAP_EP_MESSAGES) f->dialect = &dialect_anthropic;
+    f->dialect = dialect_of_path(q->path);
     if (answer_ops(f)) return false;
     if (f->w->rules == NULL) {
         flow_refuse(f, REFUSE_OVERLOADED, STR("The gateway has no configuration yet."), NULL);
@@ -314,9 +319,7 @@ bool flow_check_head(struct flow *f)
     return decide_namespace(f) && decide_route(f);
 }
 
-/* --- FLOW_COUNT
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- FLOW_COUNT --- */
 
 static void enter_admit(struct flow *f);
 
@@ -435,9 +438,7 @@ void flow_run(struct flow *f)
         enter_admit(f);
 }
 
-/* --- FLOW_ADMIT
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- FLOW_ADMIT --- */
 
 static void after_admit(struct flow *f)
 {
@@ -512,9 +513,7 @@ static void enter_admit(struct flow *f)
     after_admit(f);
 }
 
-/* --- the client leaves
- * -------------------------------------------------------------------------------------------------------------
- */
+/* --- the client leaves --- */
 
 static void abandon(struct flow *f, enum usage_outcome outcome)
 {

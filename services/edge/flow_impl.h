@@ -36,6 +36,7 @@ struct asked {
     struct request_scan scan;  /* slices of the client's input buffer */
     struct count_result count; /* why, when the input cannot be counted */
     struct str head, body;     /* as they go upstream; sent again on a retry */
+    struct buf edited;         /* the body, when it is not the client's own */
 };
 
 /* One exchange with a server. */

@@ -4,39 +4,35 @@
  * splices. Providers cache prompts by prefix, so the body is never written anew.
  */
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "flow_impl.h"
+#include "splice.h"
 
-enum { MAX_SPLICES = 8, HEAD_MAX = 128 * 1024 };
-
-struct splice {
-    const char *at;
-    size_t del;
-    char ins[320];
-    size_t ins_n;
-};
+enum { MAX_SPLICES = 8, SPLICE_MAX = 4096, HEAD_MAX = 128 * 1024 };
 
 struct splices {
     struct splice v[MAX_SPLICES];
     size_t n;
+    enum err err; /* the first that occurred */
 };
 
-static void add(struct splices *s, const char *at, size_t del, const char *fmt, ...)
-    PRINTF_LIKE(4, 5);
+static void add(struct flow *f, struct splices *s, const char *at, size_t del, const char *fmt, ...)
+    PRINTF_LIKE(5, 6);
 
-static void add(struct splices *s, const char *at, size_t del, const char *fmt, ...)
+static void add(struct flow *f, struct splices *s, const char *at, size_t del, const char *fmt, ...)
 {
     va_list ap;
+    struct buf text;
     ASSERT(s->n < MAX_SPLICES);
     struct splice *x = &s->v[s->n++];
+    *x = (struct splice){ .at = at, .del = del };
+    buf_init(&text, SPLICE_MAX);
     va_start(ap, fmt);
-    int n = vsnprintf(x->ins, sizeof x->ins, fmt, ap);
+    enum err e = buf_vprintf(&text, fmt, ap);
     va_end(ap);
-    ASSERT(n >= 0 && (size_t)n < sizeof x->ins);
-    x->at = at;
-    x->del = del;
-    x->ins_n = (size_t)n;
+    if (e == ERR_OK) e = arena_dup(&f->asked->arena, buf_str(&text), &x->ins);
+    if (s->err == ERR_OK) s->err = e;
+    buf_done(&text);
 }
 
 /* The place behind the object's opening brace, and whether a comma is needed behind what is
@@ -57,16 +53,17 @@ static void clamp_output(struct flow *f, struct splices *s)
     if (f->output_limit == METER_NO_LIMIT || !endpoint_is_metered(f->endpoint)) return;
     for (size_t i = 0; i < MAX_OUTPUT_PARAMS; i++) {
         struct js_val v = f->asked->scan.max_output[i];
-        uint64_t n;
-        if (js_u64(v, &n) != ERR_OK) continue;
+        uint64_t n = UINT64_MAX;
+        if (v.raw.p == NULL) continue;
         any = true;
-        if (n > f->output_limit)
-            add(s, v.raw.p, v.raw.n, "%llu", (unsigned long long)f->output_limit);
+        /* null is no bound; an inserted one would stand beside it. */
+        if (v.type == JS_NULL || (js_u64(v, &n) == ERR_OK && n > f->output_limit))
+            add(f, s, v.raw.p, v.raw.n, "%llu", (unsigned long long)f->output_limit);
     }
     if (any || param == NULL) return;
     if (f->endpoint == SNAP_EP_COMPLETIONS) param = "max_tokens";
     const char *at = inside(f->asked->scan.root, &comma);
-    add(s, at, 0, "\"%s\":%llu%s", param, (unsigned long long)f->output_limit, comma);
+    add(f, s, at, 0, "\"%s\":%llu%s", param, (unsigned long long)f->output_limit, comma);
 }
 
 /* A stream whose client did not ask for usage: we do, and keep it to ourselves. */
@@ -78,23 +75,17 @@ static void ask_usage(struct flow *f, struct splices *s)
         return;
     f->injected_usage = true;
     if (f->asked->scan.include_usage.raw.p != NULL) {
-        add(s, f->asked->scan.include_usage.raw.p, f->asked->scan.include_usage.raw.n, "true");
+        add(f, s, f->asked->scan.include_usage.raw.p, f->asked->scan.include_usage.raw.n, "true");
     } else if (js_is(f->asked->scan.stream_options, JS_OBJECT)) {
         const char *at = inside(f->asked->scan.stream_options, &comma);
-        add(s, at, 0, "\"include_usage\":true%s", comma);
+        add(f, s, at, 0, "\"include_usage\":true%s", comma);
     } else if (f->asked->scan.stream_options.raw.p != NULL) {
-        add(s, f->asked->scan.stream_options.raw.p, f->asked->scan.stream_options.raw.n,
+        add(f, s, f->asked->scan.stream_options.raw.p, f->asked->scan.stream_options.raw.n,
             "{\"include_usage\":true}");
     } else {
         const char *at = inside(f->asked->scan.root, &comma);
-        add(s, at, 0, "\"stream_options\":{\"include_usage\":true}%s", comma);
+        add(f, s, at, 0, "\"stream_options\":{\"include_usage\":true}%s", comma);
     }
-}
-
-static int by_place(const void *x, const void *y)
-{
-    const struct splice *a = x, *b = y;
-    return (a->at > b->at) - (a->at < b->at);
 }
 
 enum err flow_build_body(struct flow *f)
@@ -106,13 +97,12 @@ enum err flow_build_body(struct flow *f)
     f->upstream_model = f->model;
     if (!f->scanned) return ERR_OK;
     if (f->route->upstream_model.p != NULL && !str_eq(f->route->upstream_model, f->model)) {
-        /* Names come from the configuration and are short; they are quoted here. */
         struct buf quoted;
-        buf_init(&quoted, 300);
+        buf_init(&quoted, SPLICE_MAX);
         enum err e = buf_append_json(&quoted, f->route->upstream_model);
         if (e == ERR_OK)
-            add(&s, f->asked->scan.model.raw.p, f->asked->scan.model.raw.n, "%.*s", (int)quoted.len,
-                quoted.data);
+            add(f, &s, f->asked->scan.model.raw.p, f->asked->scan.model.raw.n, "%.*s",
+                (int)quoted.len, quoted.data);
         buf_done(&quoted);
         if (e != ERR_OK) return e;
         f->upstream_model = f->route->upstream_model;
@@ -121,34 +111,22 @@ enum err flow_build_body(struct flow *f)
     ask_usage(f, &s);
     if (s.n == 0) return ERR_OK;
 
-    qsort(s.v, s.n, sizeof *s.v, by_place);
-    size_t total = body.n;
-    for (size_t i = 0; i < s.n; i++) total += s.v[i].ins_n;
-    if (total > f->asked->arena.budget - f->asked->arena.used)
-        f->asked->arena.budget = f->asked->arena.used + total + 4096;
-    char *text = arena_alloc(&f->asked->arena, total), *o = text;
-    if (text == NULL) return ERR_NOMEM;
-    const char *p = body.p;
-    for (size_t i = 0; i < s.n; i++) {
-        size_t keep = (size_t)(s.v[i].at - p);
-        memcpy(o, p, keep);
-        memcpy(o + keep, s.v[i].ins, s.v[i].ins_n);
-        o += keep + s.v[i].ins_n;
-        p = s.v[i].at + s.v[i].del;
-    }
-    size_t rest = (size_t)(body.p + body.n - p);
-    memcpy(o, p, rest);
-    f->asked->body = str_n(text, (size_t)(o - text) + rest);
-    return ERR_OK;
+    struct buf edited;
+    buf_init(&edited, body.n + MAX_SPLICES * SPLICE_MAX);
+    enum err e = s.err;
+    if (e == ERR_OK) e = splice_apply(body, s.v, s.n, &edited);
+    f->asked->edited = edited;
+    f->asked->body = buf_str(&edited);
+    return e;
 }
 
-/* --- the head
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- the head --- */
 
 /* Fields that the gateway sets itself, or that end here: credentials, addresses, framing. */
-static bool is_ours(const struct h1_head *h, const struct h1_field *fl)
+static bool is_ours(const struct flow *f, const struct h1_head *h, const struct h1_field *fl)
 {
+    if (f->upstream->auth == SNAP_UPAUTH_HEADER && str_ieq(fl->name, f->upstream->auth_header))
+        return true;
     switch (fl->known) {
     case H1_HOST:
     case H1_AUTHORIZATION:
@@ -206,7 +184,7 @@ enum err flow_build_head(struct flow *f)
     enum err e = target(f, &b);
     for (size_t i = 0; i < q->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &q->head.fields[i];
-        if (!is_ours(&q->head, fl))
+        if (!is_ours(f, &q->head, fl))
             e = buf_printf(&b, "%.*s: %.*s\r\n", STR_ARG(fl->name), STR_ARG(fl->value));
     }
     if (e == ERR_OK) e = credential_field(f, &b);

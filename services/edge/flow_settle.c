@@ -44,6 +44,7 @@ void flow_forget_request(struct flow *f)
 {
     if (f->asked == NULL) return;
     arena_done(&f->asked->arena);
+    buf_done(&f->asked->edited);
     free(f->asked);
     f->asked = NULL;
 }
@@ -131,8 +132,7 @@ static void fill_answer(const struct flow *f, uint64_t now, struct usage_record 
     r->cost.nano = flow_cost(f, rep->cached, r->output_tokens);
 }
 
-/* --- metrics: only configured names become label values
- * -------------------------------------------------------------------------- */
+/* --- metrics: only configured names become label values --- */
 
 static void count_tokens(struct flow *f, const struct usage_record *r, struct str ns,
                          struct str model)
@@ -190,9 +190,7 @@ static void count_metrics(struct flow *f, const struct usage_record *r, uint64_t
                            (double)r->upstream_reported.output);
 }
 
-/* --- the end
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static void release(void *ctx)
 {

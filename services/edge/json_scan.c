@@ -145,8 +145,7 @@ enum err js_parse(struct str text, struct js_val *ret, struct why *why)
     return ERR_OK;
 }
 
-/* --- walking what was validated
- * ------------------------------------------------------------------------------------ */
+/* --- walking what was validated --- */
 
 static const char *skip_string(const char *p)
 {
@@ -229,9 +228,14 @@ enum err js_u64(struct js_val v, uint64_t *ret)
     return js_is(v, JS_NUMBER) ? str_to_u64(v.raw, ret) : ERR_INVALID;
 }
 
-/* --- strings
- * ---------------------------------------------------------------------------------------------------------
- */
+/* How many bytes the character has that begins with this one, in valid UTF-8. */
+static size_t utf8_length(char first)
+{
+    unsigned char c = (unsigned char)first;
+    return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+}
+
+/* --- strings --- */
 
 static uint32_t hex4(const char *p)
 {
@@ -307,4 +311,29 @@ bool js_key_is(struct str raw_key, const char *name)
         at += len;
     }
     return at == want.n;
+}
+
+bool js_key_is_like(struct str raw_key, const char *name)
+{
+    const char *p = raw_key.p, *end = raw_key.p + raw_key.n;
+    for (; *name != '\0'; name++) {
+        char bytes[4];
+        size_t len = 1;
+        if (p >= end) return false;
+        if (*p == '\\') {
+            p += decode_escape(p, end, bytes, &len);
+        } else {
+            len = MIN(utf8_length(*p), (size_t)(end - p));
+            memcpy(bytes, p, len);
+            p += len;
+        }
+        struct str c = str_n(bytes, len);
+        char folded = len == 1                     ? bytes[0]
+                      : str_eqz(c, "\xc5\xbf")     ? 's'
+                      : str_eqz(c, "\xe2\x84\xaa") ? 'k'
+                                                   : '\0';
+        if (folded >= 'A' && folded <= 'Z') folded = (char)(folded + ('a' - 'A'));
+        if (folded != *name) return false;
+    }
+    return p == end;
 }

@@ -36,6 +36,9 @@ bool js_next_element(struct js_iter *it, struct js_val *ret);
 struct js_val js_get(struct js_val object, const char *key);
 /* Compares a raw key, whose escapes are honoured. */
 bool js_key_is(struct str raw_key, const char *name);
+/* The same without regard to case, as Go's encoding/json and others find their fields: also U+017F
+ * is an s, and U+212A a k. name is in lower case. */
+bool js_key_is_like(struct str raw_key, const char *name);
 
 /* A whole number without fraction or exponent, at least 0. */
 enum err js_u64(struct js_val v, uint64_t *ret) MUSTCHECK;

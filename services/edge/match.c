@@ -142,18 +142,26 @@ const struct snap_model *match_model(const struct snapshot *s, struct str model)
     return NULL;
 }
 
+static bool is_unreserved(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_' || c == '~';
+}
+
 bool match_path_is_plain(struct str path)
 {
     char segment[3];
-    size_t len = 0; /* of the segment, decoded; more than 2 is not told apart */
+    size_t len = 0;      /* of the segment, decoded; more than 2 is not told apart */
+    bool params = false; /* behind a ';' of the segment, which some servers drop */
     if (path.n == 0 || path.p[0] != '/') return false;
     for (size_t i = 1; i <= path.n; i++) {
         char c = i < path.n ? path.p[i] : '/';
         if (c == '/') {
             bool dots = (len == 1 && segment[0] == '.') ||
                         (len == 2 && segment[0] == '.' && segment[1] == '.');
-            if (dots || (len == 0 && i < path.n)) return false;
+            if (dots || (len == 0 && (i < path.n || params))) return false;
             len = 0;
+            params = false;
             continue;
         }
         if (c == '%') {
@@ -162,10 +170,11 @@ bool match_path_is_plain(struct str path)
             if (str_hex_to_u64(str_n(path.p + i + 1, 2), &v) != ERR_OK) return false;
             c = (char)v;
             i += 2;
-            if (c == '/' || c == '\0') return false;
+            if (c == '/' || c == '\0' || is_unreserved(c)) return false;
         }
         if (c == '\\') return false;
-        if (len < 3) segment[len++] = c;
+        if (c == ';') params = true;
+        if (!params && len < 3) segment[len++] = c;
     }
     return true;
 }

@@ -35,7 +35,8 @@ bool match_in(const struct snap_strings *list, struct str s);
 const struct snap_model *match_model(const struct snapshot *s, struct str model);
 
 /* A path that every server reads as the same one: no empty, "." or ".." segment, plain or
- * percent-encoded, no encoded slash or NUL, no backslash. */
+ * percent-encoded or in front of a ';', no encoded slash or NUL, no backslash, and nothing encoded
+ * that need not be (a route, or the meter, must not be passed by under another spelling). */
 bool match_path_is_plain(struct str path);
 
 #endif

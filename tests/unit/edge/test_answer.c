@@ -314,6 +314,33 @@ static void ends_an_anthropic_stream_its_own_way(void **state)
     }
 }
 
+/* Some servers go on behind a finish reason. It passes, is counted, and does not hold the end back.
+ */
+static void text_behind_a_finish_reason_passes_and_counts(void **state)
+{
+#define PIECE(text, finish)                                                          \
+    "data: {" HEAD "\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" text "\"}," \
+    "\"finish_reason\":" finish "}]}\n\n"
+    static const char stream[] = PIECE("Hello", "\"stop\"") PIECE(" there", "\"stop\"")
+        PIECE(" again", "null") "data: [DONE]\n\n";
+    (void)state;
+    for (size_t step = 1; step < sizeof stream; step += 13) {
+        struct result r;
+        pass(str_of(stream), METER_NO_LIMIT, false, step, &r);
+        assert_true(str_eqz(buf_str(&r.out), stream));
+        assert_int_equal(r.tokens, 3);
+        assert_int_equal(r.state, ANSWER_DONE);
+        buf_done(&r.out);
+        pass(str_of(stream), 2, false, step, &r);
+        assert_int_equal(r.tokens, 2);
+        assert_int_equal(r.state, ANSWER_CUT);
+        assert_true(str_contains(buf_str(&r.out), STR(" there")));
+        assert_false(str_contains(buf_str(&r.out), STR(" again")));
+        assert_true(str_ends(buf_str(&r.out), STR("data: [DONE]\n\n")));
+        buf_done(&r.out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +352,7 @@ int main(void)
         cmocka_unit_test(one_budget_for_all_texts),
         cmocka_unit_test(cuts_a_whole_answer),
         cmocka_unit_test(ends_an_anthropic_stream_its_own_way),
+        cmocka_unit_test(text_behind_a_finish_reason_passes_and_counts),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }
