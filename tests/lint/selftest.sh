@@ -12,12 +12,13 @@ rc=0
 fresh() {
     rm -rf "$tmp/t"
     mkdir -p "$tmp/t/common/base" "$tmp/t/common/rt" "$tmp/t/proto" "$tmp/t/services/a" "$tmp/t/services/b" "$tmp/t/tests" \
-        "$tmp/t/compose"
+        "$tmp/t/compose" "$tmp/t/docs"
     cp "$LINT_DIR/../../.clang-format" "$tmp/t/"
     printf '%s\n#include <stdio.h>\n/* strcpy( in a comment */\nconst char *x = "sprintf( in a string";\n' "$spdx" >"$tmp/t/common/base/ok.c"
     printf '%s\n' "$spdx" >"$tmp/t/common/base/ok.h"
     printf '%s\n/* clang-format off */\n    X(A_B, "a.b", NULL, "x", "y", "z") \\\n    X(C, "c.%%s", NULL, "x", "y", "z")\n' "$spdx" >"$tmp/t/proto/subjects.h"
     printf '# SPDX-License-Identifier: Apache-2.0\n"aigw.a.b" "aigw.c.*"\n' >"$tmp/t/compose/nats.conf"
+    printf '| `aigw.a.b` | x |\n| `aigw.c.<namespace>` | y |\n' >"$tmp/t/docs/bus.md"
     printf '%s\n#include "base/ok.h"\n#include "own.h"\n#include <sqlite3.h>\n' "$spdx" >"$tmp/t/services/a/a.c"
     printf '%s\n' "$spdx" >"$tmp/t/services/a/own.h"
     printf '%s\n#include "base/ok.h"\n' "$spdx" >"$tmp/t/services/b/b.c"
@@ -50,6 +51,7 @@ plant subjects services/b/b.c 'const char *s = "aigw.a.b";'
 plant subjects services/b/b.c 'const char *s = "%s.a.b";'
 plant subjects services/b/b.c 'const char *s = "AIGW_USAGE";'
 plant subjects proto/subjects.h '    X(D_E, "d.e", NULL, "x", "y", "z")' aigw.d.e
+plant subjects proto/subjects.h '    X(D_E, "d.e", NULL, "x", "y", "z")' 'docs/bus.md: no row for aigw.d.e'
 plant files services/b/c.c 'int x;'
 plant files services/b/run.sh 'true'
 plant files services/b/long.h "$spdx$(awk 'BEGIN { for (i = 0; i < 600; i++) print "" ; print "int x;" }')"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Subjects, streams and buckets are named in proto/subjects.h and nowhere else in the code; and whatever is named there
-# has its place in the permissions of compose/nats.conf.
+# has its place in the permissions of compose/nats.conf and a row in docs/bus.md.
 cd "${1:-.}" || exit 2
 here=${LINT_DIR:-$PWD/tests/lint}
 table=proto/subjects.h
@@ -21,6 +21,7 @@ bad=$(
     for s in $suffixes; do
         s=$(printf %s "$s" | sed -e 's/%s$/*/')
         grep -qsF "\"aigw.$s\"" compose/nats.conf || echo "compose/nats.conf: nobody may use aigw.$s"
+        grep -qs "^| \`aigw\.${s%\*}[a-z<>]*\` |" docs/bus.md || echo "docs/bus.md: no row for aigw.$s"
     done
 )
 [ -z "$bad" ] && exit 0
