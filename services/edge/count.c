@@ -44,9 +44,7 @@ struct job {
     char copy[];
 };
 
-/* --- counting
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- counting --- */
 
 static void failed(struct count_result *r, enum err e, const char *text)
 {
@@ -141,9 +139,7 @@ static void count(const struct counter *c, const struct texts *t, const struct m
     }
 }
 
-/* --- jobs
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- jobs --- */
 
 static void job_posted(void *ctx)
 {

@@ -8,9 +8,7 @@
 
 enum { CHUNKED_SLACK = 64 * 1024, MODEL_NAME_MAX = 1024 };
 
-/* --- coming in
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- coming in --- */
 
 static struct buf *input(const struct flow *f)
 {

@@ -16,7 +16,7 @@
 
 #include "spool_impl.h"
 
-/* --- segments -------------------------------------------------------------------------------- */
+/* --- segments --- */
 
 enum err spool_segment_make(struct spool *s, bool beyond_max, struct spool_segment **ret)
 {
@@ -135,7 +135,7 @@ enum err spool_append(struct spool *s, struct spool_writer *w, const struct segm
     return ERR_OK;
 }
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- writing --- */
 
 static bool is_full(struct spool *s)
 {
@@ -237,7 +237,7 @@ enum err spool_put(struct spool *s, unsigned worker, struct str id, struct str n
     return e;
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 /* The next frame of one segment that is to be delivered. False: none up to its tail. */
 static bool next_in(struct spool_segment *g, size_t tail, struct spool_item *ret)
@@ -341,7 +341,7 @@ void spool_done(struct spool *s, const struct spool_item *item)
     s->settled--;
 }
 
-/* --- life ------------------------------------------------------------------------------------ */
+/* --- life --- */
 
 const char *spool_path(const struct spool *s)
 {

@@ -39,7 +39,7 @@ static void make_spare(struct spool *s)
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-/* --- moving ---------------------------------------------------------------------------------- */
+/* --- moving --- */
 
 /* Moves one record when its place is old and it is the only kind of thing that holds the segment.
  * False: nothing to do at this writer. Its lock is held. */
@@ -88,7 +88,7 @@ static size_t move_old(struct spool *s, struct move moves[MOVES_MAX])
     return n;
 }
 
-/* --- syncing --------------------------------------------------------------------------------- */
+/* --- syncing --- */
 
 static void sync_segment(struct spool *s, struct spool_segment *g)
 {
@@ -130,7 +130,7 @@ void spool_sync(struct spool *s)
     (void)pthread_mutex_unlock(&s->keeper_lock);
 }
 
-/* --- deleting -------------------------------------------------------------------------------- */
+/* --- deleting --- */
 
 static bool is_dead(struct spool_segment *g)
 {
@@ -165,7 +165,7 @@ static void remove_dead(struct spool *s)
         spool_adopted_remove(s, LIST_ENTRY(n, struct spool_dir, in_spool));
 }
 
-/* --- the thread ------------------------------------------------------------------------------ */
+/* --- the thread --- */
 
 static void turn(struct spool *s)
 {

@@ -59,7 +59,7 @@ struct usage {
     _Atomic uint64_t complain_at_ns;
 };
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- writing --- */
 
 static struct str slug_of(const struct usage_record *r)
 {
@@ -131,7 +131,7 @@ void usage_settle(struct usage *u, unsigned worker, struct usage_handle *h,
     }
 }
 
-/* --- publishing ------------------------------------------------------------------------------ */
+/* --- publishing --- */
 
 /* The record of a request whose edge died, as far as it is known: from its opening and its
  * progress. */
@@ -270,7 +270,7 @@ static void *publish(void *arg)
     }
 }
 
-/* --- life ------------------------------------------------------------------------------------ */
+/* --- life --- */
 
 static uint64_t segment_bytes(const struct usage_options *o)
 {

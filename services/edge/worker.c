@@ -123,9 +123,7 @@ void workers_start(struct edge *e)
     }
 }
 
-/* --- tasks for all workers
- * --------------------------------------------------------------------------------------------------
- */
+/* --- tasks for all workers --- */
 
 struct task {
     struct worker *w;

@@ -25,7 +25,7 @@ static char folder[64], sqlite_url[128], mysql_url[128];
 static uint16_t mysql_port;
 static pid_t mariadb;
 
-/* --- a private MariaDB ----------------------------------------------------------------------- */
+/* --- a private MariaDB --- */
 
 static uint16_t free_port(void)
 {
@@ -123,7 +123,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* --- what both do ---------------------------------------------------------------------------- */
+/* --- what both do --- */
 
 static const char *urls(int i)
 {
@@ -325,7 +325,7 @@ static void more_statements_than_the_cache_holds(void **state)
     }
 }
 
-/* --- MariaDB only ---------------------------------------------------------------------------- */
+/* --- MariaDB only --- */
 
 static void a_restarted_server_is_found_again(void **state)
 {
@@ -345,7 +345,7 @@ static void a_restarted_server_is_found_again(void **state)
     db_close(d);
 }
 
-/* --- URLs ------------------------------------------------------------------------------------ */
+/* --- URLs --- */
 
 static void urls_are_taken_apart_and_put_together(void **state)
 {

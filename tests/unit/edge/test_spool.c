@@ -143,7 +143,7 @@ static unsigned count_dirs(const struct place *p)
     return n;
 }
 
-/* --- tests ----------------------------------------------------------------------------------- */
+/* --- tests --- */
 
 static void what_is_settled_comes_out_once(void **state)
 {
@@ -538,7 +538,7 @@ static void a_moved_record_settles_and_is_forgotten_everywhere(void **state)
     assert_int_equal(count_dirs(*state), 0);
 }
 
-/* --- threads --------------------------------------------------------------------------------- */
+/* --- threads --- */
 
 struct crew {
     struct spool *s;

@@ -165,7 +165,7 @@ static struct content *read_stream(struct bus *bus)
     return c;
 }
 
-/* --- tests ----------------------------------------------------------------------------------- */
+/* --- tests --- */
 
 static void settled_and_refused_requests_are_published_once(void **state)
 {
