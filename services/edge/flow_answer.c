@@ -7,6 +7,7 @@
 enum { FIELDS_MAX = 128 * 1024, PROGRESS_NS_STEP = 1000000000 };
 
 static void on_timer(void *ctx);
+static void end_stream(struct flow *f);
 static void on_head(void *ctx, const struct h1_response *res);
 static void on_body(void *ctx, struct str data);
 static void on_flush(void *ctx);
@@ -100,6 +101,13 @@ static void attempt_failed(struct flow *f, const char *why)
     count_upstream_error(f, why);
 }
 
+/* The stream's own end came already: what breaks behind it takes nothing from the client. */
+static bool has_ended(const struct flow *f)
+{
+    return f->state == FLOW_RELAY && f->mode == RELAY_STREAM &&
+           answer_state(f->answer) == ANSWER_DONE;
+}
+
 static void on_fail(void *ctx, enum exchange_failure why, const char *text)
 {
     struct flow *f = ctx;
@@ -110,6 +118,10 @@ static void on_fail(void *ctx, enum exchange_failure why, const char *text)
         f->attempts_n--;
     } else {
         attempt_failed(f, "broken");
+    }
+    if (has_ended(f)) {
+        end_stream(f);
+        return;
     }
     if (f->state == FLOW_WAIT && try_again(f, why)) return;
     (void)snprintf(message, sizeof message, "The upstream failed: %s.", text);
@@ -147,15 +159,17 @@ static void on_timer(void *ctx)
     bool connected = exchange_is_connected(f->exchange);
     exchange_cancel(f->exchange);
     attempt_failed(f, "timeout");
+    if (has_ended(f)) {
+        end_stream(f);
+        return;
+    }
     if (f->state == FLOW_WAIT && !connected && now < f->total_deadline &&
         try_again(f, EXCHANGE_CONNECT))
         return;
     fail_with(f, REFUSE_UPSTREAM_TIMEOUT, "The upstream did not answer in time.");
 }
 
-/* --- the answer's head
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- the answer's head --- */
 
 static bool is_event_stream(const struct h1_response *res)
 {
@@ -255,9 +269,7 @@ static void on_head(void *ctx, const struct h1_response *res)
     if (e != ERR_OK) give_up(f, "The upstream failed: its answer's head is too large.");
 }
 
-/* --- the answer's body
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- the answer's body --- */
 
 static void on_body(void *ctx, struct str data)
 {

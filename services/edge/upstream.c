@@ -57,9 +57,7 @@ struct exchange {
     const char *fail_why;
 };
 
-/* --- pools
- * --------------------------------------------------------------------------------------------------------------
- */
+/* --- pools --- */
 
 struct pools *pools_new(struct worker *w)
 {
@@ -196,9 +194,7 @@ const struct snap_server *pools_choose(struct pools *p, const struct snap_upstre
     return down;
 }
 
-/* --- one exchange
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- one exchange --- */
 
 static void fail(struct exchange *x, enum exchange_failure f, const char *why)
 {
@@ -258,6 +254,14 @@ static bool take_body(struct exchange *x, struct str data)
     return true;
 }
 
+/* On a connection that was idle, what comes first may be no answer to our request: bytes behind the
+ * answer before, or a 408 that crossed the request. A fresh connection tells. */
+static bool is_leftover(const struct exchange *x, enum h1_status st, const struct h1_response *res)
+{
+    if (!x->reused || x->interims > 0) return false;
+    return st == H1_BAD || (st == H1_DONE && res->status == 408 && !res->head.keep_alive);
+}
+
 static bool take_head(struct exchange *x, struct str *data)
 {
     static const struct h1_limits limits = { .head = HEAD_MAX,
@@ -268,6 +272,8 @@ static bool take_head(struct exchange *x, struct str *data)
     for (;;) {
         h1_begin(&res->head);
         enum h1_status st = h1_parse_response(data->p, data->n, &limits, x->is_head, res, &why);
+        if (is_leftover(x, st, res))
+            return fail(x, EXCHANGE_STALE, "it said something while it was idle"), false;
         if (st == H1_BAD) return fail(x, EXCHANGE_MALFORMED, why.reason), false;
         if (st == H1_MORE) return true;
         data->p += res->head.len, data->n -= res->head.len;
