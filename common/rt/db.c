@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "rt/db_driver.h"
+#include "rt/db_url.h"
 
 void db_redact_url(const char *url, char *out, size_t cap)
 {
@@ -20,6 +21,18 @@ void db_redact_url(const char *url, char *out, size_t cap)
         return;
     }
     (void)snprintf(out, cap, "%.*s:***%s", (int)(colon - url), url, at);
+}
+
+enum err db_check_url(const char *url, struct why *why)
+{
+    struct db_url parsed;
+    struct str u = str_of(url);
+    if (u.n > 7 && str_starts(u, STR("sqlite:"))) return ERR_OK;
+    if (db_url_parse(url, &parsed, NULL) != ERR_OK)
+        return why_set(why, ERR_INVALID,
+                       "must be sqlite:PATH or mysql://user:password@host:port/database");
+    db_url_done(&parsed);
+    return ERR_OK;
 }
 
 enum err db_open(const char *url, struct db **ret, struct why *why)

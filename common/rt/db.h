@@ -20,6 +20,8 @@ enum db_dialect { DB_SQLITE, DB_MYSQL };
 
 /* A URL without its password, for logs. out is terminated. */
 void db_redact_url(const char *url, char *out, size_t cap);
+/* Whether url has the form of one of the two; ERR_INVALID says what is wanted. Opens nothing. */
+enum err db_check_url(const char *url, struct why *why) MUSTCHECK;
 enum err db_open(const char *url, struct db **ret, struct why *why) MUSTCHECK;
 void db_close(struct db *d);
 enum db_dialect db_dialect(const struct db *d);

@@ -120,18 +120,11 @@ static void check(const void *settings, struct opt_problems *p)
         opt_problem(p, "ADMIN_TOKEN: must have at least 16 characters");
     check_key(p, "MASTER_KEY", s->master_key);
     check_key(p, "KEY_PEPPER", s->key_pepper);
-    struct str url = str_of(s->store_url);
-    if (url.n > 0 && !str_starts(url, STR("sqlite:"))) {
-        struct db_url parsed;
-        struct why why;
-        if (db_url_parse(s->store_url, &parsed, &why) == ERR_OK) {
-            db_url_done(&parsed);
-        } else {
-            opt_problem(p, "STORE_URL: must be sqlite:PATH or "
-                           "mysql://user:password@host:port/database");
-        }
-    }
-    if (url.n == 0 && s->mysql_database[0] != '\0' && s->mysql_user[0] == '\0')
+    struct why why;
+    bool has_url = s->store_url[0] != '\0';
+    if (has_url && db_check_url(s->store_url, &why) != ERR_OK)
+        opt_problem(p, "STORE_URL: %s", why.text);
+    if (!has_url && s->mysql_database[0] != '\0' && s->mysql_user[0] == '\0')
         opt_problem(p, "MYSQL_USER: is needed with MYSQL_DATABASE");
 }
 

@@ -7,7 +7,7 @@
 
 #define F(member) offsetof(struct metrics_settings, member)
 static const struct opt opts[] = {
-    { "BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the query API." },
+    { "METRICS_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the query API." },
     { "METRICS_PORT", OPT_INT, F(port), "8003", 0, 65535, NULL,
       "Port of the query API; 0: any free one." },
     { "METRICS_TOKEN", OPT_SECRET, F(token), NULL, 0, 0, NULL,
@@ -141,6 +141,14 @@ static void scrape(struct daemon *d)
     fleet_refresh(daemon_state(d));
 }
 
+static void check(const void *settings, struct opt_problems *p)
+{
+    const struct metrics_settings *s = settings;
+    struct why why;
+    if (s->store_url[0] != '\0' && db_check_url(s->store_url, &why) != ERR_OK)
+        opt_problem(p, "STORE_URL: %s", why.text);
+}
+
 int main(int argc, char **argv)
 {
     static const struct daemon_desc desc = {
@@ -152,6 +160,7 @@ int main(int argc, char **argv)
         .metrics = metrics_defs,
         .metrics_len = M_MAX,
         .ops_port = 9003,
+        .check = check,
         .start = start,
         .quiesce = quiesce,
         .inflight = inflight,
