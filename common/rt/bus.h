@@ -144,8 +144,8 @@ enum err bus_consumer_open(struct bus *b, const struct bus_consumer_options *o,
                            struct bus_consumer **ret, struct why *why) MUSTCHECK;
 /* Waits for 1..max messages, at most timeout_ms: ERR_TIMEOUT when none came, ERR_UNAVAILABLE when
  * the connection is away or the stream is gone. These too take until the time-out, so that a loop
- * around a fetch does not spin; a consumer that the server lost is made again. One thread at a
- * time. ret holds max pointers. */
+ * around a fetch does not spin; a consumer that the server lost, or hands out nothing of, is made
+ * again. One thread at a time. ret holds max pointers. */
 enum err bus_consumer_fetch(struct bus_consumer *c, int max, int timeout_ms,
                             struct bus_js_msg **ret, int *ret_n) MUSTCHECK;
 void bus_consumer_close(struct bus_consumer *c);

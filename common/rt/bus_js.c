@@ -14,7 +14,9 @@
 enum {
     SLICE_MS = 100, /* how long one wait lasts before we look whether the connection broke */
     GRACE_MS = 500, /* after which a server that should have said "time-out" is not heard */
-    AFTER_REFUSAL_MS = 50
+    AFTER_REFUSAL_MS = 50,
+    STUCK_FETCHES = 2,  /* that brought nothing, though there was something to bring */
+    STUCK_ACK_WAITS = 4 /* without a move, while all it may hand out is out */
 };
 
 /* --- streams */
@@ -217,8 +219,10 @@ struct bus_consumer {
     char next[320];        /* the subject to ask on */
     natsSubscription *sub; /* to inbox, on the connection of that epoch */
     uint64_t epoch;
-    uint32_t request; /* number of the latest */
-    bool lost;        /* the server does not know it (any more) */
+    uint32_t request;               /* number of the latest */
+    bool lost;                      /* the server does not know it (any more) */
+    int empty;                      /* fetches that brought nothing of what there was */
+    uint64_t moved_ns, moved_at[2]; /* since when the server's view of it is that */
 };
 
 /* Creates the consumer at the server, or finds it there. */
@@ -384,6 +388,47 @@ static enum err collect(struct bus_consumer *c, natsConnection *nc, int max, uin
     }
 }
 
+/*
+ * After a crash the server may hold thousands of messages for handed out that were acknowledged and
+ * so are deleted, and it spends a whole request on each of them (2.9 does): nothing comes, for up
+ * to hours. Called when a fetch brought nothing: whether that is so.
+ */
+static bool is_stuck(struct bus_consumer *c, jsCtx *js)
+{
+    jsConsumerInfo *i = NULL;
+    if (js_GetConsumerInfo(&i, js, c->stream, c->durable, NULL, NULL) != NATS_OK) return false;
+    uint64_t out = (uint64_t)MAX(i->NumAckPending, 0), at[2] = { i->Delivered.Consumer, out };
+    uint64_t now = clock_mono_ns(c->bus->o.clock);
+    bool may_have_more = c->o.max_ack_pending <= 0 || out < (uint64_t)c->o.max_ack_pending;
+    c->empty = i->NumPending > 0 && may_have_more ? c->empty + 1 : 0;
+    if ((i->NumPending == 0 && out == 0) || memcmp(at, c->moved_at, sizeof at) != 0) {
+        memcpy(c->moved_at, at, sizeof at);
+        c->moved_ns = now;
+    }
+    jsConsumerInfo_Destroy(i);
+    uint64_t patience = STUCK_ACK_WAITS * (uint64_t)MAX(c->o.ack_wait_ms, 1) * 1000000;
+    return c->empty >= STUCK_FETCHES || now - c->moved_ns >= patience;
+}
+
+/* Makes a stuck consumer anew. What was handed out and not acknowledged comes again at once; what
+ * is acknowledged later still counts. */
+static void free_if_stuck(struct bus_consumer *c, natsConnection *nc)
+{
+    jsCtx *js = NULL;
+    if (c->lost || open_js(nc, &js) != NATS_OK) return;
+    if (is_stuck(c, js)) {
+        natsStatus s = js_DeleteConsumer(js, c->stream, c->durable, NULL, NULL);
+        c->lost = s == NATS_OK || s == NATS_NOT_FOUND;
+        c->empty = 0;
+        c->moved_ns = clock_mono_ns(c->bus->o.clock);
+        if (c->bus->o.on_error != NULL)
+            c->bus->o.on_error(c->bus->o.ctx, c->lost
+                                                  ? "a consumer was stuck: made anew"
+                                                  : "a consumer is stuck, and may not be removed");
+    }
+    jsCtx_Destroy(js);
+}
+
 enum err bus_consumer_fetch(struct bus_consumer *c, int max, int timeout_ms,
                             struct bus_js_msg **ret, int *ret_n)
 {
@@ -398,6 +443,8 @@ enum err bus_consumer_fetch(struct bus_consumer *c, int max, int timeout_ms,
         e = ready(c, nc, NULL);
         if (e == ERR_OK) e = bus_err(ask(c, nc, max, left_ms));
         if (e == ERR_OK) e = collect(c, nc, max, deadline, ret, &n);
+        if (e == ERR_OK && n == max) c->empty = 0;
+        if (e == ERR_TIMEOUT) free_if_stuck(c, nc);
         bus_nc_put(c->bus);
         if (e == ERR_OK) {
             *ret_n = n;

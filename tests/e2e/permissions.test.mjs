@@ -140,12 +140,14 @@ test('the ledger owns the usage stream; edges write, the observer reads, nobody 
     assert.equal(await mayPublish('observer', `$JS.API.${subject}`), false, subject);
   assert.equal(await mayPublish('observer', '$JS.ACK.AIGW_USAGE.metrics.1.1.1.1.0'), false);
   for (const user of ['edge', 'token', 'policy', 'config'])
-    assert.equal(await mayPublish(user, '$JS.API.CONSUMER.MSG.NEXT.AIGW_USAGE.metrics'), false, user);
+    for (const what of ['MSG.NEXT', 'DELETE'])
+      assert.equal(await mayPublish(user, `$JS.API.CONSUMER.${what}.AIGW_USAGE.metrics`), false, `${user} ${what}`);
 
   const own = await jetstream(open.metrics, { checkAPI: false }).consumers.get('AIGW_USAGE', 'metrics');
   const mine = await own.next({ expires: 2000 });
   assert.equal(mine.string(), '{"v":1}');
   assert.ok(await mine.ackAck());
+  assert.equal(await mayPublish('metrics', '$JS.API.CONSUMER.DELETE.AIGW_USAGE.metrics'), true);
 });
 
 test('only the config center writes the configuration; who needs it reads it', async () => {

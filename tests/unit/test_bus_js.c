@@ -189,6 +189,67 @@ static void fetch_waits_for_the_first_and_takes_many(void **state)
     bus_consumer_close(c);
 }
 
+/* Ends it as its administrator would, so that all is on disk; then f does what it wants there. */
+static void restart_in_order(struct fixture *f, int ups, const char *from, const char *to)
+{
+    char command[512];
+    nats_server_signal(&f->server, SIGTERM);
+    (void)waitpid(f->server.pid, NULL, 0);
+    nats_server_kill(&f->server);
+    (void)snprintf(command, sizeof command,
+                   "cd '%s/jetstream/$G/streams/T_USAGE/obs/reader' && cp %s %s", f->server.dir,
+                   from, to);
+    assert_int_equal(system(command), 0);
+    nats_server_start(&f->server, NULL);
+    assert_true(box_wait(&f->up, ups, 10000));
+}
+
+/* A crash may lose the latest of what a consumer knew: messages that were acknowledged, and so are
+ * deleted, are out again. The server hands out the rest all the same, if it is helped. */
+static void what_a_crash_makes_a_consumer_forget_holds_nothing_up(void **state)
+{
+    enum { OUT = 60, NEW = 3 };
+    struct fixture *f = *state;
+    struct why why;
+    struct bus_consumer *c;
+    struct bus_js_msg *m[64];
+    int n = 0, got = 0;
+    const struct bus_consumer_options o = { "T_USAGE", "reader", 2000, 100 };
+    assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
+    for (int i = 0; i < OUT; i++)
+        assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("out"), NULL), ERR_OK);
+    assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
+    for (; got < OUT; got += n)
+        assert_int_equal(bus_consumer_fetch(c, OUT - got, 2000, m + got, &n), ERR_OK);
+    restart_in_order(f, 2, "o.dat", "kept");
+    bus_js_release(m[0]); /* the stream begins with one that stays */
+    for (int i = 1; i < OUT; i++) bus_js_ack(m[i]);
+    sync_bus(f->bus);
+    restart_in_order(f, 3, "kept", "o.dat");
+
+    uint64_t begin = clock_mono_ms(clock_system());
+    while (clock_mono_ms(clock_system()) - begin < 3000) /* longer than ack_wait */
+        if (bus_consumer_fetch(c, 1, 500, m, &n) == ERR_OK) bus_js_nak(m[0], 600000);
+    for (int i = 0; i < NEW; i++)
+        assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("new"), NULL), ERR_OK);
+    begin = clock_mono_ms(clock_system());
+    for (got = 0; got < NEW && clock_mono_ms(clock_system()) - begin < 15000;) {
+        if (bus_consumer_fetch(c, 64, 500, m, &n) != ERR_OK) continue;
+        for (int i = 0; i < n; i++) {
+            bool is_new = str_eqz(bus_js_data(m[i]), "new");
+            got += is_new;
+            if (is_new)
+                bus_js_ack(m[i]);
+            else
+                bus_js_nak(m[i], 600000);
+        }
+    }
+    assert_int_equal(got, NEW);
+    print_message("new messages came after %llu ms\n",
+                  (unsigned long long)(clock_mono_ms(clock_system()) - begin));
+    bus_consumer_close(c);
+}
+
 static void two_consumers_share_a_durable(void **state)
 {
     struct fixture *f = *state;
@@ -404,6 +465,7 @@ int main(int argc, char **argv)
         T(publishing_to_no_stream_fails_at_once),
         T(a_message_comes_until_it_is_acknowledged),
         T(fetch_waits_for_the_first_and_takes_many),
+        T(what_a_crash_makes_a_consumer_forget_holds_nothing_up),
         T(two_consumers_share_a_durable),
         T(unacknowledged_messages_hold_back_the_rest),
         T(a_consumer_that_the_server_lost_is_made_again),
