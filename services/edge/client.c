@@ -42,13 +42,11 @@ static const struct edge_settings *settings(const struct client *c)
 
 static void set_write_timer(struct client *c)
 {
-    c->sent_mark = c->conn.sent;
+    c->taken_mark = conn_taken(&c->conn);
     set_timer(c, settings(c)->write_timeout_ms);
 }
 
-/* --- life and death
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- life and death --- */
 
 static void free_later(void *ctx)
 {
@@ -89,9 +87,7 @@ void client_stop(struct client *c)
     destroy(c, conn_waiting(&c->conn) > 0);
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 static void linger(struct client *c)
 {
@@ -296,7 +292,7 @@ static void on_timer(void *ctx)
         break;
     case CLIENT_BUSY:
     case CLIENT_FLUSH:
-        if (!c->broken && c->conn.sent != c->sent_mark)
+        if (!c->broken && conn_taken(&c->conn) != c->taken_mark)
             set_write_timer(c); /* slow, but it takes something */
         else
             client_kill(c);
@@ -347,9 +343,7 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
     set_timer(c, w->edge->settings->head_timeout_ms);
 }
 
-/* --- answering
- * ----------------------------------------------------------------------------------------------------------------
- */
+/* --- answering --- */
 
 /* Whether the whole body of the request in progress has been read, and how many bytes it has. While
  * a flow is busy it is. */

@@ -34,7 +34,7 @@ struct client {
     struct flow *flow;
     struct loop_timer timer;
     uint64_t head_began, linger_bytes;
-    uint64_t sent_mark; /* conn.sent when the write timer was set */
+    uint64_t taken_mark; /* conn_taken() when the write timer was set */
     bool must_close, answer_begun, dead;
     bool broken;                 /* the output cannot be completed: nothing more is taken */
     enum client_framing framing; /* of the answer */
@@ -50,9 +50,7 @@ void client_drain(struct client *c);
 /* The process ends: a flow is told to shut down; what the kernel has taken is still delivered. */
 void client_stop(struct client *c);
 
-/* --- for the flow
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- for the flow --- */
 
 /* Makes the bytes of the body readable as one piece: [*ret]. Valid until client_release_request().
  */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static void set_watch(struct conn *c)
@@ -137,6 +138,13 @@ enum err conn_flush(struct conn *c)
     if (c->out.len == 0) buf_done(&c->out); /* idle connections keep no memory */
     set_watch(c);
     return ERR_OK;
+}
+
+uint64_t conn_taken(const struct conn *c)
+{
+    int queued = 0;
+    if (ioctl(c->fd, TIOCOUTQ, &queued) != 0 || queued < 0) queued = 0;
+    return c->sent - MIN(c->sent, (uint64_t)queued);
 }
 
 void conn_pause(struct conn *c, bool paused)

@@ -57,6 +57,9 @@ bool conn_is_quiet(const struct conn *c);
 enum err conn_write(struct conn *c, struct str data) MUSTCHECK;
 /* Sends what it can: ERR_OK also when some waits (CONN_DRAINED follows); ERR_IO when broken. */
 enum err conn_flush(struct conn *c) MUSTCHECK;
+/* Bytes that the peer's side has taken so far: a slow reader frees the kernel's buffer long before
+ * it can be written to again. */
+uint64_t conn_taken(const struct conn *c);
 static inline size_t conn_waiting(const struct conn *c)
 {
     return c->out.len;

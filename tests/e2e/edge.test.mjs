@@ -171,8 +171,8 @@ suiteTest('upstreams that break', { config: config() }, async (suite, step) => {
 
 const within = (ms, what, promise) => Promise.race([promise, delay(ms, null, { ref: false }).then(() => { throw new Error(`no ${what} after ${ms} ms`); })]);
 
-suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].timeouts.first_byte_ms = 30000; }), env: { edge: { WRITE_TIMEOUT_MS: '700' } } }, async (suite, step) => {
-  const big = () => post(chat(), { mock: 'tokens=500000' }); // more than the kernel takes of it
+suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].timeouts.first_byte_ms = 30000; }), env: { edge: { WRITE_TIMEOUT_MS: '1200', USE_PRECISE_TOKEN_CALCULATION: 'false' } } }, async (suite, step) => {
+  const big = () => post(chat(), { mock: 'tokens=2500000' }); // some 13 MB: more than the kernel takes of it
   const { next } = await watchRecords(suite);
 
   await step('as long as they take something they get everything', async () => {
@@ -180,7 +180,7 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
     wire.write(big());
     await wire.have(1);
     const began = Date.now();
-    while (Date.now() - began < 2000) { // far longer than the time for taking nothing
+    while (Date.now() - began < 3500) { // far longer than the time for taking nothing
       wire.socket.pause();
       await delay(150);
       wire.socket.resume();
@@ -190,14 +190,14 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
     wire.socket.resume();
     const a = await within(10000, 'end', wire.answer());
     assert.deepEqual([a.status, a.whole], [200, true]);
-    assert.ok(a.body.length > 2e6);
+    assert.ok(a.body.length > 1e7);
     wire.close();
     await next(1);
   });
 
   await step('those that take nothing are let go', async () => {
     const wire = new Wire(suite.edge());
-    wire.write(big().repeat(6));
+    wire.write(big());
     await wire.have(1);
     wire.socket.pause();
     await until('it is gone', async () => (await suite.edgeSum('gateway_connections')) === 0, { timeout: 10000 });
@@ -207,14 +207,14 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
   await step('those that send requests and read no answers are stopped by the first', async () => {
     const before = (await suite.mockStats()).requests;
     const wire = new Wire(suite.edge());
-    wire.write(big().repeat(6) + post(chat(), { mock: 'tokens=1' }).repeat(20));
+    wire.write(big() + post(chat(), { mock: 'tokens=1' }).repeat(20));
     await wire.have(1);
     wire.socket.pause();
     await delay(500); // less than what lets it go
     const upstream = (await suite.mockStats()).requests - before;
-    assert.ok(upstream < 7, `${upstream} of 26 requests went upstream`);
+    assert.equal(upstream, 1);
     wire.socket.resume();
-    for (let i = 0; i < 26; i++) {
+    for (let i = 0; i < 21; i++) {
       const a = await within(10000, 'answer', wire.answer());
       assert.deepEqual([a.status, a.whole], [200, true]);
     }
