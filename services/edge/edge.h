@@ -14,6 +14,7 @@
 #include "base/list.h"
 #include "config/follower.h"
 #include "http/h1.h"
+#include "identity.h"
 #include "rt/daemon.h"
 #include "usage.h"
 
@@ -24,7 +25,7 @@ struct models;
 struct pools;
 
 struct edge_settings {
-    const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url;
+    const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url, *identities;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
     int64_t remote_count_bytes, ask_timeout_ms;
@@ -82,6 +83,7 @@ struct edge {
     struct worker *workers;
     unsigned workers_n;
     unsigned char master_key[32], key_pepper[32];
+    enum identity_mode identities;
     struct follower *follower;
     struct limiter *limiter;
     struct usage *usage;

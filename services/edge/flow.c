@@ -111,6 +111,19 @@ void flow_refuse_limit(struct flow *f, const struct admit_outcome *o)
 
 /* --- FLOW_BODY: the head --- */
 
+/* The client's address as it will be recorded. */
+static void note_address(struct flow *f, const struct sockaddr_storage *a)
+{
+    char ip[INET6_ADDRSTRLEN] = "";
+    if (a->ss_family == AF_INET)
+        (void)inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)a)->sin_addr, ip,
+                        sizeof ip);
+    else if (a->ss_family == AF_INET6)
+        (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, ip,
+                        sizeof ip);
+    identity_write(flow_edge(f)->identities, flow_edge(f)->key_pepper, str_of(ip), f->client_ip);
+}
+
 struct flow *flow_new(struct client *c)
 {
     struct flow *f = calloc(1, sizeof *f);
@@ -130,6 +143,7 @@ struct flow *flow_new(struct client *c)
     f->output_limit = METER_NO_LIMIT;
     f->is_head = c->request->method == H1_HEAD;
     buf_init(&f->gather, ANSWER_WHOLE_MAX);
+    note_address(f, &c->addr);
     uuid_v7(c->w->edge->clock, c->w->edge->rng, f->id);
     atomic_fetch_add(&c->w->edge->inflight, 1);
     c->w->flows++;

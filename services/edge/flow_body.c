@@ -6,7 +6,7 @@
 #include "flow_impl.h"
 #include "match.h"
 
-enum { CHUNKED_SLACK = 64 * 1024, MODEL_NAME_MAX = 1024 };
+enum { CHUNKED_SLACK = 64 * 1024, MODEL_NAME_MAX = 1024, USER_MAX = 4096 };
 
 /* --- coming in --- */
 
@@ -110,6 +110,18 @@ static enum err set_model(struct flow *f, struct js_val string)
     return e;
 }
 
+/* Who the client says its user is, as it will be recorded. What does not fit is cut, as in the
+ * record. */
+static void note_user(struct flow *f, struct js_val user)
+{
+    struct buf text;
+    if (!js_is(user, JS_STRING)) return;
+    buf_init(&text, USER_MAX);
+    if (js_decode(user, &text) == ERR_OK)
+        identity_write(flow_edge(f)->identities, flow_edge(f)->key_pepper, buf_str(&text), f->user);
+    buf_done(&text);
+}
+
 /* Reads the body; false when it was answered. */
 static bool scan_body(struct flow *f, enum snap_endpoint ep)
 {
@@ -137,6 +149,7 @@ static bool scan_body(struct flow *f, enum snap_endpoint ep)
     f->read_as = ep;
     f->stream = scan->stream;
     f->wants_usage = scan->wants_usage;
+    note_user(f, scan->user);
     return true;
 }
 

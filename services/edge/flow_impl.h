@@ -66,6 +66,7 @@ struct flow {
     enum snap_endpoint endpoint;
     const struct dialect *dialect;
     bool is_head;
+    char client_ip[IDENTITY_LEN + 1], user[IDENTITY_LEN + 1]; /* as they are recorded */
 
     /* the body */
     size_t body_raw,

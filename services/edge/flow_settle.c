@@ -78,6 +78,8 @@ void flow_fill_record(const struct flow *f, struct usage_record *r)
     r->upstream_model = f->upstream_model;
     if (f->server != NULL) r->upstream = f->upstream->slug, r->upstream_id = f->upstream->id;
     r->stream = f->stream;
+    r->client_ip = str_of(f->client_ip);
+    r->user = str_of(f->user);
     r->input_tokens = f->input_tokens;
     r->input_source = f->state >= FLOW_ADMIT ? source(f, f->input_exact) : USAGE_SOURCE_NONE;
     r->revision = f->rules != NULL ? f->rules->snap->revision : 0;

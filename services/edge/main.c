@@ -36,6 +36,7 @@ static const struct opt opts[] = {
     { "ASK_TIMEOUT_MS", OPT_INT, F(ask_timeout_ms), "50", 5, 10000, "ms", "How long a request waits for the policy engine when leases do not cover it; then on_unavailable of its policies decides." },
     { "MASTER_KEY", OPT_SECRET, F(master_key), NULL, 0, 0, NULL, "64 hex digits: opens the upstreams' credentials; the same as the config center's." },
     { "KEY_PEPPER", OPT_SECRET, F(key_pepper), NULL, 0, 0, NULL, "64 hex digits: virtual keys are known by their HMAC under it; the same as the config center's." },
+    { "USAGE_IDENTITIES", OPT_STR, F(identities), "hash", 0, 0, NULL, "The client's address and user in usage records: plain, hash (the same value always gives the same digits, under KEY_PEPPER), or none." },
     USAGE_OPTS(struct edge_settings, usage),
 };
 #undef F
@@ -104,6 +105,9 @@ static void check(const void *settings, struct opt_problems *problems)
         opt_problem(problems, "MASTER_KEY: %s", why.text);
     if (crypto_parse_key(str_of(s->key_pepper), key, &why) != ERR_OK)
         opt_problem(problems, "KEY_PEPPER: %s", why.text);
+    enum identity_mode mode;
+    if (identity_mode_parse(str_of(s->identities), &mode) != ERR_OK)
+        opt_problem(problems, "USAGE_IDENTITIES: \"%s\" is not plain, hash or none", s->identities);
 }
 
 static struct edge *make(struct daemon *d)
@@ -120,6 +124,8 @@ static struct edge *make(struct daemon *d)
     e->workers_n = s->workers > 0 ? (unsigned)s->workers : (unsigned)MAX(cpus, 1L);
     e->workers = xcalloc(e->workers_n, sizeof *e->workers);
     pthread_mutex_init(&e->rules_lock, NULL);
+    ASSERT(identity_mode_parse(str_of(s->identities), &e->identities) ==
+           ERR_OK); /* check() saw to it */
     return e;
 }
 

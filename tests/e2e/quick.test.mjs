@@ -94,3 +94,16 @@ suiteTest('the quick test', {}, async (suite, step) => {
     await wrong(r, 400, null);
   });
 });
+
+suiteTest('who asked', { env: { edge: { USAGE_IDENTITIES: 'plain' } } }, async (suite, step) => {
+  await step('the record has the client and the user that it names, when that is asked for', async () => {
+    const nc = await suite.nats();
+    const records = nc.subscribe('aigw.usage.*', { max: 1 });
+    await nc.flush();
+    await (await suite.chat({ user: 'anna' })).text();
+    for await (const m of records) {
+      const r = m.json();
+      assert.deepEqual([r.client_ip, r.user], ['127.0.0.1', 'anna']);
+    }
+  });
+});
