@@ -31,6 +31,12 @@ step "build with sanitizers"
 must $make SAN=asan $jobs all
 step "vocabularies"
 must $make -s SAN=asan vocab
+step "build with clang"
+if $make -s CC=clang BUILD=build/clang $jobs all; then
+    echo "1 passed, 0 failed" >>$log
+else
+    echo "0 passed, 1 failed" >>$log
+fi
 step "lint"
 counted tests/lint/run.sh
 step "unit tests"
