@@ -100,6 +100,13 @@ void daemon_set_load(struct daemon *d, uint64_t load)
     atomic_store(&d->load, load);
 }
 
+void daemon_log_report(void *ctx, int level, const char *what, uint64_t revision, const char *why)
+{
+    (void)ctx;
+    LOG_AT((enum log_level)level, what, LI("revision", revision),
+           LS("why", why != NULL ? why : ""));
+}
+
 /* --- presence --- */
 
 static void publish_presence(void *ctx)

@@ -70,6 +70,9 @@ void daemon_unready(struct daemon *d, const char *reason);
 void daemon_ready(struct daemon *d, const char *reason);
 bool daemon_is_draining(const struct daemon *d);
 bool daemon_is_ready(struct daemon *d);
+/* One log line about the configuration: what a follower's report() does. Any thread; ctx is not
+ * used. */
+void daemon_log_report(void *ctx, int level, const char *what, uint64_t revision, const char *why);
 /* Tells presence and $SRV what configuration revision is in use, and how loaded we are. Any thread.
  */
 void daemon_set_revision(struct daemon *d, uint64_t revision);

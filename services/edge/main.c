@@ -68,14 +68,6 @@ static void report_vocab(void *ctx, const char *file, const char *problem)
     log_warn("a vocabulary is left out", LS("file", file), LS("why", problem));
 }
 
-static void report_config(void *ctx, int level, const char *what, uint64_t revision,
-                          const char *why)
-{
-    (void)ctx;
-    LOG_AT((enum log_level)level, what, LI("revision", revision),
-           LS("why", why != NULL ? why : ""));
-}
-
 /* On the follower's thread: builds the rules beside the old ones and swaps. */
 static enum err apply(void *ctx, struct snapshot *s, struct why *why)
 {
@@ -195,7 +187,7 @@ static enum err start(struct daemon *d, struct why *why)
         .clock = e->clock,
         .rng = e->rng,
         .apply = apply,
-        .report = report_config,
+        .report = daemon_log_report,
         .ctx = e,
     };
     daemon_unready(d, "no configuration yet");

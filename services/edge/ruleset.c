@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "config/names.h"
 #include "match.h"
 #include "rt/crypto.h"
 
@@ -27,25 +28,6 @@ static enum err open_credential(struct ruleset *r, const struct snap_upstream *u
     return e;
 }
 
-/* The configuration's models as names of vocabularies. */
-static enum err name_models(struct ruleset *r, const struct models *base)
-{
-    const struct snapshot *s = r->snap;
-    size_t n = 0, max = 0;
-    for (size_t i = 0; i < s->models_n; i++) max += 1 + s->models[i].patterns.n;
-    struct models_entry *entries = xcalloc(max + 1, sizeof *entries);
-    for (size_t i = 0; i < s->models_n; i++) {
-        const struct snap_model *m = &s->models[i];
-        if (m->vocabulary.n == 0) continue;
-        entries[n++] = (struct models_entry){ m->name, m->vocabulary };
-        for (size_t k = 0; k < m->patterns.n; k++)
-            entries[n++] = (struct models_entry){ m->patterns.v[k], m->vocabulary };
-    }
-    enum err e = models_with_entries(base, entries, n, &r->models);
-    free(entries);
-    return e;
-}
-
 enum err ruleset_new(struct snapshot *s, const struct models *base,
                      const unsigned char master_key[32], struct ruleset **ret, struct why *why)
 {
@@ -57,7 +39,7 @@ enum err ruleset_new(struct snapshot *s, const struct models *base,
     atomic_init(&r->refs, 1);
     for (size_t i = 0; i < s->upstreams_n && e == ERR_OK; i++)
         e = open_credential(r, &s->upstreams[i], master_key, why);
-    if (e == ERR_OK) e = name_models(r, base);
+    if (e == ERR_OK) e = config_models(base, s, &r->models);
     if (e == ERR_OK) e = admit_policies_new(s, &r->policies, why);
     if (e == ERR_OK)
         *ret = r;

@@ -102,14 +102,6 @@ static enum err apply(void *ctx, struct snapshot *s, struct why *why)
     return ERR_OK;
 }
 
-static void report_config(void *ctx, int level, const char *what, uint64_t revision,
-                          const char *why)
-{
-    (void)ctx;
-    LOG_AT((enum log_level)level, what, LI("revision", revision),
-           LS("why", why != NULL ? why : ""));
-}
-
 /* --- the claim, and what else is in the bucket --- */
 
 /* Opened when it is first needed: the bus may come long after us. */
@@ -293,7 +285,7 @@ static void start_following(struct keeper *k)
                                                            .clock = daemon_clock(d),
                                                            .rng = daemon_rng(d),
                                                            .apply = apply,
-                                                           .report = report_config,
+                                                           .report = daemon_log_report,
                                                            .ctx = k });
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "config/follower.h"
+#include "config/names.h"
 #include "service.h"
 
 #define F(member) offsetof(struct settings, member)
@@ -39,31 +40,12 @@ static void report_vocab(void *ctx, const char *file, const char *problem)
              LS("why", problem));
 }
 
-static void report_config(void *ctx, int level, const char *what, uint64_t revision,
-                          const char *why)
-{
-    (void)ctx;
-    LOG_AT((enum log_level)level, what, LI("revision", revision),
-           LS("why", why != NULL ? why : ""));
-}
-
 /* On the follower's thread: the configuration's models on top of the built-in names. */
 static enum err apply(void *ctx, struct snapshot *s, struct why *why)
 {
     struct service *t = ctx;
     struct models *models;
-    size_t n = 0, max = 0;
-    for (size_t i = 0; i < s->models_n; i++) max += 1 + s->models[i].patterns.n;
-    struct models_entry *entries = xcalloc(max + 1, sizeof *entries);
-    for (size_t i = 0; i < s->models_n; i++) {
-        const struct snap_model *m = &s->models[i];
-        if (m->vocabulary.n == 0) continue; /* by the built-in patterns */
-        if (m->name.n > 0) entries[n++] = (struct models_entry){ m->name, m->vocabulary };
-        for (size_t k = 0; k < m->patterns.n; k++)
-            entries[n++] = (struct models_entry){ m->patterns.v[k], m->vocabulary };
-    }
-    enum err e = models_with_entries(t->vocabularies, entries, n, &models);
-    free(entries);
+    enum err e = config_models(t->vocabularies, s, &models);
     if (e != ERR_OK) return why_set(why, e, "out of memory for the models");
     service_use_models(t, models);
     daemon_set_revision(t->daemon, s->revision);
@@ -122,7 +104,7 @@ static enum err start(struct daemon *d, struct why *why)
         .clock = s->clock,
         .rng = s->rng,
         .apply = apply,
-        .report = report_config,
+        .report = daemon_log_report,
         .ctx = s,
     };
     daemon_set_state(d, s);
