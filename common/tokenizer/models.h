@@ -34,9 +34,10 @@ struct models_entry {
 typedef void models_report_fn(void *ctx, const char *file, const char *problem);
 
 /*
- * Loads every *.aigwvocab of dir, in the order of their names. A file that cannot be read is
- * reported and left out: it must not keep the others from serving. dir NULL or "": no vocabularies.
- * ERR_NOT_FOUND: no such folder; ERR_IO, ERR_NOMEM. The entries are copied.
+ * Loads every *.aigwvocab of dir and every model folder in it (folder.h; converted when it is first
+ * seen, which takes seconds: call it where that may be), in the order of their names. What cannot
+ * be read is reported and left out: it must not keep the others from serving. dir NULL or "": no
+ * vocabularies. ERR_NOT_FOUND: no such folder; ERR_IO, ERR_NOMEM. The entries are copied.
  */
 enum err models_load(const char *dir, const struct models_entry *entries, size_t n,
                      models_report_fn *report, void *report_ctx, struct models **ret,
