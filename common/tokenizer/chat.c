@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tokenizer/chat_int.h"
@@ -31,9 +32,31 @@ void chat_warn(struct chat_count *c, const char *fmt, ...)
     va_end(ap);
 }
 
+struct chat_scratch {
+    struct arena arena;
+    struct buf whole; /* the rendered text, as long as it is short */
+};
+
+struct chat_scratch *chat_scratch_new(void)
+{
+    struct chat_scratch *s = calloc(1, sizeof *s);
+    if (s == NULL) return NULL;
+    arena_init(&s->arena, 0);
+    buf_init(&s->whole, WHOLE);
+    return s;
+}
+
+void chat_scratch_free(struct chat_scratch *s)
+{
+    if (s == NULL) return;
+    arena_done(&s->arena);
+    buf_done(&s->whole);
+    free(s);
+}
+
 /* Where rendered text goes: held while it is short, then straight into the counter. */
 struct sink {
-    struct buf whole;
+    struct buf *whole;
     struct token_counter counter;
     const struct vocab *vocab;
     struct token_list *to;
@@ -45,7 +68,7 @@ static enum err start_streaming(struct sink *s)
 {
     token_counter_init(&s->counter, s->vocab, SPECIAL_CONTROL, s->to);
     s->streaming = true;
-    return token_counter_feed(&s->counter, buf_str(&s->whole));
+    return token_counter_feed(&s->counter, buf_str(s->whole));
 }
 
 static enum err take(void *ctx, const char *p, size_t n)
@@ -53,7 +76,7 @@ static enum err take(void *ctx, const char *p, size_t n)
     struct sink *s = ctx;
     enum err e = s->copy != NULL ? buf_append(s->copy, p, n) : ERR_OK;
     if (e != ERR_OK) return e;
-    if (!s->streaming && n <= buf_room(&s->whole)) return buf_append(&s->whole, p, n);
+    if (!s->streaming && n <= buf_room(s->whole)) return buf_append(s->whole, p, n);
     if (!s->streaming) e = start_streaming(s);
     return e == ERR_OK ? token_counter_feed(&s->counter, str_n(p, n)) : e;
 }
@@ -61,26 +84,25 @@ static enum err take(void *ctx, const char *p, size_t n)
 static enum err finish(struct sink *s, uint64_t *ret)
 {
     if (s->streaming) return token_counter_finish(&s->counter, ret);
-    if (s->to == NULL) return token_count(s->vocab, buf_str(&s->whole), SPECIAL_CONTROL, ret);
+    if (s->to == NULL) return token_count(s->vocab, buf_str(s->whole), SPECIAL_CONTROL, ret);
     size_t before = s->to->len;
-    enum err e = token_encode(s->vocab, buf_str(&s->whole), SPECIAL_CONTROL, s->to);
+    enum err e = token_encode(s->vocab, buf_str(s->whole), SPECIAL_CONTROL, s->to);
     if (e == ERR_OK) *ret = s->to->len - before;
     return e;
 }
 
 static enum err count_rendered(const struct model_info *m, const struct chat_values *in,
-                               struct jv messages, struct arena *a, struct chat_count *c,
-                               struct chat_error *error)
+                               struct jv messages, struct arena *a, struct buf *whole,
+                               struct chat_count *c, struct chat_error *error)
 {
-    struct sink s = { .vocab = m->vocab, .to = in->to, .copy = in->rendered };
+    struct sink s = { .whole = whole, .vocab = m->vocab, .to = in->to, .copy = in->rendered };
     bool used_clock = false;
     uint64_t tokens = 0;
-    buf_init(&s.whole, WHOLE);
+    buf_clear(whole);
     enum err e = chat_render(m->chat, a, in, messages, take, &s, &used_clock, error);
     if (e == ERR_OK) e = finish(&s, &tokens);
     if (e == ERR_NOMEM) (void)chat_fail(error, e, "", "the request needs too much memory");
     if (s.streaming) token_counter_done(&s.counter);
-    buf_done(&s.whole);
     if (e != ERR_OK) return e;
     c->tokens = tokens;
     c->exact = true;
@@ -109,8 +131,9 @@ static void warn_found(const struct model_info *m, const struct chat_values *in,
         chat_warn(c, "the model's template does not show it the tool calls of earlier turns");
 }
 
-enum err chat_count_values(const struct model_info *m, const struct chat_values *in,
-                           struct arena *a, struct chat_count *ret, struct chat_error *error)
+static enum err count_values(const struct model_info *m, const struct chat_values *in,
+                             struct arena *a, struct buf *whole, struct chat_count *ret,
+                             struct chat_error *error)
 {
     struct chat_found found;
     struct jv messages;
@@ -132,7 +155,7 @@ enum err chat_count_values(const struct model_info *m, const struct chat_values 
     enum err e = chat_normalise(a, in->messages, &how, &messages, &found, error);
     if (e != ERR_OK) return e;
     if (rendered)
-        e = count_rendered(m, in, messages, a, &c, error);
+        e = count_rendered(m, in, messages, a, whole, &c, error);
     else if (m->vocab != NULL && m->openai)
         e = chat_rule_openai(m, in, messages, a, &c);
     else
@@ -152,6 +175,16 @@ enum err chat_count_values(const struct model_info *m, const struct chat_values 
     return ERR_OK;
 }
 
+enum err chat_count_values(const struct model_info *m, const struct chat_values *in,
+                           struct arena *a, struct chat_count *ret, struct chat_error *error)
+{
+    struct buf whole;
+    buf_init(&whole, WHOLE);
+    enum err e = count_values(m, in, a, &whole, ret, error);
+    buf_done(&whole);
+    return e;
+}
+
 static enum err read_slice(struct arena *a, struct str text, const char *param, struct jv *ret,
                            struct chat_error *error)
 {
@@ -167,16 +200,22 @@ enum err chat_count(const struct model_info *m, const struct chat_slices *in,
     struct chat_values v = { .messages = jv_none(),
                              .no_generation_prompt = in->no_generation_prompt,
                              .now = in->now };
-    struct arena own, *a = in->arena;
-    if (a == NULL) {
-        a = &own;
-        arena_init(a, ARENA_BASE + ARENA_PER_BYTE * (in->messages.n + in->tools.n + in->kwargs.n));
+    struct chat_scratch *s = in->scratch, own = { .whole = { .data = NULL } };
+    if (s == NULL) {
+        s = &own;
+        buf_init(&s->whole, WHOLE);
     }
-    enum err e = read_slice(a, in->messages, "messages", &v.messages, error);
-    if (e == ERR_OK) e = read_slice(a, in->tools, "tools", &v.tools, error);
-    if (e == ERR_OK) e = read_slice(a, in->kwargs, "chat_template_kwargs", &v.kwargs, error);
-    if (e == ERR_OK) e = chat_count_values(m, &v, a, ret, error);
-    if (a == &own) arena_done(a);
+    arena_reset(&s->arena);
+    s->arena.budget = ARENA_BASE + ARENA_PER_BYTE * (in->messages.n + in->tools.n + in->kwargs.n);
+    enum err e = read_slice(&s->arena, in->messages, "messages", &v.messages, error);
+    if (e == ERR_OK) e = read_slice(&s->arena, in->tools, "tools", &v.tools, error);
+    if (e == ERR_OK)
+        e = read_slice(&s->arena, in->kwargs, "chat_template_kwargs", &v.kwargs, error);
+    if (e == ERR_OK) e = count_values(m, &v, &s->arena, &s->whole, ret, error);
+    if (s == &own) {
+        arena_done(&own.arena);
+        buf_done(&own.whole);
+    }
     return e;
 }
 

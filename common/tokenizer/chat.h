@@ -103,13 +103,18 @@ enum err chat_count_values(const struct model_info *m, const struct chat_values 
                            struct arena *a, struct chat_count *ret,
                            struct chat_error *error) MUSTCHECK;
 
+/* Memory that counts use again and again, so that a count allocates nothing. One owner thread. */
+struct chat_scratch;
+struct chat_scratch *chat_scratch_new(void) MUSTCHECK;
+void chat_scratch_free(struct chat_scratch *s);
+
 /* The same from slices of a request's body: JSON texts as the client sent them; p = NULL where
  * there is none. */
 struct chat_slices {
     struct str messages, tools, kwargs;
     bool no_generation_prompt;
     int64_t now;
-    struct arena *arena; /* scratch to use, or NULL for one of its own */
+    struct chat_scratch *scratch; /* or NULL: memory is got and given back for this count alone */
 };
 enum err chat_count(const struct model_info *m, const struct chat_slices *in,
                     struct chat_count *ret, struct chat_error *error) MUSTCHECK;
