@@ -2,7 +2,8 @@
 /*
  * What counting a chat costs, from the request's JSON to the number, on one thread:
  *
- *   bench_chat [--seconds S] VOCAB_DIR [MODEL...]      (default: each vocabulary with a template)
+ *   bench_chat [--seconds S] [--shape NAME] VOCAB_DIR [MODEL...]
+ *                                          (default: all shapes, each vocabulary with a template)
  *
  * One JSON line per model and shape: {"model","shape","bytes","tokens","us","mean_us","rounds"}.
  * bytes: of the messages' texts; us: CPU time of one count, the best of many batches. Shapes:
@@ -137,10 +138,12 @@ static int run(const struct model_info *m, const struct shape *shape, double sec
     return e != ERR_OK;
 }
 
-static int run_all(const struct model_info *m, double seconds)
+static int run_all(const struct model_info *m, const char *shape, double seconds)
 {
     int failed = 0;
-    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) failed |= run(m, &shapes[i], seconds);
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
+        if (shape == NULL || strcmp(shape, shapes[i].name) == 0)
+            failed |= run(m, &shapes[i], seconds);
     return failed;
 }
 
@@ -153,25 +156,29 @@ static void report(void *ctx, const char *file, const char *problem)
 int main(int argc, char **argv)
 {
     static const struct option options[] = { { "seconds", required_argument, NULL, 's' },
+                                             { "shape", required_argument, NULL, 'h' },
                                              { NULL, 0, NULL, 0 } };
+    const char *shape = NULL;
     double seconds = 0.5;
     int o, failed = 0;
     struct models *models = NULL;
     struct model_info m;
     struct why why = { "" };
-    while ((o = getopt_long(argc, argv, "s:", options, NULL)) != -1)
+    while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (o == 's') seconds = strtod(optarg, NULL);
+        if (o == 'h') shape = optarg;
+    }
     if (optind >= argc || models_load(argv[optind], NULL, 0, report, NULL, &models, &why)) {
         fprintf(stderr, "usage: bench_chat [--seconds S] VOCAB_DIR [MODEL...] %s\n", why.text);
         return 2;
     }
     for (int i = optind + 1; i < argc; i++) {
         models_find(models, str_of(argv[i]), &m);
-        failed |= run_all(&m, seconds);
+        failed |= run_all(&m, shape, seconds);
     }
     for (size_t i = 0; optind + 1 == argc && i < models_count(models); i++) {
         models_at(models, i, &m);
-        if (m.chat != NULL) failed |= run_all(&m, seconds);
+        if (m.chat != NULL) failed |= run_all(&m, shape, seconds);
     }
     models_unref(models);
     return failed;
