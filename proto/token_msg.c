@@ -90,8 +90,9 @@ enum err token_request_count(const struct token_request *q, const struct model_i
                              struct arena *a, struct chat_count *ret, struct chat_error *error)
 {
     if (!q->is_text) return chat_count_values(m, &q->chat, a, ret, error);
-    enum err e = chat_count_text(m, q->text, q->special, q->chat.to, ret);
-    return e == ERR_OK ? e : fail(error, e, "text", "the text needs too much memory");
+    enum err e = chat_count_text_until(m, q->text, q->special, q->chat.to, q->chat.stop, ret);
+    if (e == ERR_OK || e == ERR_CLOSED) return e;
+    return fail(error, e, "text", "the text needs too much memory");
 }
 
 enum err token_count_members(struct buf *out, struct str model, const struct chat_count *c)

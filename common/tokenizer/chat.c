@@ -61,12 +61,14 @@ struct sink {
     const struct vocab *vocab;
     struct token_list *to;
     struct buf *copy; /* or NULL */
+    const struct stop *stop;
     bool streaming;
 };
 
 static enum err start_streaming(struct sink *s)
 {
     token_counter_init(&s->counter, s->vocab, SPECIAL_CONTROL, s->to);
+    s->counter.stop = s->stop;
     s->streaming = true;
     return token_counter_feed(&s->counter, buf_str(s->whole));
 }
@@ -95,7 +97,9 @@ static enum err count_rendered(const struct model_info *m, const struct chat_val
                                struct jv messages, struct arena *a, struct buf *whole,
                                struct chat_count *c, struct chat_error *error)
 {
-    struct sink s = { .whole = whole, .vocab = m->vocab, .to = in->to, .copy = in->rendered };
+    struct sink s = {
+        .whole = whole, .vocab = m->vocab, .to = in->to, .copy = in->rendered, .stop = in->stop
+    };
     bool used_clock = false;
     uint64_t tokens = 0;
     buf_clear(whole);
@@ -222,14 +226,22 @@ enum err chat_count(const struct model_info *m, const struct chat_slices *in,
 enum err chat_count_text(const struct model_info *m, struct str text, enum special_mode special,
                          struct token_list *to, struct chat_count *ret)
 {
+    return chat_count_text_until(m, text, special, to, NULL, ret);
+}
+
+enum err chat_count_text_until(const struct model_info *m, struct str text,
+                               enum special_mode special, struct token_list *to,
+                               const struct stop *stop, struct chat_count *ret)
+{
     uint64_t tokens = 0;
     enum err e = ERR_OK;
     if (m->vocab == NULL) {
         tokens = token_estimate(text);
     } else if (to == NULL) {
-        e = token_count(m->vocab, text, special, &tokens);
+        e = token_count_until(m->vocab, text, special, stop, &tokens);
     } else {
         size_t before = to->len;
+        to->stop = stop;
         e = token_encode(m->vocab, text, special, to);
         tokens = to->len - before;
     }

@@ -89,9 +89,10 @@ struct chat_values {
     struct jv kwargs;   /* a dict: chat_template_kwargs; undefined when there are none */
     struct jv documents;
     bool no_generation_prompt;
-    int64_t now;           /* seconds since 1970, for templates that print the date (UTC) */
-    struct buf *rendered;  /* NULL, or where the rendered text goes as well */
-    struct token_list *to; /* NULL, or where the ids go as well */
+    int64_t now;             /* seconds since 1970, for templates that print the date (UTC) */
+    struct buf *rendered;    /* NULL, or where the rendered text goes as well */
+    struct token_list *to;   /* NULL, or where the ids go as well */
+    const struct stop *stop; /* NULL, or asked now and then: ERR_CLOSED */
 };
 
 /*
@@ -122,6 +123,10 @@ enum err chat_count(const struct model_info *m, const struct chat_slices *in,
 /* Counts a text (a completion's prompt, an answer): nothing is put before or behind it. */
 enum err chat_count_text(const struct model_info *m, struct str text, enum special_mode special,
                          struct token_list *to, struct chat_count *ret) MUSTCHECK;
+/* The same, given up with ERR_CLOSED soon after stop (may be NULL) says so. */
+enum err chat_count_text_until(const struct model_info *m, struct str text,
+                               enum special_mode special, struct token_list *to,
+                               const struct stop *stop, struct chat_count *ret) MUSTCHECK;
 
 /* Adds to c's warnings; beyond CHAT_MAX_WARNINGS they are dropped. */
 void chat_warn(struct chat_count *c, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -22,10 +22,12 @@ enum {
     ENUM_START = -3,
     ENUM_ITEM = 3,
 };
+enum { ASK_MESSAGES = 256 }; /* between two questions whether to stop */
 
 struct rule {
     const struct vocab *vocab; /* NULL: estimate */
     struct arena *a;
+    const struct stop *stop;
     uint64_t tokens;
     int64_t extra;
 };
@@ -37,7 +39,7 @@ static enum err add_text(struct rule *r, struct str s)
         r->tokens += token_estimate(s);
         return ERR_OK;
     }
-    enum err e = token_count(r->vocab, s, SPECIAL_TEXT, &n);
+    enum err e = token_count_until(r->vocab, s, SPECIAL_TEXT, r->stop, &n);
     r->tokens += n;
     return e;
 }
@@ -126,6 +128,7 @@ static enum err add_messages(struct rule *r, struct jv messages, int per_message
 {
     enum err e = ERR_OK;
     for (uint32_t i = 0; e == ERR_OK && i < messages.list->n; i++) {
+        if (i % ASK_MESSAGES == ASK_MESSAGES - 1 && stop_asked(r->stop)) return ERR_CLOSED;
         struct jv m = messages.list->items[i];
         const struct jv *name = jv_member(m, STR("name"));
         r->extra += per_message;
@@ -155,7 +158,7 @@ static bool has_tools(const struct chat_values *in)
 enum err chat_rule_openai(const struct model_info *m, const struct chat_values *in,
                           struct jv messages, struct arena *a, struct chat_count *c)
 {
-    struct rule r = { .vocab = m->vocab, .a = a };
+    struct rule r = { .vocab = m->vocab, .a = a, .stop = in->stop };
     bool old = str_eqz(m->vocabulary, "cl100k_base");
     enum err e = add_messages(&r, messages, PER_MESSAGE);
     if (e == ERR_OK) e = add_tools(&r, in->tools, old ? FUNCTION_START_OLD : FUNCTION_START);
@@ -171,7 +174,7 @@ enum err chat_rule_openai(const struct model_info *m, const struct chat_values *
 enum err chat_rule_texts(const struct model_info *m, const struct chat_values *in,
                          struct jv messages, struct arena *a, struct chat_count *c)
 {
-    struct rule r = { .vocab = m->vocab, .a = a };
+    struct rule r = { .vocab = m->vocab, .a = a, .stop = in->stop };
     enum err e = add_messages(&r, messages, PER_MESSAGE);
     if (e == ERR_OK) e = add_tools(&r, in->tools, FUNCTION_START);
     if (e != ERR_OK) return e;

@@ -163,9 +163,11 @@ enum err chat_render(const struct chat_template *t, struct arena *a, const struc
                      struct jv messages, jinja_sink_fn *sink, void *sink_ctx, bool *ret_used_clock,
                      struct chat_error *error)
 {
-    struct jinja_run run = {
-        .now = in->now, .limits = { 0, CHAT_RENDER_MAX }, .sink = sink, .sink_ctx = sink_ctx
-    };
+    struct jinja_run run = { .now = in->now,
+                             .limits = { 0, CHAT_RENDER_MAX },
+                             .sink = sink,
+                             .sink_ctx = sink_ctx,
+                             .stop = in->stop };
     struct why why = { "" };
     bool tools = given(in->tools) && t->with_tools != NULL;
     /* A message or tool takes a template some hundred steps; whoever sends many may use many. */

@@ -20,6 +20,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/stop.h"
 #include "base/str.h"
 #include "tokenizer/jinja_value.h"
 
@@ -47,6 +48,7 @@ struct jinja_run {
     struct jinja_limits limits; /* 0 in a field: the default */
     jinja_sink_fn *sink;
     void *sink_ctx;
+    const struct stop *stop; /* NULL, or asked now and then: ERR_CLOSED */
     /* Out: */
     bool used_clock;      /* strftime_now was called: the output depends on the day */
     bool template_raised; /* the template itself called raise_exception; why holds its message */
@@ -59,7 +61,8 @@ void jinja_free(struct jinja *t);
 
 /* Renders t with run->context. a holds what is made on the way: the caller resets it.
  * ERR_INVALID: the template refused or failed (why says; run->template_raised tells which),
- * ERR_LIMIT: a bound was passed, ERR_NOMEM: the arena's budget is out, or what the sink returned.
+ * ERR_LIMIT: a bound was passed, ERR_NOMEM: the arena's budget is out, ERR_CLOSED: run->stop said
+ * so, or what the sink returned.
  * On failure part of the output may have reached the sink already. */
 enum err jinja_render(const struct jinja *t, struct arena *a, struct jinja_run *run,
                       struct why *why) MUSTCHECK;

@@ -8,7 +8,10 @@
 
 #define NOINLINE __attribute__((noinline))
 
-enum { STAGE = 2048 }; /* small pieces are gathered before they go to the sink */
+enum {
+    STAGE = 2048,       /* small pieces are gathered before they go to the sink */
+    ASK_STEPS = 1 << 14 /* steps between two questions whether to stop; a power of two */
+};
 
 struct jv jfail(struct jr *r, enum err e, const char *fmt, ...)
 {
@@ -31,8 +34,11 @@ struct jv jnomem(struct jr *r)
 bool jpay(struct jr *r, uint64_t n)
 {
     if (r->steps_left > n) {
+        uint64_t before = r->steps_left;
         r->steps_left -= n;
-        return true;
+        if ((before ^ r->steps_left) < ASK_STEPS || !stop_asked(r->run->stop)) return true;
+        jfail(r, ERR_CLOSED, "nobody waits for this rendering any more");
+        return false;
     }
     r->steps_left = 0;
     jfail(r, ERR_LIMIT, "rendering takes too many steps");

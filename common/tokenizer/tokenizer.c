@@ -8,7 +8,11 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/pieces.h"
 
-enum { FEED = 4096 }; /* bytes that join the tail at least, as long as there is one */
+enum {
+    FEED = 4096,      /* bytes that join the tail at least, as long as there is one */
+    ASK = 64 << 10,   /* bytes between two questions whether to stop */
+    ASK_PIECES = 8192 /* the same in pieces */
+};
 
 /* All pieces up to where the text is undecided. */
 static enum err walk(struct pieces *it, struct token_list *to, uint64_t *count)
@@ -61,13 +65,17 @@ enum err token_encode(const struct vocab *v, struct str text, enum special_mode 
     struct pieces_scratch scratch;
     struct pieces it;
     struct piece piece;
-    size_t before = l->len;
+    size_t before = l->len, pieces = 0;
     enum err e;
     pieces_scratch_init(&scratch);
     pieces_init(&it, v, mode, &scratch, text, true, 0);
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n;
         size_t first = l->len;
+        if (++pieces % ASK_PIECES == 0 && stop_asked(l->stop)) {
+            e = ERR_CLOSED;
+            break;
+        }
         e = piece.added == VOCAB_NO_TOKEN ? bpe_piece(v, piece.p, piece.n, l, &n)
                                           : token_list_push(l, piece.added);
         if (e != ERR_OK) break;
@@ -113,7 +121,7 @@ static enum err advance(struct token_counter *c, struct str text, bool final, si
     return e;
 }
 
-enum err token_counter_feed(struct token_counter *c, struct str bytes)
+static enum err feed(struct token_counter *c, struct str bytes)
 {
     size_t at;
     enum err e;
@@ -137,6 +145,35 @@ enum err token_counter_feed(struct token_counter *c, struct str bytes)
         bytes = str_n(bytes.p + take, bytes.n - take);
     }
     return ERR_OK;
+}
+
+enum err token_counter_feed(struct token_counter *c, struct str bytes)
+{
+    if (c->stop == NULL) return feed(c, bytes);
+    while (bytes.n > 0) {
+        size_t n = MIN(bytes.n, (size_t)ASK - c->since_asked);
+        enum err e = feed(c, str_n(bytes.p, n));
+        if (e != ERR_OK) return e;
+        bytes = str_n(bytes.p + n, bytes.n - n);
+        c->since_asked += n;
+        if (c->since_asked < ASK) break;
+        c->since_asked = 0;
+        if (stop_asked(c->stop)) return ERR_CLOSED;
+    }
+    return ERR_OK;
+}
+
+enum err token_count_until(const struct vocab *v, struct str text, enum special_mode mode,
+                           const struct stop *stop, uint64_t *ret)
+{
+    struct token_counter c;
+    if (stop == NULL || text.n <= ASK) return token_count(v, text, mode, ret);
+    token_counter_init(&c, v, mode, NULL);
+    c.stop = stop;
+    enum err e = token_counter_feed(&c, text);
+    if (e == ERR_OK) e = token_counter_finish(&c, ret);
+    token_counter_done(&c);
+    return e;
 }
 
 enum err token_counter_finish(struct token_counter *c, uint64_t *ret)

@@ -12,6 +12,7 @@
 #define TOKENIZER_TOKENIZER_H
 
 #include "base/buf.h"
+#include "base/stop.h"
 #include "tokenizer/vocab.h"
 
 /* What the strings of added tokens (<|im_end|>, <think>, ...) mean when they occur in a text. */
@@ -24,12 +25,17 @@ enum special_mode {
 enum err token_count(const struct vocab *v, struct str text, enum special_mode mode,
                      uint64_t *ret) MUSTCHECK;
 
+/* The same, given up with ERR_CLOSED soon after stop (may be NULL) says so: asked every 64 KiB. */
+enum err token_count_until(const struct vocab *v, struct str text, enum special_mode mode,
+                           const struct stop *stop, uint64_t *ret) MUSTCHECK;
+
 /* A growable list of tokens. Zeroed is empty; token_list_done() frees what it owns. */
 struct token_list {
     uint32_t *ids;
     uint64_t *ends; /* see below; NULL unless want_ends */
     size_t len, cap;
-    bool want_ends; /* set before the first use */
+    bool want_ends;          /* set before the first use */
+    const struct stop *stop; /* NULL, or asked while a text is encoded: ERR_CLOSED */
 };
 void token_list_done(struct token_list *l);
 
@@ -51,6 +57,8 @@ struct token_counter {
     struct buf tail;                /* raw bytes that are not fully counted */
     size_t skip;                    /* how many bytes of the tail, once normalised, are counted */
     struct token_list *to;          /* or NULL: only count */
+    const struct stop *stop;        /* NULL, or asked every 64 KiB: ERR_CLOSED */
+    size_t since_asked;             /* bytes */
     struct pieces_scratch *scratch; /* owned */
     uint64_t count;
 };
