@@ -72,9 +72,11 @@ enum err lease_ask_encode(const struct lease_ask *m, const struct clock *clock,
         json_set_str(o, "lease", op->lease);
         set_units(o, "known", op->known);
         set_units(o, "want", op->want);
+        set_units(o, "ahead", op->ahead);
         if (op->min > 1) set_units(o, "min", op->min);
         set_units(o, "spent", op->spent);
         set_units(o, "returned", op->returned);
+        set_units(o, "debt", op->debt);
         json_push(ops, o);
     }
     json_set(root, "ops", ops);
@@ -163,9 +165,11 @@ static enum err decode_op(const struct json *o, struct lease_op *ret, struct why
     if (e == ERR_OK) e = get_text(o, "lease", 1, LEASE_ID_MAX, &op.lease, why);
     if (e == ERR_OK) e = get_units(o, "known", &op.known, why);
     if (e == ERR_OK) e = get_units(o, "want", &op.want, why);
+    if (e == ERR_OK) e = get_units(o, "ahead", &op.ahead, why);
     if (e == ERR_OK) e = get_units(o, "min", &op.min, why);
     if (e == ERR_OK) e = get_units(o, "spent", &op.spent, why);
     if (e == ERR_OK) e = get_units(o, "returned", &op.returned, why);
+    if (e == ERR_OK) e = get_units(o, "debt", &op.debt, why);
     if (e != ERR_OK) return e;
     if (op.min == 0) op.min = 1;
     *ret = op;

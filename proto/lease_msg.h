@@ -5,7 +5,7 @@
  *
  *   ask    {"v","id","ts","from","incarnation","epoch","revision","leaving"?,
  *           "ops":[{"op":"ask"|"renew"|"return"|"settle","policy","key","lease",
- *                   "known"?,"want"?,"min"?,"spent"?,"returned"?},…]}
+ *                   "known"?,"want"?,"ahead"?,"min"?,"spent"?,"returned"?,"debt"?},…]}
  *   reply  {"v","id","ts","from","re":<id of the ask>,"epoch","edges","revision",
  *           "results":[{"status","lease","granted"?,"ttl_ms"?,"limit"?,"remaining"?,
  *                       "reset_ms"?,"retry_ms"?,"share"?},…]}
@@ -22,9 +22,13 @@
  * losses: a repeated, late or reordered op changes nothing that was not true already.
  *   known     units the edge knows it was granted so far
  *   want      units it would like on top: the engine brings the total to at least known + want, or
- *             as near as the limit allows; it may grant more. A dup finds the total reached.
+ *             as near as the limit allows. A dup finds the total reached.
+ *   ahead     units it expects to need besides, before the lease ends: the engine grants as much of
+ *             them as leaves enough for the others
  *   min       of the wanted units, the least that is of any use (default 1)
- *   spent     units it has spent; beyond what was granted: debt
+ *   spent     units it has spent
+ *   debt      units to be charged beyond all that was granted: the level goes below zero. An ask
+ *             with debt makes the lease even when nothing can be granted
  *   returned  units it has given back and will not spend
  *   granted   (reply) units granted so far
  * The lease holds granted - spent - returned. For concurrency nothing is ever spent: a lease holds
@@ -67,7 +71,7 @@
 enum {
     LEASE_MAX_OPS = 256,  /* of one message */
     LEASE_ID_MAX = 80,    /* bytes of a lease id, incarnation, epoch or policy id */
-    LEASE_KEY_MAX = 320,  /* bytes of a counter's key */
+    LEASE_KEY_MAX = 512,  /* bytes of a counter's key */
     LEASE_TTL_MS = 2000,  /* the longest life of a lease, and how long a new epoch warms */
     LEASE_TTL_PARTS = 20, /* a lease lives at most this part of its window */
     LEASE_TTL_MIN_MS = 5, /* but not less than this */
@@ -96,7 +100,7 @@ const char *lease_status_name(enum lease_status s);
 struct lease_op {
     enum lease_op_kind kind; /* LEASE_OP_MAX when decoded from a word we do not know */
     struct str policy, key, lease;
-    uint64_t known, want, min, spent, returned;
+    uint64_t known, want, ahead, min, spent, returned, debt;
 };
 
 struct lease_ask {

@@ -10,8 +10,34 @@
  *
  * Rules (numbers of limits.md): a lease ends by our own clock, counted from when we ASKED, less 1 %
  * (2); one op per counter is under way at a time; what we report is cumulative, so a lost or
- * repeated message changes nothing (5); units that we return leave our hands before the message
- * does; idle leases go back at half their life (10).
+ * repeated message changes nothing (5); what is reserved for a running request stays ours while its
+ * lease is renewed, and dies with it (4); we ask for as much as we are likely to use in a lease's
+ * life, and for what lies ahead before it runs out (9); units that we return leave our hands before
+ * the message does; idle leases go back at half their life, sooner where little is left (10).
+ *
+ * The life of a request whose tokens are limited:
+ *
+ *   lease_bind() …                  claims with `reserve`: units = its input and a first slice of
+ *                                   output (of a stream), or its input and all it may answer
+ *   lease_admit()                   all claims or none; a reservation may get less than `units`,
+ *                                   but `least`; WAIT is called back as ever
+ *   lease_covers(.., input)         how many tokens of output are covered once `input` tokens are
+ *                                   paid for: what max_tokens of an answer in one piece is clamped
+ *                                   to, before it is sent
+ *   lease_spend_input()             when it is sent upstream
+ *   lease_spend_output(), often     as tokens go to the client. Fewer came back than were asked
+ *                                   for: no more is covered. Extend, or cut the stream there
+ *   lease_extend()                  ahead of time, while tokens flow: another slice for all of its
+ *                                   claims or none. OK at once when the lease holds units; WAIT is
+ *                                   called back through the same list as an admission, and
+ *                                   spending goes on meanwhile
+ *   lease_settle(), once            at the end, with what each claim has to pay altogether:
+ *                                   the rest goes back, what is beyond becomes debt
+ *   lease_release()                 slots go back (and reservations that were not settled)
+ *
+ * A request that dies on the way needs lease_release() only. When a lease ends because the engine
+ * is away, what is left of the reservations on it is gone: lease_covers() says 0, and
+ * lease_extend() gets new units, from a share when the policy says so.
  */
 #ifndef EDGE_LEASE_H
 #define EDGE_LEASE_H
@@ -33,9 +59,12 @@ struct lease_rule {
     enum lease_away away;
     uint64_t limit;
     uint64_t capacity;  /* units it can hold at most: the burst of a bucket, else the limit */
-    uint64_t window_ms; /* 0 for slots */
-    bool steady;        /* of a rate: no interval of a window may admit more than the limit, so a
-                           share is spent evenly and without burst */
+    uint64_t window_ms; /* 0 for slots; of a calendar window the longest it can be */
+    bool steady;        /* of a rate: no interval of a window may admit more than the limit (sliding
+                           and fixed) */
+    bool calendar;      /* steady, and its window is one of a calendar (fixed): when the engine is
+                           away, what remained is shared */
+    bool strict;        /* of slots: who runs without a lease is to be cut, lease_held_until() */
 };
 
 struct lease_waiter;
@@ -45,10 +74,22 @@ enum lease_claim_state { LEASE_CLAIM_NONE, LEASE_CLAIM_WAITING, LEASE_CLAIM_HELD
 /* One policy of one request. The caller fills the first part and zeroes the rest. */
 struct lease_claim {
     const void *owner; /* the caller's policy */
-    uint64_t units;
+    uint64_t units;    /* to spend, to hold (slots), or to reserve; above 0 */
     bool shadow;
+    bool reserve;        /* of a rate: units are kept for this request, and spent step by step */
+    uint64_t least;      /* of a reservation: this many will do when there are not more;
+                            0: all of `units` */
+    uint64_t per_input;  /* of a reservation: units that a token of input costs; 0: not counted */
+    uint64_t per_output; /* and one of output */
+    /* told, of a reservation */
+    uint64_t reserved; /* units it got or has left, from leases and shares */
+    uint64_t spent;    /* units that it has spent */
     /* private */
     unsigned char state;
+    bool allowed;          /* the engine was away, and the policy lets it pass: without bound */
+    uint64_t need, enough; /* what the admission or extension under way is for */
+    uint64_t local;        /* of `reserved`: from a share */
+    uint64_t number;       /* of the lease that the rest is of */
     struct lease_counter *counter;
     struct lease_waiter *waiter;
     struct list_node node; /* in the counter's queue */
@@ -68,17 +109,20 @@ struct lease_view {
 };
 
 /* A request's claims, decided together. Embedded in the request; stays where it is while it waits
- * or holds slots. */
+ * or holds slots or reservations. */
 struct lease_waiter {
     struct lease_claim claims[LEASE_MAX_CLAIMS];
     size_t claims_n;
-    /* the decision */
+    /* the decision: of the admission, or of the last extension */
     enum lease_verdict verdict;
     uint64_t decided_ns;
     size_t refused_by; /* index of the claim that refused */
     struct lease_view refused_view;
-    size_t tightest; /* index of the rate claim (not shadow) with the least left; claims_n: none */
+    size_t tightest; /* index of the rate claim that is spent at once (requests; not shadow) with
+                        the least left; claims_n: none */
     struct lease_view tightest_view;
+    size_t tightest_reserve; /* the same of those that are reserved (tokens) */
+    struct lease_view tightest_reserve_view;
     unsigned shadow_refused, allowed, shared; /* how many claims */
     uint32_t shadow_mask;                     /* bit i: claims[i] is in shadow mode and refused */
     /* private */
@@ -97,17 +141,46 @@ struct lease_table *lease_table_new(const struct lease_table_options *o);
 void lease_table_free(struct lease_table *t);
 
 /* Binds claims[i] of w to the counter (policy id, key), making it when it is new, and keeps it from
- * eviction until lease_admit() decided and, for slots, until lease_release(). When the table is
- * full of counters in use, the policy's overflow counter is taken. */
+ * eviction until lease_admit() decided and, for slots and reservations, until lease_release(). When
+ * the table is full of counters in use, the policy's overflow counter is taken. */
 void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, size_t i,
                 struct str policy, struct str key, const struct lease_rule *rule);
 
 /* Decides all claims of w together, or parks it (WAIT): then lease_due() asks for collecting. */
 enum lease_verdict lease_admit(struct lease_table *t, uint64_t now, struct lease_waiter *w);
-/* False when w does not wait (any more). */
+/* False when w does not wait (any more). Of an extension that waits: it is given up; what w holds
+ * stays with it. */
 bool lease_cancel(struct lease_table *t, uint64_t now, struct lease_waiter *w);
-/* Gives back the slots that w holds. */
+/* Gives back the slots that w holds, and reservations that were not settled. Must not wait. */
 void lease_release(struct lease_table *t, uint64_t now, struct lease_waiter *w);
+
+/* --- reservations: after lease_admit() said OK, until lease_settle() or lease_release() --- */
+
+/* Output tokens that all reservations of w (but shadow ones) cover now, after `input` more tokens
+ * of input; UINT64_MAX: nothing counts output. */
+uint64_t lease_covers(struct lease_table *t, uint64_t now, const struct lease_waiter *w,
+                      uint64_t input);
+/* Spends tokens of input, all or none. False: not covered (any more). */
+bool lease_spend_input(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                       uint64_t tokens);
+/* Spends tokens of output as far as all cover them; says how many. */
+uint64_t lease_spend_output(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                            uint64_t tokens);
+/* Reserves more: `input` tokens of input (usually 0) and `output` of output, or as few as `least`
+ * when there are not more, on every claim that counts them, or on none. The verdict and what is
+ * told with it are in w as for an admission. w must not wait. */
+enum lease_verdict lease_extend(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                                uint64_t input, uint64_t output, uint64_t least);
+/* The end: charges[i] is what the reservation claims[i] has to pay altogether, in units (entries of
+ * other claims are ignored); NULL: just what was spent. The rest goes back to the lease; what is
+ * more than was spent or reserved is taken from the counter as debt, which may bring it below zero.
+ * A refund of what was spent already is not possible. Must not wait. Once. */
+void lease_settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                  const uint64_t *charges);
+
+/* Until when w surely holds its strict slots: look again then, by that time they are usually
+ * renewed. UINT64_MAX: it holds none. Not after `now`: they are lost, cut the request. */
+uint64_t lease_held_until(struct lease_table *t, uint64_t now, const struct lease_waiter *w);
 
 /* --- towards the engine --- */
 
@@ -124,7 +197,7 @@ struct lease_batch {
         enum lease_op_kind kind;
         char lease[LEASE_ID_MAX + 1];
         struct str policy, key; /* of the counter, which stays while the batch is under way */
-        uint64_t known, want, min, spent, returned;
+        uint64_t known, want, ahead, min, spent, returned, debt;
     } ops[LEASE_BATCH_OPS];
 };
 
@@ -141,12 +214,13 @@ enum err lease_apply(struct lease_table *t, uint64_t now, const struct lease_bat
 /* There was no reply: timed out, or could not be sent. */
 void lease_fail(struct lease_table *t, uint64_t now, const struct lease_batch *b,
                 struct list_node *done);
-/* Ends the wait of those whose deadline has passed. */
+/* Ends the wait of those whose deadline has passed, or whose share has grown enough. */
 void lease_expire(struct lease_table *t, uint64_t now, struct list_node *done);
 
 struct lease_stats {
     size_t counters, waiting;
     uint64_t asks, renews, returns, settles, granted_units, overflows, epochs, invalid;
+    uint64_t debt; /* units charged beyond what was reserved */
     bool away;
 };
 void lease_table_stats(struct lease_table *t, struct lease_stats *ret);

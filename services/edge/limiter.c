@@ -212,9 +212,11 @@ static enum err send(struct limiter *l, struct sent *s, bool leaving)
                                     .lease = str_of(op->lease),
                                     .known = op->known,
                                     .want = op->want,
+                                    .ahead = op->ahead,
                                     .min = op->min,
                                     .spent = op->spent,
-                                    .returned = op->returned };
+                                    .returned = op->returned,
+                                    .debt = op->debt };
     }
     buf_init(&b, MESSAGE_BYTES);
     enum err e = lease_ask_encode(&m, l->o.clock, l->o.rng, l->instance, NULL, &b);

@@ -13,8 +13,8 @@
 static void an_ask_comes_back_as_it_went(void **state)
 {
     struct lease_op ops[2] = {
-        { LEASE_ASK, STR("p1"), STR("ns=1;key=\"2\""), STR("inc.1"), 8, 3, 2, 5, 1 },
-        { LEASE_RETURN, STR("p2"), STR("all=1"), STR("inc.2"), LEASE_UNITS_MAX, 0, 1, 0, 7 },
+        { LEASE_ASK, STR("p1"), STR("ns=1;key=\"2\""), STR("inc.1"), 8, 3, 9, 2, 5, 1, 6 },
+        { LEASE_RETURN, STR("p2"), STR("all=1"), STR("inc.2"), LEASE_UNITS_MAX, 0, 0, 1, 0, 7, 0 },
     };
     struct lease_ask m = { .incarnation = STR("inc"),
                            .epoch = STR("e"),
@@ -37,7 +37,8 @@ static void an_ask_comes_back_as_it_went(void **state)
         const struct lease_op *x = &ops[i], *y = &back.ops[i];
         assert_true(x->kind == y->kind && str_eq(x->policy, y->policy) && str_eq(x->key, y->key) &&
                     str_eq(x->lease, y->lease) && x->known == y->known && x->want == y->want &&
-                    x->min == y->min && x->spent == y->spent && x->returned == y->returned);
+                    x->min == y->min && x->spent == y->spent && x->returned == y->returned &&
+                    x->ahead == y->ahead && x->debt == y->debt);
     }
     lease_ask_done(&back);
     buf_done(&b);
