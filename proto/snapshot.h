@@ -87,14 +87,57 @@ struct snap_matcher {
     const struct snap_cond *when;
 };
 
-enum snap_policy_kind { SNAP_REQUEST_RATE, SNAP_CONCURRENCY, SNAP_OUTPUT_TOKENS };
+enum snap_policy_kind {
+    SNAP_REQUEST_RATE,  /* requests per window */
+    SNAP_CONCURRENCY,   /* requests in flight */
+    SNAP_TOKEN_RATE,    /* tokens per window: `count` */
+    SNAP_QUOTA,         /* tokens, requests or cost per calendar period: `unit`, `count` */
+    SNAP_INPUT_TOKENS,  /* of one request */
+    SNAP_OUTPUT_TOKENS, /* of one response */
+    SNAP_ACCESS,        /* `rules`: the first that matches decides, else `otherwise` */
+    SNAP_BODY_SIZE      /* bytes of one request */
+};
 enum snap_algorithm { SNAP_BUCKET, SNAP_SLIDING, SNAP_FIXED };
 enum snap_unavailable { SNAP_SHARE, SNAP_DENY, SNAP_ALLOW };
-enum snap_per { SNAP_PER_NAMESPACE, SNAP_PER_KEY, SNAP_PER_MODEL, SNAP_PER_UPSTREAM };
-enum { SNAP_PER_MAX = 4 };
+enum snap_unit { SNAP_UNIT_TOKENS, SNAP_UNIT_REQUESTS, SNAP_UNIT_COST };
+enum snap_count { SNAP_COUNT_TOTAL, SNAP_COUNT_INPUT, SNAP_COUNT_OUTPUT };
+enum snap_period { SNAP_PERIOD_HOUR, SNAP_PERIOD_DAY, SNAP_PERIOD_WEEK, SNAP_PERIOD_MONTH };
+enum snap_per {
+    SNAP_PER_NAMESPACE,
+    SNAP_PER_KEY,
+    SNAP_PER_MODEL,
+    SNAP_PER_UPSTREAM,
+    SNAP_PER_IP,    /* the client's address; of IPv6 the first ipv6_prefix bits */
+    SNAP_PER_USER,  /* the request's own word for its user */
+    SNAP_PER_HEADER /* "header:NAME" */
+};
+enum { SNAP_PER_MAX = 6, SNAP_RULES_MAX = 64, SNAP_NETWORKS_MAX = 64 };
 
-/* {"id","namespace":"<id>"|null,"slug","kind","enabled","mode":"enforce"|"shadow","priority","per":[…],"limit","window":"1s",
- *  "algorithm","burst","on_unavailable":"share"|"deny"|"allow","strict","models":[…]} */
+/* IPv4 networks are kept as their IPv4-mapped IPv6 ones: ::ffff:10.0.0.0/104 for 10.0.0.0/8. */
+struct snap_network {
+    unsigned char address[16];
+    unsigned bits; /* 0 to 128 */
+};
+
+/* {"effect":"allow"|"deny","models":[…],"paths":[…],"methods":[…],"networks":["10.0.0.0/8",…]}:
+ * matches when every list that is not empty has an entry that does. '*' in models and paths matches
+ * any run; models are compared without case. */
+struct snap_rule {
+    bool allow;
+    struct snap_strings models, paths, methods;
+    const struct snap_network *networks;
+    size_t networks_n;
+};
+
+/* {"id","namespace":"<id>"|null,"slug","kind","enabled","mode":"enforce"|"shadow","priority",
+ *  "models":[…], and of its kind:
+ *    per, ipv6_prefix, on_unavailable    request_rate, concurrency, token_rate, quota
+ *    limit                               all but access
+ *    window, algorithm, burst            request_rate, token_rate
+ *    count                               token_rate, quota of tokens
+ *    unit, period, timezone, currency    quota
+ *    strict                              concurrency
+ *    rules, otherwise                    access} */
 struct snap_policy {
     struct str id, slug;
     const struct snap_namespace *ns; /* NULL: applies to all */
@@ -103,13 +146,36 @@ struct snap_policy {
     int64_t priority;
     enum snap_per per[SNAP_PER_MAX];
     size_t per_n;
-    uint64_t limit;     /* requests, slots or tokens */
-    uint64_t window_ms; /* of request_rate */
+    struct str per_header[SNAP_PER_MAX]; /* of SNAP_PER_HEADER: its name in lower case */
+    unsigned ipv6_prefix;                /* of SNAP_PER_IP */
+    uint64_t limit;     /* requests, slots, tokens, bytes, or nano-units of the currency */
+    uint64_t window_ms; /* of rates; of a quota the longest its period can be */
     uint64_t burst;     /* of bucket */
-    enum snap_algorithm algorithm;
+    enum snap_algorithm algorithm; /* of rates; SNAP_FIXED of quotas */
     enum snap_unavailable on_unavailable;
-    struct snap_strings models; /* empty: all */
+    enum snap_unit unit;           /* of quotas; of request_rate and token_rate what they count */
+    enum snap_count count;         /* of tokens */
+    enum snap_period period;       /* of quotas */
+    struct str timezone;           /* of quotas: an IANA name */
+    struct str currency;           /* of quotas of cost: three capital letters; else "" */
+    struct snap_strings models;    /* empty: all */
+    const struct snap_rule *rules; /* of access */
+    size_t rules_n;
+    bool otherwise_allow; /* of access: when no rule matches */
 };
+
+/* Whether units of this kind are leased from the policy engine. */
+bool snap_policy_is_leased(const struct snap_policy *p);
+/* The word of the configuration: "request_rate". */
+const char *snap_policy_kind_name(enum snap_policy_kind k);
+const char *snap_period_name(enum snap_period p);
+/* "10.0.0.0/8", "2001:db8::/32", or an address alone. NULL when it is one, else what is wrong. */
+const char *snap_network_parse(struct str s, struct snap_network *ret);
+/* address: 16 bytes, IPv4 as IPv4-mapped. */
+bool snap_network_has(const struct snap_network *n, const unsigned char address[16]);
+/* '*' in the pattern matches any run; fold: compared without case (ASCII). Time is at most the
+ * product of both lengths. */
+bool snap_glob(struct str pattern, struct str s, bool fold);
 
 /* {"id","slug","url":"http://host:port/base","weight","enabled"} */
 struct snap_server {

@@ -249,6 +249,11 @@ struct snap_strings dec_strings(struct snap_decoder *d, const struct json *o, co
     return (struct snap_strings){ v, n };
 }
 
+struct snap_strings dec_models(struct snap_decoder *d, const struct json *o, const char *key)
+{
+    return dec_strings(d, o, key, 128, DEC_MODEL_MAX, NULL, "");
+}
+
 void dec_known(struct snap_decoder *d, const struct json *o, const char *const *keys)
 {
     if (!d->strict) return;

@@ -9,7 +9,7 @@
 #include "base/map.h"
 #include "proto/snapshot.h"
 
-enum { DEC_POINTER_MAX = 512 };
+enum { DEC_POINTER_MAX = 512, DEC_MODEL_MAX = 128, DEC_PRIORITY_MAX = 1000000 };
 
 struct snap_decoder {
     struct arena *arena;
@@ -64,6 +64,8 @@ int dec_word(struct snap_decoder *d, const struct json *o, const char *key,
 struct snap_strings dec_strings(struct snap_decoder *d, const struct json *o, const char *key,
                                 size_t max_n, size_t max_len, bool (*ok)(struct str),
                                 const char *must);
+/* A list of patterns of models' names. */
+struct snap_strings dec_models(struct snap_decoder *d, const struct json *o, const char *key);
 /* In strict mode: members that are not in the NULL-terminated list are problems. */
 void dec_known(struct snap_decoder *d, const struct json *o, const char *const *keys);
 /* In strict mode: the member must be absent, because `why`. */

@@ -9,15 +9,13 @@
 
 enum {
     NAME_MAX_BYTES = 200,
-    MODEL_NAME_MAX_BYTES = 128,
-    MODELS_MAX = 128,
+    MODEL_NAME_MAX_BYTES = DEC_MODEL_MAX,
     PATH_MAX_BYTES = 1024,
     VALUE_MAX_BYTES = 1024,
     VALUES_MAX = 256
 };
-static const int64_t priority_max = 1000000;
-static const uint64_t limit_max = 1000000000000, window_min_ms = 100,
-                      window_max_ms = 366ull * 86400000;
+static const int64_t priority_max = DEC_PRIORITY_MAX;
+static const uint64_t window_max_tokens = 1000000000000;
 
 /* --- references --- */
 
@@ -37,12 +35,6 @@ static struct str optional_text(struct snap_decoder *d, const struct json *o, co
 {
     struct str s = dec_text(d, o, key, 0, 0, max);
     return s.p != NULL ? s : STR("");
-}
-
-static struct snap_strings model_patterns(struct snap_decoder *d, const struct json *o,
-                                          const char *key)
-{
-    return dec_strings(d, o, key, MODELS_MAX, MODEL_NAME_MAX_BYTES, NULL, "");
 }
 
 /* --- namespaces --- */
@@ -179,92 +171,6 @@ void snap_decode_matcher(struct snap_decoder *d, const struct json *o, struct sn
     dec_known(d, o, keys);
 }
 
-/* --- policies --- */
-
-static void decode_per(struct snap_decoder *d, const struct json *o, struct snap_policy *out)
-{
-    static const char *const words[] = {
-        [SNAP_PER_NAMESPACE] = "namespace",
-        [SNAP_PER_KEY] = "key",
-        [SNAP_PER_MODEL] = "model",
-        [SNAP_PER_UPSTREAM] = "upstream",
-    };
-    struct snap_strings per = dec_strings(d, o, "per", SNAP_PER_MAX, 16, NULL, "");
-    for (size_t i = 0; i < per.n; i++) {
-        int found = -1;
-        for (size_t w = 0; w < ARRAY_LEN(words); w++)
-            if (per.v[i].p != NULL && str_eqz(per.v[i], words[w])) found = (int)w;
-        for (size_t k = 0; k < out->per_n; k++)
-            if (found >= 0 && out->per[k] == (enum snap_per)found) {
-                dec_problem_at(d, "per", "names \"%s\" twice", words[found]);
-                found = -2;
-            }
-        if (found == -1 && per.v[i].p != NULL)
-            dec_problem_at(d, "per", "must list some of: namespace, key, model, upstream");
-        if (found >= 0) out->per[out->per_n++] = (enum snap_per)found;
-    }
-    if (out->per_n == 0) out->per[out->per_n++] = SNAP_PER_NAMESPACE;
-}
-
-static void decode_rate(struct snap_decoder *d, const struct json *o, struct snap_policy *out)
-{
-    static const char *const algorithms[] = {
-        [SNAP_BUCKET] = "bucket", [SNAP_SLIDING] = "sliding", [SNAP_FIXED] = "fixed"
-    };
-    struct str window = dec_text(d, o, "window", DEC_REQUIRED, 1, 16);
-    out->window_ms = 1000;
-    if (window.p != NULL && (snapshot_parse_window(window, &out->window_ms) != ERR_OK ||
-                             out->window_ms < window_min_ms || out->window_ms > window_max_ms)) {
-        dec_problem_at(d, "window", "must be a duration from 100ms to 366d, such as 1s or 10m");
-        out->window_ms = 1000;
-    }
-    /* limits.md: sliding windows from 10 s on, buckets below. */
-    out->algorithm = (enum snap_algorithm)dec_word(
-        d, o, "algorithm", algorithms, ARRAY_LEN(algorithms),
-        out->window_ms >= 10000 ? SNAP_SLIDING : SNAP_BUCKET);
-    out->burst = dec_u64(d, o, "burst", 0, out->limit, 1, limit_max);
-    if (out->algorithm != SNAP_BUCKET) dec_absent(d, o, "burst", "is a bucket's only");
-}
-
-void snap_decode_policy(struct snap_decoder *d, const struct json *o, struct snap_policy *out)
-{
-    static const char *const kinds[] = { [SNAP_REQUEST_RATE] = "request_rate",
-                                         [SNAP_CONCURRENCY] = "concurrency",
-                                         [SNAP_OUTPUT_TOKENS] = "output_tokens" };
-    static const char *const modes[] = { "enforce", "shadow" };
-    static const char *const unavailable[] = {
-        [SNAP_SHARE] = "share", [SNAP_DENY] = "deny", [SNAP_ALLOW] = "allow"
-    };
-    static const char *const keys[] = {
-        "id",    "namespace", "slug",      "kind",  "enabled",        "mode",   "priority", "per",
-        "limit", "window",    "algorithm", "burst", "on_unavailable", "strict", "models",   NULL
-    };
-    out->id = dec_id(d, o, "id");
-    out->slug = dec_slug(d, o);
-    out->ns = dec_namespace(d, o, true);
-    out->kind = (enum snap_policy_kind)dec_word(d, o, "kind", kinds, ARRAY_LEN(kinds), -1);
-    out->enabled = dec_bool(d, o, "enabled", true);
-    out->shadow = dec_word(d, o, "mode", modes, ARRAY_LEN(modes), 0) == 1;
-    out->priority = dec_i64(d, o, "priority", 0, -priority_max, priority_max);
-    out->limit = dec_u64(d, o, "limit", DEC_REQUIRED, 1, 1, limit_max);
-    out->on_unavailable = (enum snap_unavailable)dec_word(d, o, "on_unavailable", unavailable,
-                                                          ARRAY_LEN(unavailable), SNAP_SHARE);
-    out->strict = dec_bool(d, o, "strict", false);
-    out->models = model_patterns(d, o, "models");
-    out->algorithm = SNAP_BUCKET;
-    decode_per(d, o, out);
-    if (out->kind == SNAP_REQUEST_RATE) {
-        decode_rate(d, o, out);
-    } else {
-        dec_absent(d, o, "window", "is request_rate's only");
-        dec_absent(d, o, "algorithm", "is request_rate's only");
-        dec_absent(d, o, "burst", "is request_rate's only");
-    }
-    if (out->kind == SNAP_OUTPUT_TOKENS)
-        dec_absent(d, o, "per", "output_tokens bounds each response by itself");
-    dec_known(d, o, keys);
-}
-
 /* --- routes --- */
 
 static bool is_path(struct str s)
@@ -320,7 +226,7 @@ void snap_decode_route(struct snap_decoder *d, const struct json *o, struct snap
     }
     if (out->path.p == NULL) out->path = STR("");
     out->methods = dec_strings(d, o, "methods", 16, 32, dec_is_token, "must be an HTTP method");
-    out->models = model_patterns(d, o, "models");
+    out->models = dec_models(d, o, "models");
     out->endpoint = (enum snap_endpoint)dec_word(d, o, "endpoint", endpoints, ARRAY_LEN(endpoints),
                                                  0);
     struct str upstream = dec_id(d, o, "upstream");
@@ -382,7 +288,7 @@ void snap_decode_model(struct snap_decoder *d, const struct json *o, struct snap
     out->id = dec_id(d, o, "id");
     out->slug = dec_slug(d, o);
     out->name = optional_text(d, o, "name", MODEL_NAME_MAX_BYTES);
-    out->patterns = model_patterns(d, o, "patterns");
+    out->patterns = dec_models(d, o, "patterns");
     if (out->patterns.n == 0) { /* a model without patterns is what its name says */
         struct str *one = dec_alloc(d, 1, sizeof(*one));
         if (one != NULL) {
@@ -393,7 +299,7 @@ void snap_decode_model(struct snap_decoder *d, const struct json *o, struct snap
     out->vocabulary = optional_text(d, o, "vocabulary", 64);
     if (!is_vocabulary(out->vocabulary))
         dec_problem_at(d, "vocabulary", "must be made of letters, digits, -, _ and .");
-    out->context_window = dec_u64(d, o, "context_window", 0, 0, 0, limit_max);
+    out->context_window = dec_u64(d, o, "context_window", 0, 0, 0, window_max_tokens);
     decode_price(d, o, out);
     dec_known(d, o, keys);
 }
@@ -415,6 +321,6 @@ void snap_decode_key(struct snap_decoder *d, const struct json *o, struct snap_k
     struct str expires = dec_text(d, o, "expires_at", 0, 0, 64);
     if (expires.p != NULL && dec_parse_time(expires, &out->expires_at_ms) != ERR_OK)
         dec_problem_at(d, "expires_at", "must be a time of RFC 3339, such as 2030-01-31T00:00:00Z");
-    out->models = model_patterns(d, o, "models");
+    out->models = dec_models(d, o, "models");
     dec_known(d, o, keys);
 }

@@ -14,7 +14,7 @@
 #include "model_secret.h"
 #include "proto/snapshot.h"
 
-enum { MEMBERS_MAX = 20, BODY_MAX_BYTES = 192 * 1024 };
+enum { BODY_MAX_BYTES = 192 * 1024 };
 
 struct member {
     const char *name;
@@ -55,13 +55,21 @@ static const struct member policy_members[] = {
     { "mode", "\"enforce\"" },
     { "priority", "0" },
     { "per", NULL },
+    { "ipv6_prefix", NULL },
     { "limit", NULL },
     { "window", NULL },
     { "algorithm", NULL },
     { "burst", NULL },
+    { "count", NULL },
+    { "unit", NULL },
+    { "period", NULL },
+    { "timezone", NULL },
+    { "currency", NULL },
     { "on_unavailable", "\"share\"" },
     { "strict", "false" },
     { "models", "[]" },
+    { "rules", NULL },
+    { "otherwise", NULL },
     { NULL, NULL },
 };
 static const struct member route_members[] = {

@@ -29,7 +29,7 @@ static bool applies_to_ns(const struct snap_policy *p, const struct snap_namespa
 
 static bool needs_lease(const struct snap_policy *p)
 {
-    return p->kind != SNAP_OUTPUT_TOKENS;
+    return p->kind == SNAP_REQUEST_RATE || p->kind == SNAP_CONCURRENCY;
 }
 
 static enum err fill_list(const struct snapshot *s, const struct snap_namespace *ns,
@@ -195,6 +195,9 @@ static struct str counter_key(const struct snap_policy *p, const struct admit_re
         case SNAP_PER_UPSTREAM:
             add(k, "up", r->upstream != NULL ? r->upstream->id : STR_NULL);
             break;
+        case SNAP_PER_IP:
+        case SNAP_PER_USER:
+        case SNAP_PER_HEADER: break;
         }
     }
     if (k->n == 0) add(k, "all", STR("1"));
