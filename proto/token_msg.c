@@ -151,6 +151,7 @@ enum err token_msg_request(struct buf *out, const struct clock *clock, const str
     if (e == ERR_OK) e = append_slice(out, "chat_template_kwargs", s->kwargs);
     if (e == ERR_OK && s->no_generation_prompt)
         e = buf_appendz(out, ",\"add_generation_prompt\":false");
+    if (e == ERR_OK && s->timeout_ms > 0) e = buf_printf(out, ",\"timeout_ms\":%u", s->timeout_ms);
     if (e == ERR_OK) e = buf_appendz(out, "}");
     if (e == ERR_OK && out->len - before > TOKEN_MSG_MAX) e = ERR_LIMIT;
     if (e != ERR_OK) out->len = before;
@@ -173,6 +174,18 @@ static enum err read_message(struct arena *a, struct str data, struct jv *ret,
     return ERR_OK;
 }
 
+static enum err read_timeout(struct jv object, uint64_t *ret, struct chat_error *error)
+{
+    const struct jv *v = jv_member(object, STR("timeout_ms"));
+    *ret = 0;
+    if (!given(v)) return ERR_OK;
+    if (v->type != JV_INT || v->i < 1 || v->i > TOKEN_MSG_TIMEOUT_MAX_MS)
+        return fail(error, ERR_INVALID, "timeout_ms",
+                    "timeout_ms must be a whole number from 1 to 600000");
+    *ret = (uint64_t)v->i;
+    return ERR_OK;
+}
+
 enum err token_msg_request_parse(struct arena *a, struct str data, struct token_request *ret,
                                  struct chat_error *error)
 {
@@ -182,6 +195,7 @@ enum err token_msg_request_parse(struct arena *a, struct str data, struct token_
     if (e == ERR_OK) e = token_request_read(a, object, &q, error);
     if (e == ERR_OK && q.model.p == NULL)
         e = fail(error, ERR_INVALID, "model", "model must be a string");
+    if (e == ERR_OK) e = read_timeout(object, &q.timeout_ms, error);
     if (e == ERR_OK) *ret = q;
     return e;
 }

@@ -5,8 +5,8 @@
  *
  *   request  {"v","id","ts","from","model","messages":[...]|"text":"...","tools"?:[...],
  *             "add_generation_prompt"?:bool,"chat_template_kwargs"?:{...},"documents"?:[...],
- *             "special"?:"text"|"control"}
- *   answer   {"v","id","ts","from","model","tokens","exact","method","vocabulary",
+ *             "special"?:"text"|"control","timeout_ms"?:how long the asker waits from when it is
+ * read} answer   {"v","id","ts","from","model","tokens","exact","method","vocabulary",
  *             "template_digest"?,"warnings"?:[...]}
  *            or {"v","id","ts","from","error":{"code","message","param"?,"raised"?}}
  *
@@ -21,7 +21,7 @@
 #include "rt/json.h"
 #include "tokenizer/chat.h"
 
-enum { TOKEN_MSG_MAX = 512 * 1024, TOKEN_MSG_MODEL_MAX = 256 };
+enum { TOKEN_MSG_MAX = 512 * 1024, TOKEN_MSG_MODEL_MAX = 256, TOKEN_MSG_TIMEOUT_MAX_MS = 600000 };
 
 /* What is to be counted; the values belong to the arena it was read into, or borrow the text. */
 struct token_request {
@@ -29,7 +29,8 @@ struct token_request {
     bool is_text;     /* count `text`; else `chat` */
     struct str text;
     enum special_mode special; /* of a text: SPECIAL_TEXT unless asked for */
-    struct chat_values chat;   /* now, rendered and to are the caller's to set */
+    struct chat_values chat;   /* now, rendered, to and stop are the caller's to set */
+    uint64_t timeout_ms; /* of a message: after that nobody waits for the answer; 0: not said */
 };
 
 /* Reads a request out of an object; members that it does not know are ignored. ERR_INVALID with the
@@ -53,6 +54,7 @@ struct token_slices {
     struct str messages, tools, kwargs, documents;
     struct str text; /* not JSON: the text itself */
     bool no_generation_prompt;
+    unsigned timeout_ms; /* how long the answer is waited for; 0: not said */
 };
 /* Appends the request. ERR_LIMIT when it would be larger than TOKEN_MSG_MAX, ERR_NOMEM. */
 enum err token_msg_request(struct buf *out, const struct clock *clock, const struct rng *rng,

@@ -4,19 +4,25 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-/* Vocabularies with their templates: shared by all registries that differ in entries only. */
-struct family {
+struct models_vocab {
     struct vocab *vocab;
-    struct chat_template *chat;
+    struct chat_template *chat; /* or NULL */
     bool openai;
+    struct why problem;
+    _Atomic unsigned refs;
 };
+
+/* Vocabularies in the order of their names: shared by all registries that differ in entries only.
+ */
 struct shelf {
-    struct family *v;
+    struct models_vocab **v;
     size_t n;
     _Atomic unsigned refs;
 };
@@ -29,13 +35,34 @@ struct models {
     _Atomic unsigned refs;
 };
 
+struct models_vocab *models_vocab_ref(struct models_vocab *v)
+{
+    atomic_fetch_add(&v->refs, 1);
+    return v;
+}
+
+void models_vocab_unref(struct models_vocab *v)
+{
+    if (v == NULL || atomic_fetch_sub(&v->refs, 1) != 1) return;
+    chat_template_free(v->chat);
+    vocab_unref(v->vocab);
+    free(v);
+}
+
+struct str models_vocab_name(const struct models_vocab *v)
+{
+    return vocab_name(v->vocab);
+}
+
+const char *models_vocab_problem(const struct models_vocab *v)
+{
+    return v->problem.text;
+}
+
 static void shelf_unref(struct shelf *s)
 {
     if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1) return;
-    for (size_t i = 0; i < s->n; i++) {
-        chat_template_free(s->v[i].chat);
-        vocab_unref(s->v[i].vocab);
-    }
+    for (size_t i = 0; i < s->n; i++) models_vocab_unref(s->v[i]);
     free(s->v);
     free(s);
 }
@@ -48,50 +75,86 @@ static bool is_openai(struct str name)
     return false;
 }
 
-static void load_one(struct shelf *s, const char *dir, const char *file, models_report_fn *report,
-                     void *ctx)
+static bool is_folder(const char *path)
 {
-    char path[4096];
-    struct why why = { "" };
-    struct family f = { .vocab = NULL };
-    int n = snprintf(path, sizeof path, "%s/%s", dir, file);
-    enum err e = n < 0 || (size_t)n >= sizeof path
-                     ? why_set(&why, ERR_LIMIT, "the path is too long")
-                     : vocab_open(path, &f.vocab, &why);
-    if (e != ERR_OK) {
-        if (report != NULL) report(ctx, file, why.text);
-        return;
-    }
-    for (size_t i = 0; i < s->n; i++) {
-        if (!str_eq(vocab_name(s->v[i].vocab), vocab_name(f.vocab))) continue;
-        if (report != NULL) report(ctx, file, "a vocabulary of this name is loaded already");
-        vocab_unref(f.vocab);
-        return;
-    }
-    e = chat_template_new(f.vocab, &f.chat, &why);
-    if (e != ERR_OK && e != ERR_NOT_FOUND && report != NULL) report(ctx, file, why.text);
-    f.openai = is_openai(vocab_name(f.vocab));
-    s->v[s->n++] = f;
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-static int is_vocabulary(const struct dirent *d)
+enum err models_vocab_open(const char *path, struct models_vocab **ret, struct why *why)
 {
-    struct str name = str_of(d->d_name);
-    return name.n > sizeof VOCAB_SUFFIX - 1 && str_ends(name, STR(VOCAB_SUFFIX)) &&
-           d->d_name[0] != '.';
+    struct models_vocab *v = calloc(1, sizeof *v);
+    if (v == NULL) return why_set(why, ERR_NOMEM, "out of memory for a vocabulary");
+    v->refs = 1;
+    enum err e = vocab_open(path, &v->vocab, why);
+    if (e == ERR_OK) {
+        enum err t = chat_template_new(v->vocab, &v->chat, &v->problem);
+        if (t == ERR_OK || t == ERR_NOT_FOUND) v->problem.text[0] = '\0';
+        if (t == ERR_NOMEM) e = why_set(why, t, "out of memory for a chat template");
+    }
+    if (e != ERR_OK) {
+        models_vocab_unref(v);
+        return e;
+    }
+    v->openai = is_openai(vocab_name(v->vocab));
+    *ret = v;
+    return ERR_OK;
+}
+
+static bool join_path(const char *dir, const char *name, char out[PATH_MAX])
+{
+    int n = snprintf(out, PATH_MAX, "%s/%s", dir, name);
+    return n > 0 && n < PATH_MAX;
+}
+
+bool models_is_source(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+    struct str s = str_of(name);
+    if (s.n == 0 || s.p[0] == '.' || !join_path(dir, name, path)) return false;
+    if (is_folder(path)) return false;
+    return s.n > sizeof VOCAB_SUFFIX - 1 && str_ends(s, STR(VOCAB_SUFFIX));
 }
 
 static int by_name(const void *a, const void *b)
 {
-    const struct family *x = a, *y = b;
-    return str_cmp(vocab_name(x->vocab), vocab_name(y->vocab));
+    struct models_vocab *const *x = a, *const *y = b;
+    return str_cmp(models_vocab_name(*x), models_vocab_name(*y));
+}
+
+/* Takes the reference, unless there is one of that name. */
+static bool shelf_add(struct shelf *s, struct models_vocab *takes)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        if (!str_eq(models_vocab_name(s->v[i]), models_vocab_name(takes))) continue;
+        models_vocab_unref(takes);
+        return false;
+    }
+    s->v[s->n++] = takes;
+    return true;
+}
+
+static void load_one(struct shelf *s, const char *dir, const char *file, models_report_fn *report,
+                     void *ctx)
+{
+    char path[PATH_MAX];
+    struct why why = { "" };
+    struct models_vocab *v = NULL;
+    if (!models_is_source(dir, file)) return;
+    enum err e = join_path(dir, file, path) ? models_vocab_open(path, &v, &why) : ERR_LIMIT;
+    if (e == ERR_OK && v->problem.text[0] != '\0') why = v->problem;
+    if (e == ERR_OK && !shelf_add(s, v))
+        (void)why_set(&why, ERR_EXISTS, "a vocabulary of this name is loaded already");
+    else if (e != ERR_OK && why.text[0] == '\0')
+        (void)why_set(&why, e, "%s", err_name(e));
+    if (why.text[0] != '\0' && report != NULL) report(ctx, file, why.text);
 }
 
 static enum err load_shelf(struct shelf *s, const char *dir, models_report_fn *report, void *ctx,
                            struct why *why)
 {
     struct dirent **files;
-    int n = scandir(dir, &files, is_vocabulary, alphasort);
+    int n = scandir(dir, &files, NULL, alphasort);
     if (n < 0) {
         if (errno == ENOMEM) return why_set(why, ERR_NOMEM, "out of memory");
         return why_set(why, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
@@ -155,6 +218,23 @@ enum err models_load(const char *dir, const struct models_entry *entries, size_t
     return e;
 }
 
+enum err models_new(struct models_vocab *const *vocabs, size_t n, struct models **ret)
+{
+    struct shelf *s = calloc(1, sizeof *s);
+    struct models_vocab **v = calloc(n + 1, sizeof *v);
+    if (s == NULL || v == NULL) {
+        free(s);
+        free(v);
+        return ERR_NOMEM;
+    }
+    *s = (struct shelf){ .v = v, .refs = 1 };
+    for (size_t i = 0; i < n; i++) (void)shelf_add(s, models_vocab_ref(vocabs[i]));
+    qsort(s->v, s->n, sizeof *s->v, by_name);
+    enum err e = make(s, NULL, 0, ret);
+    if (e != ERR_OK) shelf_unref(s);
+    return e;
+}
+
 enum err models_with_entries(const struct models *m, const struct models_entry *entries, size_t n,
                              struct models **ret)
 {
@@ -178,13 +258,13 @@ void models_unref(struct models *m)
     free(m);
 }
 
-static const struct family *find_family(const struct models *m, struct str vocabulary)
+static const struct models_vocab *find_vocab(const struct models *m, struct str vocabulary)
 {
     size_t lo = 0, hi = m->shelf->n;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        int c = str_cmp(vocab_name(m->shelf->v[mid].vocab), vocabulary);
-        if (c == 0) return &m->shelf->v[mid];
+        int c = str_cmp(vocab_name(m->shelf->v[mid]->vocab), vocabulary);
+        if (c == 0) return m->shelf->v[mid];
         if (c < 0)
             lo = mid + 1;
         else
@@ -193,7 +273,7 @@ static const struct family *find_family(const struct models *m, struct str vocab
     return NULL;
 }
 
-static void fill(const struct family *f, bool sibling, struct model_info *ret)
+static void fill(const struct models_vocab *f, bool sibling, struct model_info *ret)
 {
     *ret = (struct model_info){ .vocab = f->vocab,
                                 .chat = f->chat,
@@ -212,7 +292,7 @@ static bool by_entries(const struct models *m, struct str name, struct model_inf
 {
     for (size_t i = 0; i < m->entries_n; i++) {
         if (m->entries[i].vocabulary.n == 0 || !models_match(m->entries[i].pattern, name)) continue;
-        const struct family *f = find_family(m, m->entries[i].vocabulary);
+        const struct models_vocab *f = find_vocab(m, m->entries[i].vocabulary);
         if (f != NULL)
             fill(f, false, ret);
         else
@@ -225,8 +305,8 @@ static bool by_entries(const struct models *m, struct str name, struct model_inf
 static bool by_vocabulary(const struct models *m, struct str name, struct model_info *ret)
 {
     for (size_t i = 0; i < m->shelf->n; i++) {
-        if (!str_ieq(vocab_name(m->shelf->v[i].vocab), name)) continue;
-        fill(&m->shelf->v[i], false, ret);
+        if (!str_ieq(vocab_name(m->shelf->v[i]->vocab), name)) continue;
+        fill(m->shelf->v[i], false, ret);
         return true;
     }
     return false;
@@ -239,7 +319,7 @@ static bool by_patterns(const struct models *m, struct str name, struct model_in
     for (size_t i = 0; (p = models_pattern(i)) != NULL; i++) {
         if (!models_match(str_of(p->pattern), name)) continue;
         if (p->vocabulary == NULL) break;
-        const struct family *f = find_family(m, str_of(p->vocabulary));
+        const struct models_vocab *f = find_vocab(m, str_of(p->vocabulary));
         if (f != NULL) {
             fill(f, p->sibling, ret);
             return true;
@@ -275,5 +355,5 @@ size_t models_count(const struct models *m)
 void models_at(const struct models *m, size_t i, struct model_info *ret)
 {
     ASSERT(i < m->shelf->n);
-    fill(&m->shelf->v[i], false, ret);
+    fill(m->shelf->v[i], false, ret);
 }

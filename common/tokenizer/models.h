@@ -23,6 +23,23 @@
 
 struct models;
 
+/* One vocabulary with its chat template, compiled. Immutable, reference counted, any thread. */
+struct models_vocab;
+
+/*
+ * path: a vocabulary file, or a model folder (folder.h; converted when it is first seen, which
+ * takes seconds). ERR_NOT_FOUND; ERR_INVALID: damaged, or still being written; ERR_UNSUPPORTED,
+ * ERR_IO, ERR_NOMEM; why says. A chat template that does not compile is no error: see
+ * models_vocab_problem().
+ */
+enum err models_vocab_open(const char *path, struct models_vocab **ret, struct why *why) MUSTCHECK;
+struct models_vocab *models_vocab_ref(struct models_vocab *v); /* returns v */
+void models_vocab_unref(struct models_vocab *v);               /* NULL is fine */
+struct str models_vocab_name(const struct models_vocab *v);
+const char *models_vocab_problem(const struct models_vocab *v); /* of its template; "": none */
+/* Would models_load() look at this member of the folder? */
+bool models_is_source(const char *dir, const char *name);
+
 /* The configuration says: names that match pattern ('*' is any run, '?' any character, compared
  * without case) count with this vocabulary. */
 struct models_entry {
@@ -42,6 +59,8 @@ typedef void models_report_fn(void *ctx, const char *file, const char *problem);
 enum err models_load(const char *dir, const struct models_entry *entries, size_t n,
                      models_report_fn *report, void *report_ctx, struct models **ret,
                      struct why *why) MUSTCHECK;
+/* Of vocabularies with different names, in any order; takes references of its own. ERR_NOMEM. */
+enum err models_new(struct models_vocab *const *vocabs, size_t n, struct models **ret) MUSTCHECK;
 /* The same vocabularies and templates with other entries. */
 enum err models_with_entries(const struct models *m, const struct models_entry *entries, size_t n,
                              struct models **ret) MUSTCHECK;
