@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "tokenizer/chars.h"
+
 size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids)
 {
     uint32_t ranks[BPE_SHORT], merged[BPE_SHORT]; /* of the pair that begins here */
@@ -267,7 +269,11 @@ enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_
     }
     if (n <= BPE_SHORT) {
         uint32_t ids[BPE_SHORT];
-        size_t count = bpe_merge_plain(v, p, n, ids);
+        size_t count = n;
+        if (v->h->shape == SCAN_CHARS && chars_one(p, n))
+            for (size_t i = 0; i < n; i++) ids[i] = v->byte_ids[(unsigned char)p[i]];
+        else
+            count = bpe_merge_plain(v, p, n, ids);
         if (to != NULL) {
             enum err e = list_reserve(to, count);
             if (e != ERR_OK) return e;

@@ -15,6 +15,7 @@ enum {
     HANGUL_LN = 19,
     HANGUL_VN = 21,
     HANGUL_TN = 28,
+    SPACE_MARK = 0x2581,
 };
 
 /*
@@ -47,7 +48,7 @@ static size_t next_point(const char *s, size_t n, uint32_t *ret, bool *ret_open)
     return want; /* not reached: it would have decoded */
 }
 
-size_t clean_prefix(const char *p, size_t n, bool nfc)
+size_t clean_prefix(const char *p, size_t n, unsigned how)
 {
     size_t i = 0;
     for (;;) {
@@ -63,7 +64,9 @@ size_t clean_prefix(const char *p, size_t n, bool nfc)
             uint32_t cp;
             size_t len = utf8_decode(p + i, n - i, &cp);
             if (len == 0) return i;
-            if (nfc && cp >= 0x300 && (unicode_class(cp) & UC_CARE) != 0) return i;
+            if ((how & CLEAN_NFC) != 0 && cp >= 0x300 && (unicode_class(cp) & UC_CARE) != 0)
+                return i;
+            if ((how & CLEAN_SPACE) != 0 && cp == SPACE_MARK) return i;
             /* Below U+0300 nothing needs care: it is composed already and combines with nothing
              * before it. */
             i += len;
@@ -128,23 +131,23 @@ static bool begins_cluster(uint32_t cp)
     return d != NULL && (unicode_class(nfc_parts[d->at]) & UC_CARE) == 0;
 }
 
-bool clean_boundary(const char *p, size_t n, bool nfc)
+bool clean_boundary(const char *p, size_t n, unsigned how)
 {
     uint32_t cp;
     bool open;
-    if (!nfc) return true;
+    if ((how & CLEAN_NFC) == 0) return true;
     (void)next_point(p, n, &cp, &open);
     return !open && begins_cluster(cp);
 }
 
-size_t clean_cluster(const char *p, size_t n, bool more, bool nfc)
+size_t clean_cluster(const char *p, size_t n, bool more, unsigned how)
 {
     uint32_t cp;
     bool open;
     if (n == 0) return 0;
     size_t len = next_point(p, n, &cp, &open);
     if (open && more) return 0;
-    if (!nfc || clean_settled(*p)) return len;
+    if ((how & CLEAN_NFC) == 0 || clean_settled(*p)) return len;
     while (len < n) {
         size_t k = next_point(p + len, n - len, &cp, &open);
         if (open && more) return 0;
@@ -215,14 +218,20 @@ static size_t compose_all(uint32_t *c, size_t n)
     return at;
 }
 
-enum err clean_append(const char *p, size_t n, bool nfc, struct buf *points, struct buf *out)
+static enum err append_point(struct buf *out, uint32_t cp, unsigned how)
+{
+    char utf8[4];
+    if ((how & CLEAN_SPACE) != 0 && cp == SPACE_MARK) cp = ' ';
+    return buf_append(out, utf8, utf8_encode(cp, utf8));
+}
+
+enum err clean_append(const char *p, size_t n, unsigned how, struct buf *points, struct buf *out)
 {
     uint32_t cp;
     bool open;
     size_t len = next_point(p, n, &cp, &open);
-    char utf8[4];
-    if (len == n && (!nfc || (unicode_class(cp) & UC_CARE) == 0))
-        return buf_append(out, utf8, utf8_encode(cp, utf8));
+    if (len == n && ((how & CLEAN_NFC) == 0 || (unicode_class(cp) & UC_CARE) == 0))
+        return append_point(out, cp, how);
     buf_clear(points);
     for (size_t i = 0; i < n; i += len) {
         len = next_point(p + i, n - i, &cp, &open);
@@ -241,7 +250,7 @@ enum err clean_append(const char *p, size_t n, bool nfc, struct buf *points, str
     }
     count = compose_all(c, count);
     for (size_t i = 0; i < count; i++) {
-        e = buf_append(out, utf8, utf8_encode(c[i], utf8));
+        e = append_point(out, c[i], how);
         if (e != ERR_OK) return e;
     }
     return ERR_OK;

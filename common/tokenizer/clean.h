@@ -10,11 +10,17 @@
 
 #include "base/buf.h"
 
+/* What clean means besides valid UTF-8; kept in vocabulary files. */
+enum {
+    CLEAN_NFC = 1,
+    CLEAN_SPACE = 2, /* U+2581 and the space are one: both are a space (see chars.h) */
+};
+
 /*
  * The length of the longest prefix that is clean as it stands, whatever follows it: it ends at a
- * character, and with nfc holds only characters that nothing can change but a following mark.
+ * character, and with CLEAN_NFC holds only characters that nothing can change but a following mark.
  */
-size_t clean_prefix(const char *p, size_t n, bool nfc);
+size_t clean_prefix(const char *p, size_t n, unsigned how);
 
 /* True for ASCII characters that normalization never joins with what follows: a cluster ends behind
  * them whatever comes. */
@@ -26,14 +32,14 @@ static inline bool clean_settled(char c)
 
 /* The length of the first cluster of raw bytes; 0 when n = 0 or when it may go on behind n and
  * `more` says that there is something. */
-size_t clean_cluster(const char *p, size_t n, bool more, bool nfc);
+size_t clean_cluster(const char *p, size_t n, bool more, unsigned how);
 
 /* True when a cluster begins at p whatever stands before; n > 0. False when the bytes end before
  * it is known. */
-bool clean_boundary(const char *p, size_t n, bool nfc);
+bool clean_boundary(const char *p, size_t n, unsigned how);
 
 /* Appends the clean form of one whole cluster. `points` is scratch. */
-enum err clean_append(const char *p, size_t n, bool nfc, struct buf *points,
+enum err clean_append(const char *p, size_t n, unsigned how, struct buf *points,
                       struct buf *out) MUSTCHECK;
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* OpenAI's .tiktoken (a line for each token: base64 of its bytes, its rank) and Mistral's
  * tekken.json (the same as JSON, ids behind the special tokens). Any thread. */
+#include "tokenizer/clean.h"
 #include "tokenizer/convert_parts.h"
 
 enum err convert_base64(struct str s, struct buf *out)
@@ -62,7 +63,7 @@ enum err convert_tiktoken(struct str ranks, const struct convert_opts *o, struct
     map_init(&ids, BUILD_MAX_SIZE);
     buf_init(&bytes, BUILD_MAX_TOKEN);
     b.shape = scan_shape_of(o->pattern);
-    b.nfc = b.shape == SCAN_QWEN;
+    b.normal = b.shape == SCAN_QWEN ? CLEAN_NFC : 0;
     b.whole_all = true;
     if (b.shape == 0) {
         e = why_set(why, ERR_UNSUPPORTED,

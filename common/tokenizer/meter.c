@@ -19,6 +19,8 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
     m->mode = mode;
     m->limit = METER_NO_LIMIT;
     m->exact = v != NULL;
+    if (v != NULL) m->open.skip = pieces_start(v);
+    m->anchor = m->second = m->mid = m->open;
     buf_init(&m->raw, RAW_MAX);
     pieces_scratch_init(&m->scratch);
     return m;
@@ -142,7 +144,7 @@ static enum err process(struct token_meter *m, size_t to, bool final)
         commit(m, &it, from, n, added);
     }
     if (e != ERR_AGAIN) return e;
-    if (m->open.count == m->limit && (to > m->open.at || m->open.skip > 0))
+    if (m->open.count == m->limit && (to > m->open.at || pieces_within(m->open.skip)))
         return meter_choose_cut(m, 0);
     return ERR_OK;
 }
@@ -169,8 +171,8 @@ static void deliver(struct token_meter *m)
     }
     /* Behind the last whole piece, or before the cluster that it ends in. Only if the text does not
      * count more when it ends there: then it counts at most the limit, whatever follows. */
-    uint64_t count,
-        known = m->open.skip > 0 && m->mid.at < m->open.at ? m->mid.count : m->open.count;
+    uint64_t count, known = pieces_within(m->open.skip) && m->mid.at < m->open.at ? m->mid.count
+                                                                                  : m->open.count;
     if (m->base + m->open.at > m->deliverable &&
         meter_count_from(m, m->anchor, m->open.at, &count) == ERR_OK &&
         m->anchor.count + count <= known)

@@ -37,7 +37,8 @@ static enum err place_inside(struct token_meter *m, size_t at, size_t n, size_t 
         if (((unsigned char)m->raw.data[at + i] & 0xc0) == 0x80 || ++chars % LONG_CLUSTER != 0)
             continue;
         buf_clear(&m->scratch.clean);
-        enum err e = clean_append(m->raw.data + at, i, true, &m->scratch.points, &m->scratch.clean);
+        enum err e = clean_append(m->raw.data + at, i, m->v->h->normal, &m->scratch.points,
+                                  &m->scratch.clean);
         if (e != ERR_OK) return e;
         if (m->scratch.clean.len > most) return ERR_OK;
         *ret = at + i;
@@ -53,31 +54,33 @@ static enum err place_inside(struct token_meter *m, size_t at, size_t n, size_t 
 static enum err boundary_before(struct token_meter *m, struct meter_place from, size_t below,
                                 size_t clean, size_t *ret, bool *ret_found)
 {
-    bool nfc = m->v->h->nfc != 0;
+    unsigned how = m->v->h->normal;
     size_t at = from.at, gone = 0; /* clean bytes behind from.at */
     size_t most = SIZE_MAX;        /* clean bytes behind m->open.at, once there */
     *ret_found = false;
     for (;;) {
         if (at == m->open.at) {
             most = m->open.skip + clean;
+            /* the space in front is of no raw byte */
+            if (m->open.skip == PIECES_FRESH) most = clean > 0 ? clean - 1 : 0;
             gone = 0;
         }
         if (at >= below || (most != SIZE_MAX && gone > most)) return ERR_OK;
-        if (at > from.at || from.skip == 0) {
+        if (at > from.at || !pieces_within(from.skip)) {
             *ret = at;
             *ret_found = true;
         }
-        size_t n = clean_cluster(m->raw.data + at, m->raw.len - at, !m->finished, nfc);
+        size_t n = clean_cluster(m->raw.data + at, m->raw.len - at, !m->finished, how);
         bool whole = n > 0;
         if (!whole) n = m->raw.len - at;
-        if (nfc && n > LONG_CLUSTER) {
+        if ((how & CLEAN_NFC) != 0 && n > LONG_CLUSTER) {
             enum err e = place_inside(m, at, n, below, most == SIZE_MAX ? most : most - gone, ret,
                                       ret_found);
             if (e != ERR_OK) return e;
         }
         if (!whole) return ERR_OK;
         buf_clear(&m->scratch.clean);
-        enum err e = clean_append(m->raw.data + at, n, nfc, &m->scratch.points, &m->scratch.clean);
+        enum err e = clean_append(m->raw.data + at, n, how, &m->scratch.points, &m->scratch.clean);
         if (e != ERR_OK) return e;
         at += n;
         gone += m->scratch.clean.len;
@@ -112,7 +115,7 @@ enum err meter_choose_cut(struct token_meter *m, size_t clean)
         }
         below = at;
     }
-    if (m->mid.count <= m->limit && m->mid.skip == 0 && m->mid.at >= least) {
+    if (m->mid.count <= m->limit && !pieces_within(m->mid.skip) && m->mid.at >= least) {
         settle(m, m->mid.at, m->mid.count);
         return ERR_OK;
     }

@@ -2,9 +2,13 @@
 /* Walks a text piece by piece. One owner thread. */
 #include "tokenizer/pieces.h"
 
+#include "tokenizer/chars.h"
 #include "tokenizer/clean.h"
 
-enum { BLOCK = 4096 }; /* raw bytes; more where a piece is longer */
+enum {
+    BLOCK = 4096, /* raw bytes; more where a piece is longer */
+    FIRST = 64,   /* of a stretch that gets a space in front: it is copied */
+};
 
 /* The ends of one cluster, counted from the beginning of its block. */
 struct pieces_mark {
@@ -35,7 +39,7 @@ void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mod
                            .n = raw.n,
                            .final = final,
                            .skip = skip,
-                           .want = BLOCK };
+                           .want = skip == PIECES_FRESH ? FIRST : BLOCK };
 }
 
 /* ---- added tokens ---- */
@@ -114,18 +118,19 @@ static void find_stretch(struct pieces *it)
 /* Raw [at, at + n) as it stands, if it is clean; closed: the stretch ends there. */
 static bool load_identity(struct pieces *it, size_t n, bool closed)
 {
-    bool nfc = it->v->h->nfc != 0;
+    unsigned how = it->v->h->normal;
+    bool nfc = (how & CLEAN_NFC) != 0;
     const char *p = it->raw + it->at;
     size_t stretch = it->stretch_end - it->at;
-    size_t clean = clean_prefix(p, n, nfc);
+    size_t clean = clean_prefix(p, n, how);
     if (clean < n && (n - clean >= 4 || n == stretch)) {
         /* A character cut in two at the end of the block is no fault, anything else is. */
         if (n - clean >= 4 || closed) return false;
-        if (clean_cluster(p + clean, n - clean, true, nfc) != 0) return false;
+        if (clean_cluster(p + clean, n - clean, true, how) != 0) return false;
     }
     n = clean;
     if (nfc && !closed && !(n > 0 && clean_settled(p[n - 1])) &&
-        (n == stretch || !clean_boundary(p + n, stretch - n, nfc))) {
+        (n == stretch || !clean_boundary(p + n, stretch - n, how))) {
         while (n > 0 && ((unsigned char)p[n - 1] & 0xc0) == 0x80) n--;
         if (n > 0) n--; /* the last character is not settled */
     }
@@ -137,18 +142,31 @@ static bool load_identity(struct pieces *it, size_t n, bool closed)
     return true;
 }
 
+/* Does a stretch of n > 0 bytes at p get a space in front? (If it begins with half a U+2581 nothing
+ * is done with it yet.) */
+static bool lead_due(const struct vocab *v, const char *p, size_t n)
+{
+    bool space = *p == ' ' || (n >= 3 && memcmp(p, "\xe2\x96\x81", 3) == 0);
+    return !space || (v->h->lead & VOCAB_LEAD_SPACES) != 0;
+}
+
 static enum err load_changed(struct pieces *it, size_t n, bool closed)
 {
     struct pieces_scratch *s = it->scratch;
-    bool nfc = it->v->h->nfc != 0;
+    unsigned how = it->v->h->normal;
     const char *p = it->raw + it->at;
     buf_clear(&s->clean);
     buf_clear(&s->map);
+    if (it->skip == PIECES_FRESH && lead_due(it->v, p, n)) {
+        enum err e = buf_append_char(&s->clean, ' ');
+        if (e != ERR_OK) return e;
+        it->lead = 1;
+    }
     size_t i = 0;
     while (i < n) {
-        size_t len = clean_cluster(p + i, n - i, !closed, nfc);
+        size_t len = clean_cluster(p + i, n - i, !closed, how);
         if (len == 0) break;
-        enum err e = clean_append(p + i, len, nfc, &s->points, &s->clean);
+        enum err e = clean_append(p + i, len, how, &s->points, &s->clean);
         if (e != ERR_OK) return e;
         i += len;
         struct pieces_mark mark = { (uint32_t)i, (uint32_t)s->clean.len };
@@ -156,7 +174,7 @@ static enum err load_changed(struct pieces *it, size_t n, bool closed)
         if (e != ERR_OK) return e;
     }
     it->clean = s->clean.data;
-    it->clean_n = s->clean.len;
+    it->clean_n = i > 0 ? s->clean.len : 0;
     it->block_end = it->at + i;
     it->identity = false;
     return ERR_OK;
@@ -171,9 +189,11 @@ static enum err load(struct pieces *it)
     it->clean_n = 0;
     it->block_end = it->at;
     it->identity = true;
+    it->lead = 0;
+    bool fresh = it->skip == PIECES_FRESH;
     enum err e = ERR_OK;
-    if (n > 0 && !load_identity(it, n, closed)) e = load_changed(it, n, closed);
-    it->pos = it->skip;
+    if (n > 0 && (fresh || !load_identity(it, n, closed))) e = load_changed(it, n, closed);
+    it->pos = fresh ? 0 : it->skip;
     return e;
 }
 
@@ -195,7 +215,7 @@ void pieces_position(const struct pieces *it, size_t *ret_at, size_t *ret_skip)
 {
     *ret_at = it->at;
     *ret_skip = it->skip;
-    if (!it->loaded) return;
+    if (!it->loaded || (it->skip == PIECES_FRESH && it->pos == 0)) return;
     if (it->identity) {
         *ret_at = it->at + it->pos;
         *ret_skip = 0;
@@ -203,7 +223,7 @@ void pieces_position(const struct pieces *it, size_t *ret_at, size_t *ret_skip)
     }
     const struct pieces_mark *m = mark_before(it, it->pos);
     *ret_at = it->at + (m != NULL ? m->raw : 0);
-    *ret_skip = it->pos - (m != NULL ? m->clean : 0);
+    *ret_skip = it->pos - (m != NULL ? m->clean : it->lead);
 }
 
 size_t pieces_raw_offset(const struct pieces *it, size_t back)
@@ -236,8 +256,10 @@ enum err pieces_next(struct pieces *it, struct piece *ret)
         size_t left = it->clean_n - it->pos;
         if (left > 0) {
             bool more = !all || !it->stretch_closed;
-            size_t n = scan_piece((enum scan_shape)it->v->h->shape, it->clean + it->pos, left,
-                                  more);
+            const char *p = it->clean + it->pos;
+            enum scan_shape shape = (enum scan_shape)it->v->h->shape;
+            size_t n = shape == SCAN_CHARS ? chars_piece(it->v, p, left, more)
+                                           : scan_piece(shape, p, left, more);
             if (n > 0) {
                 *ret = (struct piece){ it->clean + it->pos, n, VOCAB_NO_TOKEN };
                 it->pos += n;
@@ -245,7 +267,7 @@ enum err pieces_next(struct pieces *it, struct piece *ret)
             }
         }
         /* The block holds no more whole pieces: a longer one, or one that begins here, may. */
-        bool progress = it->pos > it->skip;
+        bool progress = it->pos > (it->skip == PIECES_FRESH ? 0 : it->skip);
         bool seen = it->stretch_end - it->at <= it->want; /* all there is was looked at */
         if (!(all && left == 0) && !seen) {
             move_up(it);
@@ -256,10 +278,11 @@ enum err pieces_next(struct pieces *it, struct piece *ret)
         if (it->stretch_token == VOCAB_NO_TOKEN) return ERR_AGAIN; /* the end */
         *ret = (struct piece){ it->raw + it->stretch_end, it->stretch_token_n, it->stretch_token };
         it->at = it->stretch_end + it->stretch_token_n;
-        it->skip = it->pos = 0;
+        it->skip = (it->v->h->lead & VOCAB_LEAD_EACH) != 0 ? PIECES_FRESH : 0;
+        it->pos = 0;
         it->loaded = false;
         it->stretch_known = false;
-        it->want = BLOCK;
+        it->want = it->skip == PIECES_FRESH ? FIRST : BLOCK;
         return ERR_OK;
     }
 }

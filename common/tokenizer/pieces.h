@@ -22,6 +22,21 @@ struct pieces_scratch {
 void pieces_scratch_init(struct pieces_scratch *s);
 void pieces_scratch_done(struct pieces_scratch *s);
 
+/* Instead of how many clean bytes are done: a stretch begins here, and the space that the
+ * vocabulary wants in front of it is still to come. */
+#define PIECES_FRESH SIZE_MAX
+
+/* Where a walk of a whole text begins. */
+static inline size_t pieces_start(const struct vocab *v)
+{
+    return v->h->lead != VOCAB_LEAD_NONE ? PIECES_FRESH : 0;
+}
+/* Is that in the middle of a cluster? */
+static inline bool pieces_within(size_t skip)
+{
+    return skip > 0 && skip != PIECES_FRESH;
+}
+
 struct piece {
     const char *p; /* clean bytes, valid until the next call */
     size_t n;
@@ -45,10 +60,11 @@ struct pieces {
     /* the block */
     const char *clean;
     size_t clean_n, pos, block_end, want;
+    size_t lead; /* bytes put in front of the block: 1 for a space, or 0 */
     bool loaded, identity;
 };
 
-/* Text raw[0..n) of which `skip` clean bytes were done before. */
+/* Text raw[0..n) of which `skip` clean bytes were done before (pieces_start() for a whole text). */
 void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mode,
                  struct pieces_scratch *scratch, struct str raw, bool final, size_t skip);
 

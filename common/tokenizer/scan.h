@@ -20,6 +20,8 @@ enum scan_shape {
     SCAN_TEKKEN = 4,   /* words by case, no contractions, single digits */
     SCAN_DEEPSEEK = 5, /* three successive splits */
     SCAN_GPT2 = 6,     /* the first byte-level one */
+    SCAN_CHARS = 7,    /* none: merges of characters, see chars.h */
+    SCAN_DIGITS = 8,   /* SCAN_GPT2 between digits, each of which is a piece */
     SCAN_END
 };
 

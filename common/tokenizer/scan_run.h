@@ -100,5 +100,6 @@ static inline int scan_contraction(const char *p, const char *end, bool more, bo
 }
 
 size_t scan_deepseek(const char *p, const char *end, bool more);
+size_t scan_gpt2_digits(const char *p, const char *end, bool more);
 
 #endif

@@ -37,7 +37,7 @@ enum err token_count(const struct vocab *v, struct str text, enum special_mode m
     struct pieces it;
     uint64_t count = 0;
     pieces_scratch_init(&scratch);
-    pieces_init(&it, v, mode, &scratch, text, true, 0);
+    pieces_init(&it, v, mode, &scratch, text, true, pieces_start(v));
     enum err e = walk(&it, NULL, &count);
     pieces_scratch_done(&scratch);
     if (e == ERR_OK) *ret = count;
@@ -68,7 +68,7 @@ enum err token_encode(const struct vocab *v, struct str text, enum special_mode 
     size_t before = l->len, pieces = 0;
     enum err e;
     pieces_scratch_init(&scratch);
-    pieces_init(&it, v, mode, &scratch, text, true, 0);
+    pieces_init(&it, v, mode, &scratch, text, true, pieces_start(v));
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n;
         size_t first = l->len;
@@ -94,7 +94,7 @@ enum err token_encode(const struct vocab *v, struct str text, enum special_mode 
 void token_counter_init(struct token_counter *c, const struct vocab *v, enum special_mode mode,
                         struct token_list *to)
 {
-    *c = (struct token_counter){ .vocab = v, .mode = mode, .to = to };
+    *c = (struct token_counter){ .vocab = v, .mode = mode, .to = to, .skip = pieces_start(v) };
     buf_init(&c->tail, SIZE_MAX / 4);
 }
 
@@ -184,6 +184,6 @@ enum err token_counter_finish(struct token_counter *c, uint64_t *ret)
     *ret = c->count;
     buf_clear(&c->tail);
     c->count = 0;
-    c->skip = 0;
+    c->skip = pieces_start(c->vocab);
     return ERR_OK;
 }

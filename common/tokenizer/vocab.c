@@ -87,6 +87,7 @@ static bool sections_fit(const struct vocab_header *h, size_t n)
         [VS_SPLITS] = (uint64_t)h->size * sizeof(struct vocab_split),
         [VS_STATES] = (uint64_t)h->states * sizeof(struct vocab_state),
         [VS_EDGES] = ((uint64_t)h->edge_mask + 1) * sizeof(struct vocab_edge),
+        [VS_NEIGHBOURS] = (uint64_t)h->neighbours * sizeof(uint64_t),
     };
     for (int i = 0; i < VS_COUNT; i++) {
         uint64_t at = h->sections[i].at, size = h->sections[i].size;
@@ -107,7 +108,8 @@ static enum err attach(struct vocab *v, struct why *why)
                        h->version, VOCAB_VERSION);
     if (h->file_size != v->map_size || h->checksum != vocab_file_checksum(v->map, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (checksum)");
-    if (h->shape == 0 || h->shape >= SCAN_END || h->size == 0 || !sections_fit(h, v->map_size))
+    if (h->shape == 0 || h->shape >= SCAN_END || h->size == 0 || h->ids > h->size ||
+        (h->shape == SCAN_CHARS) != (h->neighbours > 0) || !sections_fit(h, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (sections)");
     const unsigned char *s[VS_COUNT];
     for (int i = 0; i < VS_COUNT; i++) s[i] = v->map + h->sections[i].at;
@@ -125,6 +127,7 @@ static enum err attach(struct vocab *v, struct why *why)
     v->splits = (const void *)s[VS_SPLITS];
     v->states = (const void *)s[VS_STATES];
     v->edges = (const void *)s[VS_EDGES];
+    v->neighbours = (const void *)s[VS_NEIGHBOURS];
     return ERR_OK;
 }
 
@@ -237,7 +240,7 @@ struct str vocab_config(const struct vocab *v)
 
 uint32_t vocab_size(const struct vocab *v)
 {
-    return v->h->size;
+    return v->h->ids;
 }
 
 struct str vocab_chat_template(const struct vocab *v)
@@ -258,7 +261,7 @@ struct str vocab_special(const struct vocab *v, const char *key)
 
 struct str vocab_token(const struct vocab *v, uint32_t id)
 {
-    if (id >= v->h->size) return STR_NULL;
+    if (id >= v->h->ids) return STR_NULL;
     uint32_t n = vocab_token_len(v, id);
     if (n > 0) return str_n(v->bytes + v->offsets[id], n);
     for (uint32_t i = 0; i < v->h->added; i++)

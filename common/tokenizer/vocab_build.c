@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "tokenizer/automaton.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/chars.h"
 
 void build_init(struct build *b)
 {
@@ -120,6 +121,7 @@ struct image {
     struct vocab_pair *pairs;
     struct vocab_split *splits;
     struct automaton automaton;
+    uint64_t *neighbours;
 };
 
 static void image_done(struct image *m)
@@ -131,6 +133,7 @@ static void image_done(struct image *m)
     free(m->longs);
     free(m->pairs);
     free(m->splits);
+    free(m->neighbours);
     automaton_done(&m->automaton);
 }
 
@@ -348,6 +351,7 @@ static enum err write_file(const struct build *b, struct image *m, struct buf *r
         [VS_SPLITS] = { m->splits, (size_t)m->h.size * sizeof *m->splits },
         [VS_STATES] = { a->states, (size_t)m->h.states * sizeof *a->states },
         [VS_EDGES] = { a->edges, ((size_t)m->h.edge_mask + 1) * sizeof *a->edges },
+        [VS_NEIGHBOURS] = { m->neighbours, (size_t)m->h.neighbours * sizeof *m->neighbours },
     };
     size_t at = sizeof m->h;
     for (int i = 0; i < VS_COUNT; i++) {
@@ -378,7 +382,10 @@ enum err build_finish(struct build *b, struct buf *ret, struct why *why)
     struct image m = { 0 };
     m.h.size = build_size(b);
     m.h.shape = (uint32_t)b->shape;
-    m.h.nfc = b->nfc;
+    m.h.normal = b->normal;
+    m.h.lead = b->lead;
+    m.h.chars = b->chars;
+    m.h.ids = b->ids != 0 ? b->ids : m.h.size;
     m.h.texts = (uint32_t)(b->texts.len / sizeof(struct vocab_text));
     if (m.h.size == 0) return why_set(why, ERR_INVALID, "no tokens");
     enum err e = image_tokens(b, &m, why);
@@ -398,7 +405,8 @@ enum err build_finish(struct build *b, struct buf *ret, struct why *why)
     m.h.edge_mask = m.automaton.edge_mask;
     m.v.states = m.automaton.states;
     m.v.edges = m.automaton.edges;
-    e = check_linear(&m);
+    if (b->shape == SCAN_CHARS) e = chars_neighbours(&m.v, &m.neighbours, &m.h.neighbours);
+    if (e == ERR_OK) e = check_linear(&m);
     if (e == ERR_OK) e = image_added(b, &m, why);
     if (e == ERR_OK) e = write_file(b, &m, ret);
 out:

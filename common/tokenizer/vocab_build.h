@@ -22,7 +22,8 @@ struct build_token {
 
 struct build {
     enum scan_shape shape;
-    bool nfc;
+    unsigned normal, lead, chars; /* as in struct vocab_header */
+    uint32_t ids;                 /* the same; 0: all */
     bool whole_all; /* a piece that is a token is that token, whether merges make it or not */
     struct buf bytes;
     struct buf tokens; /* struct build_token by id */

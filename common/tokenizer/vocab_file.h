@@ -18,24 +18,25 @@
 #include "tokenizer/vocab.h"
 
 #define VOCAB_MAGIC "AIGWVOCB"
-enum { VOCAB_VERSION = 1, VOCAB_ALIGN = 64 };
+enum { VOCAB_VERSION = 2, VOCAB_ALIGN = 64 };
 #define VOCAB_NO_TOKEN UINT32_MAX
 #define VOCAB_NO_RANK UINT32_MAX
 
 enum vocab_section {
     VS_OFFSETS, /* u32[size + 1]: where each token's bytes begin in VS_BYTES */
     VS_BYTES,
-    VS_BYTE_IDS,  /* u32[256]: the token of each single byte */
-    VS_SHORT,     /* struct vocab_key[short_mask + 1]: whole pieces of at most 15 bytes */
-    VS_SHORT_IDS, /* u32[short_mask + 1] */
-    VS_LONG,      /* u32[long_mask + 1]: ids of whole pieces of 16 bytes and more */
-    VS_PAIRS,     /* struct vocab_pair[pair_mask + 1] */
-    VS_ADDED,     /* struct vocab_added[added]: by content */
-    VS_STRINGS,   /* what struct vocab_text points into */
-    VS_TEXTS,     /* struct vocab_text[texts]: name, digest, config, special strings, templates */
-    VS_SPLITS,    /* struct vocab_split[size]: the merge that makes each token */
-    VS_STATES,    /* struct vocab_state[states] */
-    VS_EDGES,     /* struct vocab_edge[edge_mask + 1] */
+    VS_BYTE_IDS,   /* u32[256]: the token of each single byte */
+    VS_SHORT,      /* struct vocab_key[short_mask + 1]: whole pieces of at most 15 bytes */
+    VS_SHORT_IDS,  /* u32[short_mask + 1] */
+    VS_LONG,       /* u32[long_mask + 1]: ids of whole pieces of 16 bytes and more */
+    VS_PAIRS,      /* struct vocab_pair[pair_mask + 1] */
+    VS_ADDED,      /* struct vocab_added[added]: by content */
+    VS_STRINGS,    /* what struct vocab_text points into */
+    VS_TEXTS,      /* struct vocab_text[texts]: name, digest, config, special strings, templates */
+    VS_SPLITS,     /* struct vocab_split[size]: the merge that makes each token */
+    VS_STATES,     /* struct vocab_state[states] */
+    VS_EDGES,      /* struct vocab_edge[edge_mask + 1] */
+    VS_NEIGHBOURS, /* u64[neighbours]: which characters stand side by side in tokens, see chars.h */
     VS_COUNT
 };
 
@@ -46,16 +47,29 @@ struct vocab_header {
     uint64_t checksum; /* vocab_file_checksum() */
     uint32_t size;     /* one more than the largest id */
     uint32_t shape;    /* enum scan_shape */
-    uint32_t nfc;      /* 1: normalise first */
+    uint32_t normal;   /* CLEAN_NFC, CLEAN_SPACE */
     uint32_t longest;  /* bytes of the longest token */
     uint32_t short_mask, long_mask, pair_mask;
     uint32_t added, texts, states;
     uint32_t linear; /* 1: the linear method agreed with the merges when it was built */
     uint32_t edge_mask;
+    uint32_t ids;            /* one more than the largest id that is given out; the rest is inner */
+    uint32_t lead;           /* VOCAB_LEAD_... */
+    uint32_t neighbours;     /* words of VS_NEIGHBOURS: 0, or a power of 2 */
+    uint32_t chars;          /* CHARS_... */
     uint64_t added_first[4]; /* bitmap: bytes that added tokens begin with */
     struct {
         uint64_t at, size;
     } sections[VS_COUNT];
+};
+
+/* Where a space comes in front: nowhere, or of the text, also of what follows added tokens, also
+ * when there is one. */
+enum {
+    VOCAB_LEAD_NONE = 0,
+    VOCAB_LEAD_FIRST = 1,
+    VOCAB_LEAD_EACH = 2,
+    VOCAB_LEAD_SPACES = 4,
 };
 
 /* A piece of 1..15 bytes: its bytes, zeros, and its length in the last byte. A free place is 0, 0.
@@ -110,6 +124,7 @@ struct vocab {
     const struct vocab_split *splits;
     const struct vocab_state *states;
     const struct vocab_edge *edges;
+    const uint64_t *neighbours;
 };
 
 static inline uint64_t vocab_mix(uint64_t a, uint64_t b)
