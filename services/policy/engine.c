@@ -39,7 +39,7 @@ bool engine_rule_of(const struct snap_policy *p, struct ledger_rule *ret)
     static const enum ledger_kind kinds[] = {
         [SNAP_BUCKET] = LEDGER_BUCKET, [SNAP_SLIDING] = LEDGER_SLIDING, [SNAP_FIXED] = LEDGER_FIXED
     };
-    struct ledger_rule r = { .limit = p->limit, .chunk = ledger_chunk(p->limit) };
+    struct ledger_rule r = { .limit = p->limit };
     if (p->kind == SNAP_REQUEST_RATE) {
         r.kind = kinds[p->algorithm];
         r.burst = p->burst;
@@ -196,7 +196,9 @@ static enum err run(struct engine *e, const struct lease_ask *ask, const struct 
             reply->results[i].status = LEASE_UNKNOWN_POLICY;
         } else {
             reply->results[i].share = rule->limit / reply->edges;
-            items[n] = (struct store_item){ op, rule, reply->results[i] };
+            items[n] = (struct store_item){ .op = op, .rule = rule, .result = reply->results[i] };
+            if (rule->kind == LEDGER_FIXED)
+                items[n].window = ledger_window_of(rule, clock_wall_ns(e->o.clock) / 1000);
             place[n++] = &reply->results[i];
         }
     }

@@ -1,33 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A counter's state machine; the contract is in the header. Changes here go into
- * scripts/lease.lua too.
+ * A counter's state machine: how time changes it, and what is left; ops are in ledger_serve.c, the
+ * contract in the header. Changes here go into scripts/lease.lua too.
  */
 #include "ledger.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-enum { SLOTS_RETRY_MS = 50, FEW = 4 };
+#include "ledger_impl.h"
+
+enum { SLOTS_RETRY_MS = 50 };
 /* Refills are a billionth slow, so that rounding never adds a unit. */
 #define SLOWLY (1.0 - 1e-9)
-
-uint64_t ledger_chunk(uint64_t limit)
-{
-    return MIN(MAX(limit / 16, UINT64_C(1)), UINT64_C(8));
-}
+#define MILLION UINT64_C(1000000)
 
 uint64_t ledger_capacity(const struct ledger_rule *r)
 {
     return r->kind == LEDGER_BUCKET ? r->burst : r->limit;
 }
 
-static double rate(const struct ledger_rule *r) /* units per microsecond */
+struct ledger_window ledger_window_of(const struct ledger_rule *r, uint64_t wall_us)
 {
-    return (double)r->limit / (double)r->window_us * SLOWLY;
+    uint64_t us = MAX(r->window_us, UINT64_C(1)), begin = wall_us - wall_us % us;
+    return (struct ledger_window){ begin, begin + us, begin + us - wall_us };
 }
 
-static uint64_t held(const struct ledger_lease *lease, enum ledger_kind kind)
+/* What is left of a figure of the rule when shares are set aside. Exact for all units there are. */
+static uint64_t less_aside(const struct ledger_rule *r, uint64_t v)
+{
+    uint64_t ppm = MIN(r->aside_ppm, MILLION);
+    return v - (v / MILLION * ppm + v % MILLION * ppm / MILLION);
+}
+
+static double rate(const struct ledger_rule *r) /* units per microsecond */
+{
+    return (double)less_aside(r, r->limit) / (double)r->window_us * SLOWLY;
+}
+
+uint64_t ledger_held(const struct ledger_lease *lease, enum ledger_kind kind)
 {
     uint64_t gone = lease->returned + (kind == LEDGER_SLOTS ? 0 : lease->spent);
     if (lease->over || gone >= lease->granted) return 0;
@@ -37,7 +48,7 @@ static uint64_t held(const struct ledger_lease *lease, enum ledger_kind kind)
 uint64_t ledger_outstanding(const struct ledger *l)
 {
     uint64_t sum = 0;
-    for (size_t i = 0; i < l->leases_n; i++) sum += held(&l->leases[i], l->kind);
+    for (size_t i = 0; i < l->leases_n; i++) sum += ledger_held(&l->leases[i], l->kind);
     return sum;
 }
 
@@ -45,7 +56,7 @@ uint64_t ledger_outstanding(const struct ledger *l)
 
 static void refill(struct ledger *l, const struct ledger_rule *r, uint64_t now_us)
 {
-    double room = (double)r->burst - (double)ledger_outstanding(l);
+    double room = (double)less_aside(r, r->burst) - (double)ledger_outstanding(l);
     if (now_us > l->at_us) {
         l->level += (double)(now_us - l->at_us) * rate(r);
         l->at_us = now_us;
@@ -53,36 +64,28 @@ static void refill(struct ledger *l, const struct ledger_rule *r, uint64_t now_u
     if (l->level > room) l->level = room;
 }
 
-/* Units that were spent, or count as spent, at this time or before. */
-static enum err add_span(struct ledger *l, const struct ledger_rule *r, uint64_t at_us,
-                         uint64_t units)
+static void add_span(struct ledger *l, const struct ledger_rule *r, uint64_t at_us, uint64_t units)
 {
     struct ledger_span *last = l->spans_n > 0 ? &l->spans[l->spans_n - 1] : NULL;
-    if (units == 0) return ERR_OK;
     if (last != NULL) {
         bool coarse = r->limit > LEDGER_SPANS;
         at_us = MAX(at_us, last->last_us);
         if ((coarse && at_us - last->first_us < r->window_us / LEDGER_SPANS) ||
-            l->spans_n == LEDGER_SPANS + 2) {
-            last->last_us = at_us;
-            last->units += units;
-            return ERR_OK;
-        }
+            l->spans_n == LEDGER_SPANS + 2)
+            goto merge;
     }
     if (l->spans_n == l->spans_cap) {
-        size_t cap = MIN(l->spans_cap * 2 + 4, (size_t)LEDGER_SPANS + 2);
+        size_t cap = MIN(l->spans_cap * 2, (size_t)LEDGER_SPANS + 2);
         struct ledger_span *grown = realloc(l->spans, cap * sizeof *grown);
-        if (grown == NULL) {
-            if (last == NULL) return ERR_NOMEM;
-            last->last_us = at_us; /* coarser, not wrong */
-            last->units += units;
-            return ERR_OK;
-        }
+        if (grown == NULL) goto merge; /* coarser, not wrong; there is always room for a first */
         l->spans = grown;
         l->spans_cap = cap;
     }
     l->spans[l->spans_n++] = (struct ledger_span){ at_us, at_us, units };
-    return ERR_OK;
+    return;
+merge:
+    last->last_us = at_us;
+    last->units += units;
 }
 
 static uint64_t spans_used(const struct ledger *l)
@@ -92,21 +95,20 @@ static uint64_t spans_used(const struct ledger *l)
     return sum;
 }
 
-/* Units that leave the lease as spent. */
-static void count_spent(struct ledger *l, const struct ledger_rule *r, uint64_t at_us,
+void ledger_count_spent(struct ledger *l, const struct ledger_rule *r, uint64_t at_us,
                         uint64_t units)
 {
+    if (units == 0) return;
     if (l->kind == LEDGER_FIXED) l->used += units;
-    /* room for one span is kept from the first moment on: see ledger_init() */
-    if (l->kind == LEDGER_SLIDING && add_span(l, r, at_us, units) != ERR_OK) abort();
+    if (l->kind == LEDGER_SLIDING) add_span(l, r, at_us, units);
 }
 
 static void end_lease(struct ledger *l, const struct ledger_rule *r, struct ledger_lease *lease)
 {
-    uint64_t lost = held(lease, l->kind);
+    uint64_t lost = ledger_held(lease, l->kind);
     if (l->kind == LEDGER_BUCKET) refill(l, r, lease->end_us);
     lease->over = true;
-    count_spent(l, r, lease->end_us, lost);
+    ledger_count_spent(l, r, lease->end_us, lost);
 }
 
 static struct ledger_lease *first_to_end(const struct ledger *l)
@@ -119,13 +121,24 @@ static struct ledger_lease *first_to_end(const struct ledger *l)
     return first;
 }
 
-static void roll_window(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                        uint64_t wall_us)
+static void open_window(struct ledger *l, const struct ledger_window *w, uint64_t now_us)
 {
-    uint64_t no = wall_us / r->window_us;
-    if (no <= l->window_no) return; /* a wall clock that goes back does not open a window again */
-    l->window_no = no;
-    l->used = 0;
+    l->begin = w->begin;
+    l->end = w->end;
+    l->end_us = now_us + w->left_us;
+}
+
+/* Follows the calendar. A window of before (a wall clock that was set back) opens nothing again. */
+static void roll_window(struct ledger *l, uint64_t now_us, const struct ledger_window *w)
+{
+    if (w->end <= l->begin) {
+        l->end_us = now_us + w->left_us; /* at the least */
+        return;
+    }
+    bool next = w->begin >= l->end;
+    open_window(l, w, now_us);
+    if (!next) return;
+    l->used = l->aside = l->aside_ppm = 0;
     for (size_t i = 0; i < l->leases_n; i++) {
         l->leases[i].over = true;
         l->leases[i].end_us = MIN(l->leases[i].end_us, now_us);
@@ -146,22 +159,58 @@ static void drop_old(struct ledger *l, const struct ledger_rule *r, uint64_t now
     memmove(l->spans, l->spans + gone, l->spans_n * sizeof *l->spans);
 }
 
+/* Of a calendar window, what remains is shared when an edge falls silent. */
+static void set_aside(struct ledger *l, const struct ledger_rule *r)
+{
+    uint64_t gone = l->used + ledger_outstanding(l), remained;
+    if (l->aside_ppm == r->aside_ppm) return;
+    remained = gone < r->limit ? r->limit - gone : 0;
+    l->aside_ppm = r->aside_ppm;
+    l->aside = remained - less_aside(r, remained);
+}
+
 void ledger_advance(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                    uint64_t wall_us)
+                    const struct ledger_window *w)
 {
     struct ledger_lease *lease;
-    if (l->kind == LEDGER_FIXED) roll_window(l, r, now_us, wall_us);
+    if (l->kind == LEDGER_BUCKET && l->burst != r->burst) {
+        l->level += (double)r->burst - (double)l->burst; /* what was used stays used */
+        l->burst = r->burst;
+    }
+    if (l->kind == LEDGER_FIXED && w != NULL) roll_window(l, now_us, w);
     while ((lease = first_to_end(l)) != NULL && lease->end_us <= now_us) end_lease(l, r, lease);
-    if (l->kind == LEDGER_BUCKET) refill(l, r, now_us);
+    if (l->kind == LEDGER_BUCKET)
+        refill(l, r, now_us);
+    else
+        l->at_us = MAX(l->at_us, now_us);
+    if (l->kind == LEDGER_FIXED) set_aside(l, r);
     drop_old(l, r, now_us);
 }
 
 /* --- birth --- */
 
-void ledger_init(struct ledger *l, const struct ledger_rule *r, uint64_t now_us, uint64_t wall_us,
-                 const struct ledger_birth *birth)
+static void begin_fixed(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
+                        const struct ledger_window *w, const struct ledger_birth *birth)
 {
-    *l = (struct ledger){ .kind = r->kind, .at_us = now_us };
+    uint64_t begun_us;
+    open_window(l, w, now_us);
+    if (birth->marked) {
+        if (w->begin >= birth->end) return;
+        l->used = birth->used;
+        if (w->end > birth->begin) return;
+        l->begin = birth->begin; /* a wall clock that was set back */
+        l->end = birth->end;
+    } else if (!birth->full) {
+        /* what was spent of this window before the epoch began is not known */
+        begun_us = w->end - w->begin > w->left_us ? w->end - w->begin - w->left_us : 0;
+        if (birth->empty_us + begun_us >= now_us) l->used = r->limit;
+    }
+}
+
+void ledger_init(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
+                 const struct ledger_window *w, const struct ledger_birth *birth)
+{
+    *l = (struct ledger){ .kind = r->kind, .at_us = now_us, .burst = r->burst };
     if (r->kind == LEDGER_BUCKET) {
         l->level = birth->full ? (double)r->burst : 0;
         if (!birth->full) l->at_us = birth->empty_us;
@@ -174,9 +223,7 @@ void ledger_init(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
                                                            r->limit };
         drop_old(l, r, now_us);
     } else if (r->kind == LEDGER_FIXED) {
-        uint64_t into_us = wall_us % r->window_us;
-        l->window_no = wall_us / r->window_us;
-        if (!birth->full && birth->empty_us + into_us >= now_us) l->used = r->limit;
+        begin_fixed(l, r, now_us, w, birth);
     }
 }
 
@@ -187,12 +234,12 @@ void ledger_done(struct ledger *l)
     *l = (struct ledger){ 0 };
 }
 
-/* A policy that became of another kind: what was counted cannot be compared, so it begins used up,
- * when the leases of before have ended. */
-static void become(struct ledger *l, const struct ledger_rule *r, uint64_t now_us, uint64_t wall_us)
+void ledger_reset(struct ledger *l, const struct ledger_rule *r, uint64_t now_us)
 {
-    ledger_done(l);
-    ledger_init(l, r, now_us, wall_us, &(struct ledger_birth){ false, now_us + r->lease_us });
+    ledger_advance(l, r, now_us, NULL);
+    l->used = 0;
+    l->spans_n = 0;
+    l->level = (double)r->burst - (double)ledger_outstanding(l);
 }
 
 /* --- what is left --- */
@@ -202,11 +249,11 @@ static double level(const struct ledger *l, const struct ledger_rule *r)
     double out = (double)ledger_outstanding(l);
     switch (l->kind) {
     case LEDGER_BUCKET: return l->level;
-    case LEDGER_SLIDING: return (double)r->limit - (double)spans_used(l) - out;
-    case LEDGER_FIXED: return (double)r->limit - (double)l->used - out;
+    case LEDGER_SLIDING: return (double)less_aside(r, r->limit) - (double)spans_used(l) - out;
+    case LEDGER_FIXED: return (double)r->limit - (double)l->used - (double)l->aside - out;
     case LEDGER_SLOTS: break;
     }
-    return (double)r->limit - out;
+    return (double)less_aside(r, r->limit) - out;
 }
 
 uint64_t ledger_left(const struct ledger *l, const struct ledger_rule *r)
@@ -215,9 +262,32 @@ uint64_t ledger_left(const struct ledger *l, const struct ledger_rule *r)
     return v > 0 ? (uint64_t)v : 0;
 }
 
+uint64_t ledger_used(const struct ledger *l, const struct ledger_rule *r)
+{
+    double used;
+    if (l->kind == LEDGER_SLIDING) return spans_used(l);
+    if (l->kind == LEDGER_FIXED) return l->used;
+    if (l->kind == LEDGER_SLOTS) return 0;
+    used = ceil((double)r->burst - (double)ledger_outstanding(l) - l->level);
+    return used > 0 ? (uint64_t)used : 0;
+}
+
+uint64_t ledger_mark(const struct ledger *l)
+{
+    return l->used + ledger_outstanding(l);
+}
+
 bool ledger_is_idle(const struct ledger *l, const struct ledger_rule *r)
 {
-    return l->leases_n == 0 && level(l, r) >= (double)ledger_capacity(r);
+    if (l->leases_n > 0) return false;
+    if (l->kind == LEDGER_FIXED) return l->used == 0 || l->at_us >= l->end_us;
+    if (l->kind == LEDGER_BUCKET) return l->level >= (double)r->burst;
+    return l->spans_n == 0;
+}
+
+uint64_t ledger_window_left(const struct ledger *l, uint64_t now_us)
+{
+    return l->end_us > now_us ? l->end_us - now_us : 0;
 }
 
 static uint64_t until_first_end(const struct ledger *l, uint64_t now_us)
@@ -226,20 +296,20 @@ static uint64_t until_first_end(const struct ledger *l, uint64_t now_us)
     return first != NULL && first->end_us > now_us ? first->end_us - now_us : 0;
 }
 
-static uint64_t window_left(const struct ledger_rule *r, uint64_t wall_us)
+static uint64_t refill_time(const struct ledger_rule *r, double units)
 {
-    return r->window_us - wall_us % r->window_us;
+    double us = units / MAX(rate(r), 1e-15);
+    return us < 1e15 ? (uint64_t)ceil(MAX(us, 0.0)) : UINT64_C(1000000000000000);
 }
 
-/* How long until `units` may be had, as far as can be known. */
-static uint64_t wait_for(const struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                         uint64_t wall_us, uint64_t units)
+uint64_t ledger_wait_for(const struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
+                         uint64_t units)
 {
     double missing = (double)units - level(l, r);
     switch (l->kind) {
     case LEDGER_BUCKET: {
-        double room = (double)r->burst - (double)ledger_outstanding(l);
-        uint64_t refilled = (uint64_t)ceil(missing / rate(r));
+        double room = (double)less_aside(r, r->burst) - (double)ledger_outstanding(l);
+        uint64_t refilled = refill_time(r, missing);
         /* while leases hold the room, nothing is refilled */
         if ((double)units > room) return MAX(refilled, until_first_end(l, now_us));
         return refilled;
@@ -250,143 +320,23 @@ static uint64_t wait_for(const struct ledger *l, const struct ledger_rule *r, ui
             if (missing <= 0) return l->spans[i].last_us + r->window_us - now_us;
         }
         return until_first_end(l, now_us);
-    case LEDGER_FIXED: return window_left(r, wall_us);
+    case LEDGER_FIXED:
+        if (l->used + l->aside + units <= r->limit) return until_first_end(l, now_us);
+        return ledger_window_left(l, now_us);
     case LEDGER_SLOTS: break;
     }
     return SLOTS_RETRY_MS * UINT64_C(1000);
 }
 
-static uint64_t until_unused(const struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                             uint64_t wall_us)
+uint64_t ledger_until_unused(const struct ledger *l, const struct ledger_rule *r, uint64_t now_us)
 {
-    double missing = (double)ledger_capacity(r) - level(l, r);
-    if (missing <= 0) return 0;
     switch (l->kind) {
-    case LEDGER_BUCKET: return (uint64_t)ceil(missing / rate(r));
+    case LEDGER_BUCKET: return refill_time(r, (double)r->burst - level(l, r));
     case LEDGER_SLIDING:
         if (ledger_outstanding(l) > 0) return r->window_us;
-        return l->spans[l->spans_n - 1].last_us + r->window_us - now_us;
-    case LEDGER_FIXED: return window_left(r, wall_us);
+        return l->spans_n == 0 ? 0 : l->spans[l->spans_n - 1].last_us + r->window_us - now_us;
+    case LEDGER_FIXED: return ledger_mark(l) == 0 ? 0 : ledger_window_left(l, now_us);
     case LEDGER_SLOTS: break;
     }
     return 0;
-}
-
-/* --- ops --- */
-
-static struct ledger_lease *find(const struct ledger *l, struct str id)
-{
-    for (size_t i = 0; i < l->leases_n; i++)
-        if (str_eqz(id, l->leases[i].id)) return &l->leases[i];
-    return NULL;
-}
-
-static uint64_t excess(const struct ledger_lease *lease)
-{
-    uint64_t sum = lease->spent + lease->returned;
-    return sum > lease->granted ? sum - lease->granted : 0;
-}
-
-/* Takes over what the edge says it has spent and given back. */
-static void report(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                   struct ledger_lease *lease, const struct lease_op *op)
-{
-    uint64_t before = lease->spent, debt = excess(lease), returnable, returned = lease->returned;
-    if (l->kind != LEDGER_SLOTS) lease->spent = MAX(lease->spent, op->spent);
-    returnable = lease->granted > lease->spent ? lease->granted - lease->spent : 0;
-    lease->returned = MAX(lease->returned, MIN(op->returned, returnable));
-    if (l->kind == LEDGER_BUCKET)
-        l->level += (double)(lease->returned - returned) - (double)(excess(lease) - debt);
-    count_spent(l, r, now_us, lease->spent - before);
-}
-
-static void extend(const struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                   uint64_t wall_us, struct ledger_lease *lease)
-{
-    uint64_t us = r->lease_us;
-    if (l->kind == LEDGER_FIXED) us = MIN(us, window_left(r, wall_us));
-    lease->end_us = MAX(lease->end_us, now_us + us);
-}
-
-static struct ledger_lease *add_lease(struct ledger *l, struct str id)
-{
-    if (l->leases_n == LEDGER_MAX_LEASES || id.n > LEASE_ID_MAX) return NULL;
-    if (l->leases_n == l->leases_cap) {
-        size_t cap = MIN(l->leases_cap * 2 + 2, (size_t)LEDGER_MAX_LEASES);
-        struct ledger_lease *grown = realloc(l->leases, cap * sizeof *grown);
-        if (grown == NULL) return NULL;
-        l->leases = grown;
-        l->leases_cap = cap;
-    }
-    struct ledger_lease *lease = &l->leases[l->leases_n++];
-    *lease = (struct ledger_lease){ 0 };
-    (void)str_copyz(lease->id, sizeof lease->id, id);
-    return lease;
-}
-
-/* Grants what is wanted, as far as there is; *lease may be NULL and is made then. */
-static enum err grant(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                      uint64_t wall_us, const struct lease_op *op, struct ledger_lease **lease,
-                      struct lease_result *ret)
-{
-    uint64_t have = *lease != NULL ? (*lease)->granted : 0, total = op->known + op->want;
-    uint64_t least = MAX(op->min, UINT64_C(1)), left = ledger_left(l, r), need, units;
-    ret->status = LEASE_GRANTED;
-    if (have >= total) return ERR_OK; /* a repeated ask, or one whose reply was lost */
-    need = total - have;
-    least = have - op->known >= least ? 1 : least - (have - op->known);
-    if (MAX(op->min, UINT64_C(1)) > ledger_capacity(r)) {
-        ret->status = LEASE_NEVER;
-        return ERR_OK;
-    }
-    if (left < least) {
-        ret->status = LEASE_REFUSED;
-        ret->retry_ms = (wait_for(l, r, now_us, wall_us, least) + 999) / 1000;
-        return ERR_OK;
-    }
-    units = MIN(left, MAX(need, left >= FEW * r->chunk ? r->chunk : 1));
-    if (*lease == NULL && (*lease = add_lease(l, op->lease)) == NULL) {
-        if (l->leases_n < LEDGER_MAX_LEASES) return ERR_NOMEM;
-        ret->status = LEASE_REFUSED;
-        ret->retry_ms = (r->lease_us + 999) / 1000;
-        return ERR_OK;
-    }
-    (*lease)->granted += units;
-    if (l->kind == LEDGER_BUCKET) l->level -= (double)units;
-    if (units < need) ret->retry_ms = (wait_for(l, r, now_us, wall_us, 1) + 999) / 1000;
-    return ERR_OK;
-}
-
-enum err ledger_serve(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
-                      uint64_t wall_us, const struct lease_op *op, struct lease_result *ret)
-{
-    struct lease_result res = { .status = LEASE_GRANTED, .limit = r->limit };
-    struct ledger_lease *lease;
-    enum err e = ERR_OK;
-    if (l->kind != r->kind) become(l, r, now_us, wall_us);
-    ledger_advance(l, r, now_us, wall_us);
-    lease = find(l, op->lease);
-    if (op->kind >= LEASE_OP_MAX || op->known > LEASE_UNITS_MAX || op->want > LEASE_UNITS_MAX) {
-        res.status = LEASE_INVALID;
-    } else if (lease == NULL ? op->kind != LEASE_ASK || op->known > 0
-                             : lease->over || op->known > lease->granted) {
-        res.status = LEASE_ENDED;
-        lease = NULL;
-    } else {
-        if (lease != NULL) report(l, r, now_us, lease, op);
-        if (op->kind == LEASE_ASK) e = grant(l, r, now_us, wall_us, op, &lease, &res);
-        if (lease != NULL && (op->kind == LEASE_ASK || op->kind == LEASE_RENEW))
-            extend(l, r, now_us, wall_us, lease);
-    }
-    if (e != ERR_OK) return e;
-    if (lease != NULL) {
-        res.granted = lease->granted;
-        res.ttl_ms = (lease->end_us - now_us) / 1000;
-    }
-    res.remaining = ledger_left(l, r);
-    res.reset_ms = (until_unused(l, r, now_us, wall_us) + 999) / 1000;
-    res.lease = ret->lease;
-    res.share = ret->share;
-    *ret = res;
-    return ERR_OK;
 }

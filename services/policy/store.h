@@ -15,6 +15,7 @@
 struct store_item {
     const struct lease_op *op;
     const struct ledger_rule *rule;
+    struct ledger_window window; /* of `fixed` */
     struct lease_result result; /* lease and share are the caller's */
 };
 

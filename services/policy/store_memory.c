@@ -38,10 +38,6 @@ static uint64_t now_us(const struct memory *m)
 {
     return clock_mono_ns(m->clock) / 1000;
 }
-static uint64_t wall_us(const struct memory *m)
-{
-    return clock_wall_ns(m->clock) / 1000;
-}
 
 static void drop(struct memory *m, struct counter *c)
 {
@@ -68,7 +64,7 @@ static size_t forget(struct memory *m, size_t most, size_t enough, uint64_t befo
     {
         struct counter *c = LIST_ENTRY(it, struct counter, lru);
         if (most-- == 0 || gone == enough || c->used_us > before_us) break;
-        ledger_advance(&c->ledger, &c->rule, now_us(m), wall_us(m));
+        ledger_advance(&c->ledger, &c->rule, now_us(m), NULL);
         if (!ledger_is_idle(&c->ledger, &c->rule)) continue;
         drop(m, c);
         gone++;
@@ -77,7 +73,7 @@ static size_t forget(struct memory *m, size_t most, size_t enough, uint64_t befo
     return gone;
 }
 
-static struct counter *make(struct memory *m, struct str name, const struct ledger_rule *rule)
+static struct counter *make(struct memory *m, struct str name, const struct store_item *item)
 {
     struct counter *c = calloc(1, sizeof *c + name.n);
     if (c == NULL) return NULL;
@@ -88,7 +84,7 @@ static struct counter *make(struct memory *m, struct str name, const struct ledg
         return NULL;
     }
     list_push_back(&m->lru, &c->lru);
-    ledger_init(&c->ledger, rule, now_us(m), wall_us(m), &m->birth);
+    ledger_init(&c->ledger, item->rule, now_us(m), &item->window, &m->birth);
     return c;
 }
 
@@ -109,12 +105,12 @@ static struct counter *counter_of(struct memory *m, const struct store_item *ite
     /* one place in a sixteenth is kept for overflow counters */
     size_t most = m->counters.max - m->counters.max / 16;
     if (c == NULL && (m->counters.len < most || forget(m, EVICT_TRIES, 1, UINT64_MAX) > 0))
-        c = make(m, name, item->rule);
+        c = make(m, name, item);
     if (c == NULL) {
         name = name_of(item->op->policy, STR("~"), text);
         m->overflows++;
         c = map_get(&m->counters, name);
-        if (c == NULL) c = make(m, name, item->rule);
+        if (c == NULL) c = make(m, name, item);
     }
     return c;
 }
@@ -140,7 +136,7 @@ static void serve_one(struct memory *m, struct str asked, struct store_item *ite
         c->used_us = now;
     }
     if (c == NULL ||
-        ledger_serve(&c->ledger, item->rule, now, wall_us(m), item->op, &item->result) != ERR_OK)
+        ledger_serve(&c->ledger, item->rule, now, &item->window, item->op, &item->result) != ERR_OK)
         item->result.status = LEASE_UNAVAILABLE;
 }
 
@@ -216,7 +212,7 @@ void store_memory_begin(struct store *s, const char *epoch, bool first)
     m->epochs++;
     m->until_us = UINT64_MAX;
     m->warm_us = first ? 0 : now_us(m) + LEASE_TTL_MS * UINT64_C(1000);
-    m->birth = (struct ledger_birth){ first, m->warm_us };
+    m->birth = (struct ledger_birth){ .full = first, .empty_us = m->warm_us };
     pthread_mutex_unlock(&m->lock);
 }
 

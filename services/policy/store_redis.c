@@ -25,7 +25,7 @@
 enum {
     AT_ONCE = 64, /* ops in one script */
     HEAD = 6,     /* arguments before the ops' */
-    PER_OP = 13,
+    PER_OP = 18,
     RESULT = 6, /* figures per op in the reply */
     NUMBER_MAX = 24,
     KEY_MAX = 64 + LEASE_ID_MAX * 2 + LEASE_KEY_MAX,
@@ -226,14 +226,19 @@ static void add_op(const struct redis_store *s, struct call_text *t, size_t i,
     add_number(t, r->burst);
     add_number(t, r->window_us);
     add_number(t, r->lease_us);
-    add_number(t, r->chunk);
+    add_number(t, r->aside_ppm);
+    add_number(t, item->window.begin);
+    add_number(t, item->window.end);
+    add_number(t, item->window.left_us);
     add_arg(t, str_of(lease_op_name(op->kind)));
     add_arg(t, op->lease);
     add_number(t, op->known);
     add_number(t, op->want);
+    add_number(t, op->ahead);
     add_number(t, op->min);
     add_number(t, op->spent);
     add_number(t, op->returned);
+    add_number(t, op->debt);
 }
 
 static uint64_t figure(const struct redis_value *v, size_t i)

@@ -1,19 +1,20 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Serves ops of leases on counters in Redis: the state machine of ledger.c, word for word, so that
+-- Serves ops of leases on counters in Redis: the state machine of ledger.h, word for word, so that
 -- each op is atomic whatever the number of engines. test_store_redis runs both side by side.
 --
 -- KEYS[1]    the epoch: "<id> <first: 1 or 0> <begun, us> <run_id of the Redis it began on>"
 -- KEYS[2..]  the counter of each op
 -- ARGV       the engine's epoch, the edge's epoch, the time that the engine expects, how much later
---            it may be, how much earlier, how long a new epoch warms; then 13 for each op: kind,
---            limit, burst, window, lease time, chunk, op, lease, known, want, min, spent, returned
+--            it may be, how much earlier, how long a new epoch warms; then 18 for each op: kind,
+--            limit, burst, window, lease time, millionths set aside; begin, end and rest of the calendar
+--            window; op, lease, known, want, ahead, min, spent, returned, debt
 -- Returns    { "ok", now, status, granted, ttl, remaining, reset, retry, ... }: all times but now in ms
 --        or  { "epoch", now, value } when the epoch is not the engine's (value "": there is none)
 --        or  { "clock", now } when time did not go on as it should have; nothing was changed
 --
 -- All times are microseconds of Redis's own clock. Numbers are doubles, exact up to 2^53.
 
-local ENDED_KEPT, SPANS, MAX_LEASES, FEW = 1, 128, 512, 4
+local ENDED_KEPT, SPANS, MAX_LEASES, AHEAD_PARTS = 1, 128, 512, 4
 local SLOWLY = 1 - 1e-9
 local SLOTS_RETRY_MS = 50
 
@@ -46,10 +47,17 @@ local function outstanding(c)
     return sum
 end
 
-local function rate(r) return r.limit / r.window * SLOWLY end
+-- What is left of a figure of the rule when shares are set aside.
+local function less_aside(r, v)
+    local ppm = math.min(r.aside, 1000000)
+    local million, rest = math.floor(v / 1000000), v % 1000000
+    return v - (million * ppm + math.floor(rest * ppm / 1000000))
+end
+
+local function rate(r) return less_aside(r, r.limit) / r.window * SLOWLY end
 
 local function refill(c, r, at)
-    local room = r.burst - outstanding(c)
+    local room = less_aside(r, r.burst) - outstanding(c)
     if at > c.at then
         c.level = c.level + (at - c.at) * rate(r)
         c.at = at
@@ -102,29 +110,47 @@ local function drop_old(c, r)
     c.spans = spans
 end
 
-local function advance(c, r)
-    if c.kind == 'fixed' then
-        local no = math.floor(now / r.window)
-        if no > c.window_no then
-            c.window_no = no
-            c.used = 0
-            for _, l in ipairs(c.leases) do
-                l.over = true
-                l.ends = math.min(l.ends, now)
-            end
-        end
+-- Follows the calendar. A window of before (a wall clock that was set back) opens nothing again.
+local function roll_window(c, r)
+    c.ends = now + r.left
+    if r.ends <= c.first then return end
+    local next = r.begins >= c.last
+    c.first, c.last = r.begins, r.ends
+    if not next then return end
+    c.used, c.aside, c.aside_for = 0, 0, 0
+    for _, l in ipairs(c.leases) do
+        l.over = true
+        l.ends = math.min(l.ends, now)
     end
+end
+
+-- Of a calendar window, what remains is shared when an edge falls silent.
+local function set_aside(c, r)
+    if c.aside_for == r.aside then return end
+    local remained = math.max(0, r.limit - c.used - outstanding(c))
+    c.aside_for = r.aside
+    c.aside = remained - less_aside(r, remained)
+end
+
+local function advance(c, r)
+    if c.kind == 'bucket' and c.burst ~= r.burst then
+        c.level = c.level + r.burst - c.burst -- what was used stays used
+        c.burst = r.burst
+    end
+    if c.kind == 'fixed' then roll_window(c, r) end
     local l = first_to_end(c)
     while l and l.ends <= now do
         end_lease(c, r, l)
         l = first_to_end(c)
     end
     if c.kind == 'bucket' then refill(c, r, now) end
+    if c.kind == 'fixed' then set_aside(c, r) end
     drop_old(c, r)
 end
 
 local function new_counter(r, full, empty)
-    local c = { kind = r.kind, level = 0, at = now, window_no = 0, used = 0, leases = {}, spans = {} }
+    local c = { kind = r.kind, level = 0, at = now, burst = r.burst, used = 0, aside = 0, aside_for = 0,
+        first = r.begins, last = r.ends, ends = now + r.left, leases = {}, spans = {} }
     if r.kind == 'bucket' then
         c.level = full and r.burst or 0
         if not full then c.at = empty end
@@ -133,8 +159,8 @@ local function new_counter(r, full, empty)
         if not full then c.spans[1] = { empty, empty, r.limit } end
         drop_old(c, r)
     elseif r.kind == 'fixed' then
-        c.window_no = math.floor(now / r.window)
-        if not full and empty + now % r.window >= now then c.used = r.limit end
+        local begun = math.max(0, r.ends - r.begins - r.left)
+        if not full and empty + begun >= now then c.used = r.limit end
     end
     return c
 end
@@ -143,8 +169,8 @@ local function capacity(r) return r.kind == 'bucket' and r.burst or r.limit end
 
 local function level(c, r)
     if c.kind == 'bucket' then return c.level end
-    local v = r.limit - outstanding(c)
-    if c.kind == 'fixed' then v = v - c.used end
+    if c.kind == 'fixed' then return r.limit - c.used - c.aside - outstanding(c) end
+    local v = less_aside(r, r.limit) - outstanding(c)
     for _, s in ipairs(c.spans) do v = v - s[3] end
     return v
 end
@@ -156,11 +182,17 @@ local function until_first_end(c)
     return l and math.max(0, l.ends - now) or 0
 end
 
+local function window_left(c) return math.max(0, c.ends - now) end
+
+local function refill_time(r, units)
+    return math.min(math.ceil(math.max(0, units / math.max(rate(r), 1e-15))), 1e15)
+end
+
 local function wait_for(c, r, units)
     local missing = units - level(c, r)
     if c.kind == 'bucket' then
-        local refilled = math.ceil(missing / rate(r))
-        if units > r.burst - outstanding(c) then return math.max(refilled, until_first_end(c)) end
+        local refilled = refill_time(r, missing)
+        if units > less_aside(r, r.burst) - outstanding(c) then return math.max(refilled, until_first_end(c)) end
         return refilled
     elseif c.kind == 'sliding' then
         for _, s in ipairs(c.spans) do
@@ -169,31 +201,60 @@ local function wait_for(c, r, units)
         end
         return until_first_end(c)
     elseif c.kind == 'fixed' then
-        return r.window - now % r.window
+        if c.used + c.aside + units <= r.limit then return until_first_end(c) end
+        return window_left(c)
     end
     return SLOTS_RETRY_MS * 1000
 end
 
 local function until_unused(c, r)
-    local missing = capacity(r) - level(c, r)
-    if missing <= 0 or c.kind == 'slots' then return 0 end
-    if c.kind == 'bucket' then return math.ceil(missing / rate(r)) end
-    if c.kind == 'fixed' then return r.window - now % r.window end
+    if c.kind == 'bucket' then return refill_time(r, r.burst - level(c, r)) end
+    if c.kind == 'fixed' then return c.used + outstanding(c) > 0 and window_left(c) or 0 end
+    if c.kind == 'slots' then return 0 end
     if outstanding(c) > 0 then return r.window end
-    return c.spans[#c.spans][2] + r.window - now
+    return #c.spans > 0 and c.spans[#c.spans][2] + r.window - now or 0
 end
 
 local function ms(us) return math.ceil(us / 1000) end
 
-local function excess(l) return math.max(0, l.spent + l.returned - l.granted) end
+local function excess(l) return l.debt + math.max(0, l.spent + l.returned - l.granted) end
 
 local function report(c, r, l, op)
-    local before, debt, returned = l.spent, excess(l), l.returned
-    if c.kind ~= 'slots' then l.spent = math.max(l.spent, op.spent) end
+    local spent, debt, returned, over = l.spent, l.debt, l.returned, excess(l)
+    if c.kind ~= 'slots' then
+        l.spent = math.max(l.spent, op.spent)
+        l.debt = math.max(l.debt, op.debt)
+    end
     local returnable = math.max(0, l.granted - l.spent)
     l.returned = math.max(l.returned, math.min(op.returned, returnable))
-    if c.kind == 'bucket' then c.level = c.level + (l.returned - returned) - (excess(l) - debt) end
-    count_spent(c, r, now, l.spent - before)
+    if c.kind == 'bucket' then c.level = c.level + (l.returned - returned) - (excess(l) - over) end
+    count_spent(c, r, now, l.spent - spent + (l.debt - debt))
+end
+
+-- Nil: as many live ones as there may be. Forgets the ended one that ended first, when the list is full.
+local function add_lease(c, id)
+    if #c.leases >= MAX_LEASES then
+        local oldest
+        for i, l in ipairs(c.leases) do
+            if l.over and (not oldest or l.ends < c.leases[oldest].ends) then oldest = i end
+        end
+        if not oldest then return nil end
+        table.remove(c.leases, oldest)
+    end
+    local l = { id = id, granted = 0, spent = 0, returned = 0, debt = 0, ends = 0, over = false }
+    c.leases[#c.leases + 1] = l
+    return l
+end
+
+-- How many units the ask gets: what it needs, as far as there is, and of what lies ahead so much
+-- that the others will find enough.
+local function portion(c, available, need, ahead, is_new)
+    local sharers = is_new and 1 or 0
+    for _, l in ipairs(c.leases) do
+        if not l.over then sharers = sharers + 1 end
+    end
+    if available <= need then return available end
+    return need + math.min(ahead, math.floor((available - need) / (AHEAD_PARTS * (sharers + 1))))
 end
 
 -- Returns status, retry, and the lease, which it makes when there is something for it.
@@ -205,16 +266,14 @@ local function grant(c, r, l, op)
     if least > capacity(r) then return 'never', 0, l end
     least = have - op.known >= least and 1 or least - (have - op.known)
     if available < least then return 'refused', ms(wait_for(c, r, least)), l end
-    local plenty = available >= FEW * r.chunk
-    local units = math.min(available, math.max(need, plenty and r.chunk or 1))
+    local units = portion(c, available, need, op.ahead, not l)
     if not l then
-        if #c.leases == MAX_LEASES then return 'refused', ms(r.lease), nil end
-        l = { id = op.lease, granted = 0, spent = 0, returned = 0, ends = 0, over = false }
-        c.leases[#c.leases + 1] = l
+        l = add_lease(c, op.lease)
+        if not l then return 'refused', ms(r.lease), nil end
     end
     l.granted = l.granted + units
     if c.kind == 'bucket' then c.level = c.level - units end
-    return 'granted', units < need and ms(wait_for(c, r, 1)) or 0, l
+    return 'granted', units < need and ms(wait_for(c, r, math.min(need - units, least))) or 0, l
 end
 
 local function find(c, id)
@@ -226,15 +285,22 @@ end
 local function serve(c, r, op)
     advance(c, r)
     local status, retry, l = 'granted', 0, find(c, op.lease)
+    local full = false
+    if not l and op.kind == 'ask' and op.known == 0 and op.debt > 0 then
+        l = add_lease(c, op.lease) -- to hold the debt, if nothing else
+        full = not l
+    end
     local gone = (not l and (op.kind ~= 'ask' or op.known > 0)) or (l and (l.over or op.known > l.granted))
-    if gone then
+    if full then
+        status, retry = 'unavailable', ms(r.lease)
+    elseif gone then
         status, l = 'ended', nil
     else
         if l then report(c, r, l, op) end
         if op.kind == 'ask' then status, retry, l = grant(c, r, l, op) end
         if l and (op.kind == 'ask' or op.kind == 'renew') then
             local us = r.lease
-            if c.kind == 'fixed' then us = math.min(us, r.window - now % r.window) end
+            if c.kind == 'fixed' then us = math.min(us, window_left(c)) end
             l.ends = math.max(l.ends, now + us)
         end
     end
@@ -246,7 +312,7 @@ end
 local function keep_ms(c, r)
     local at = now + until_unused(c, r)
     for _, l in ipairs(c.leases) do at = math.max(at, l.ends + math.max(r.window, r.lease * ENDED_KEPT)) end
-    if c.kind == 'bucket' then at = at + math.ceil(outstanding(c) / rate(r)) end
+    if c.kind == 'bucket' then at = at + refill_time(r, outstanding(c)) end
     return ms(at - now) + 1000
 end
 
@@ -254,10 +320,11 @@ end
 
 local function load(text, r)
     local t = cmsgpack.unpack(text)
-    local c = { kind = t.k, level = t.l, at = t.a, window_no = t.w, used = t.u, leases = {}, spans = {} }
-    for i = 1, #t.e, 6 do
+    local c = { kind = t.k, level = t.l, at = t.a, burst = t.b, used = t.u, aside = t.d, aside_for = t.f,
+        first = t.w[1], last = t.w[2], ends = t.w[3], leases = {}, spans = {} }
+    for i = 1, #t.e, 7 do
         c.leases[#c.leases + 1] = { id = t.e[i], granted = t.e[i + 1], spent = t.e[i + 2],
-            returned = t.e[i + 3], ends = t.e[i + 4], over = t.e[i + 5] == 1 }
+            returned = t.e[i + 3], debt = t.e[i + 4], ends = t.e[i + 5], over = t.e[i + 6] == 1 }
     end
     for i = 1, #t.s, 3 do c.spans[#c.spans + 1] = { t.s[i], t.s[i + 1], t.s[i + 2] } end
     if c.kind ~= r.kind then return new_counter(r, false, now + r.lease) end
@@ -267,26 +334,26 @@ end
 local function store(key, c, r)
     local leases, spans = {}, {}
     for _, l in ipairs(c.leases) do
-        for _, v in ipairs({ l.id, l.granted, l.spent, l.returned, l.ends, l.over and 1 or 0 }) do
+        for _, v in ipairs({ l.id, l.granted, l.spent, l.returned, l.debt, l.ends, l.over and 1 or 0 }) do
             leases[#leases + 1] = v
         end
     end
     for _, s in ipairs(c.spans) do
         for i = 1, 3 do spans[#spans + 1] = s[i] end
     end
-    local text = cmsgpack.pack({ k = c.kind, l = c.level, a = c.at, w = c.window_no, u = c.used,
-        e = leases, s = spans })
+    local text = cmsgpack.pack({ k = c.kind, l = c.level, a = c.at, b = c.burst, u = c.used, d = c.aside,
+        f = c.aside_for, w = { c.first, c.last, c.ends }, e = leases, s = spans })
     redis.call('SET', key, text, 'PX', string.format('%d', keep_ms(c, r)))
 end
 
 local out = { 'ok', now }
 for i = 2, #KEYS do
-    local a = 7 + (i - 2) * 13
+    local a = 7 + (i - 2) * 18
     local function number(k) return tonumber(ARGV[a + k]) end
     local r = { kind = ARGV[a], limit = number(1), burst = number(2), window = number(3), lease = number(4),
-        chunk = number(5) }
-    local op = { kind = ARGV[a + 6], lease = ARGV[a + 7], known = number(8), want = number(9), min = number(10),
-        spent = number(11), returned = number(12) }
+        aside = number(5), begins = number(6), ends = number(7), left = number(8) }
+    local op = { kind = ARGV[a + 9], lease = ARGV[a + 10], known = number(11), want = number(12),
+        ahead = number(13), min = number(14), spent = number(15), returned = number(16), debt = number(17) }
     local result
     if not same_epoch and not (op.kind == 'ask' and op.known == 0) then
         result = { 'stale_epoch', 0, 0, 0, 0, 0 }

@@ -20,28 +20,32 @@ static const struct ledger_birth full = { .full = true };
 static struct ledger_rule bucket(uint64_t limit, uint64_t window_us, uint64_t burst)
 {
     return (struct ledger_rule){
-        LEDGER_BUCKET,      limit, burst, window_us, lease_ttl_ms(window_us / 1000) * 1000,
-        ledger_chunk(limit)
+        LEDGER_BUCKET, limit, burst, window_us, lease_ttl_ms(window_us / 1000) * 1000, 0
     };
 }
 static struct ledger_rule window(enum ledger_kind kind, uint64_t limit, uint64_t window_us)
 {
-    return (struct ledger_rule){
-        kind, limit, 0, window_us, lease_ttl_ms(window_us / 1000) * 1000, ledger_chunk(limit)
-    };
+    return (
+        struct ledger_rule){ kind, limit, 0, window_us, lease_ttl_ms(window_us / 1000) * 1000, 0 };
 }
 static struct ledger_rule slots(uint64_t limit)
 {
-    return (
-        struct ledger_rule){ LEDGER_SLOTS, limit, 0, 0, LEASE_TTL_MS * 1000, ledger_chunk(limit) };
+    return (struct ledger_rule){ LEDGER_SLOTS, limit, 0, 0, LEASE_TTL_MS * 1000, 0 };
 }
 
+static void init(struct ledger *l, const struct ledger_rule *r, uint64_t now,
+                 const struct ledger_birth *birth)
+{
+    struct ledger_window w = ledger_window_of(r, now);
+    ledger_init(l, r, now, &w, birth);
+}
 static struct lease_result serve(struct ledger *l, const struct ledger_rule *r, uint64_t now,
                                  struct lease_op op)
 {
     struct lease_result res = { 0 };
+    struct ledger_window w = ledger_window_of(r, now);
     if (op.min == 0) op.min = 1;
-    assert_int_equal(ledger_serve(l, r, now, now, &op, &res), ERR_OK);
+    assert_int_equal(ledger_serve(l, r, now, &w, &op, &res), ERR_OK);
     return res;
 }
 static struct lease_result ask(struct ledger *l, const struct ledger_rule *r, uint64_t now,
@@ -72,7 +76,7 @@ static void five_per_second_gives_five_and_says_when_the_next_comes(void **state
     struct ledger l;
     struct lease_result res;
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     for (uint64_t i = 0; i < 5; i++) {
         res = ask(&l, &r, START, "a", i, 1, i);
         assert_int_equal(res.status, LEASE_GRANTED);
@@ -97,14 +101,14 @@ static void a_repeated_ask_grants_once(void **state)
     struct ledger_rule r = bucket(1000, SECOND, 1000);
     struct ledger l;
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
-    assert_int_equal(ask(&l, &r, START, "a", 0, 3, 0).granted, 8);
-    assert_int_equal(ask(&l, &r, START, "a", 0, 3, 0).granted, 8);
-    assert_int_equal(ledger_left(&l, &r), 992);
+    init(&l, &r, START, &full);
+    assert_int_equal(ask(&l, &r, START, "a", 0, 3, 0).granted, 3);
+    assert_int_equal(ask(&l, &r, START, "a", 0, 3, 0).granted, 3);
+    assert_int_equal(ledger_left(&l, &r), 997);
     /* the reply was lost: the next ask, knowing of nothing, finds out what it has */
-    assert_int_equal(ask(&l, &r, START, "a", 0, 8, 0).granted, 8);
-    assert_int_equal(ask(&l, &r, START, "a", 0, 9, 0).granted, 16);
-    assert_int_equal(ledger_outstanding(&l), 16);
+    assert_int_equal(ask(&l, &r, START, "a", 0, 2, 0).granted, 3);
+    assert_int_equal(ask(&l, &r, START, "a", 0, 5, 0).granted, 5);
+    assert_int_equal(ledger_outstanding(&l), 5);
     ledger_done(&l);
 }
 
@@ -113,7 +117,7 @@ static void repeated_returns_and_settlements_count_once_and_late_ones_not_at_all
     struct ledger_rule r = bucket(1000, SECOND, 1000);
     struct ledger l;
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     ask(&l, &r, START, "a", 0, 8, 0);
     for (int i = 0; i < 3; i++) give(&l, &r, START, LEASE_RETURN, "a", 8, 3, 2);
     assert_int_equal(ledger_left(&l, &r), 994);
@@ -138,20 +142,20 @@ static void a_lease_that_ends_counts_as_spent(void **state)
     struct ledger_rule r = window(LEDGER_SLIDING, 100, 60 * SECOND);
     struct ledger l;
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     struct lease_result res = ask(&l, &r, START, "a", 0, 10, 0);
     assert_int_equal(res.granted, 10);
     assert_int_equal(res.ttl_ms, 2000);
     give(&l, &r, START + SECOND, LEASE_SETTLE, "a", 10, 4, 0);
-    ledger_advance(&l, &r, START + 2 * SECOND, 0);
+    ledger_advance(&l, &r, START + 2 * SECOND, NULL);
     assert_int_equal(ledger_outstanding(&l), 0);
     assert_int_equal(ledger_left(&l, &r), 90);
     /* four leave the window after their report, six after the lease's end (rule 7) */
-    ledger_advance(&l, &r, START + 61 * SECOND - 1, 0);
+    ledger_advance(&l, &r, START + 61 * SECOND - 1, NULL);
     assert_int_equal(ledger_left(&l, &r), 90);
-    ledger_advance(&l, &r, START + 61 * SECOND, 0);
+    ledger_advance(&l, &r, START + 61 * SECOND, NULL);
     assert_int_equal(ledger_left(&l, &r), 94);
-    ledger_advance(&l, &r, START + 62 * SECOND, 0);
+    ledger_advance(&l, &r, START + 62 * SECOND, NULL);
     assert_int_equal(ledger_left(&l, &r), 100);
     assert_true(ledger_is_idle(&l, &r));
     ledger_done(&l);
@@ -162,7 +166,7 @@ static void nothing_refills_while_leases_hold_the_room(void **state)
     struct ledger_rule r = bucket(10, 60 * SECOND, 10);
     struct ledger l;
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     for (uint64_t i = 0; i < 10; i++) ask(&l, &r, START, "a", i, 1, 0);
     /* kept alive and unspent: the naive lease would let the level fill up again beside it */
     for (uint64_t t = 1; t <= 120; t++)
@@ -180,7 +184,7 @@ static void slots_are_given_back_by_return_or_by_the_end_of_the_lease(void **sta
     struct ledger_rule r = slots(3);
     struct ledger l;
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     ask(&l, &r, START, "a", 0, 2, 0);
     ask(&l, &r, START, "b", 0, 1, 0);
     assert_int_equal(ask(&l, &r, START, "c", 0, 1, 0).status, LEASE_REFUSED);
@@ -188,7 +192,7 @@ static void slots_are_given_back_by_return_or_by_the_end_of_the_lease(void **sta
     assert_int_equal(ask(&l, &r, START, "c", 0, 1, 0).status, LEASE_GRANTED);
     /* a is renewed, b and c are not: their edge died */
     give(&l, &r, START + SECOND, LEASE_RENEW, "a", 2, 0, 1);
-    ledger_advance(&l, &r, START + 2 * SECOND, 0);
+    ledger_advance(&l, &r, START + 2 * SECOND, NULL);
     assert_int_equal(ledger_outstanding(&l), 1);
     assert_int_equal(ledger_left(&l, &r), 2);
     ledger_done(&l);
@@ -200,7 +204,7 @@ static void more_than_it_can_hold_is_refused_for_good(void **state)
     struct ledger l;
     struct lease_op op = { .kind = LEASE_ASK, .lease = STR("a"), .want = 6, .min = 6 };
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     assert_int_equal(serve(&l, &r, START, op).status, LEASE_NEVER);
     op.min = 5;
     assert_int_equal(serve(&l, &r, START, op).status, LEASE_GRANTED);
@@ -216,7 +220,7 @@ static void what_was_spent_beyond_the_grant_is_debt(void **state)
     struct ledger_rule r = bucket(100, SECOND, 100);
     struct ledger l;
     (void)state;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     ask(&l, &r, START, "a", 0, 1, 0);
     for (int i = 0; i < 2; i++) give(&l, &r, START, LEASE_SETTLE, "a", 6, 150, 0);
     assert_int_equal(give(&l, &r, START, LEASE_SETTLE, "a", 1, 150, 0).remaining, 0);
@@ -231,7 +235,7 @@ static void a_calendar_window_admits_its_limit_and_leases_end_with_it(void **sta
     struct ledger l;
     uint64_t end = (uint64_t)60 * 60 * SECOND; /* a boundary */
     (void)state;
-    ledger_init(&l, &r, end - SECOND, end - SECOND, &full);
+    init(&l, &r, end - SECOND, &full);
     struct lease_result res = ask(&l, &r, end - SECOND, "a", 0, 4, 0);
     assert_int_equal(res.granted, 4);
     assert_int_equal(res.ttl_ms, 1000);
@@ -244,7 +248,8 @@ static void a_calendar_window_admits_its_limit_and_leases_end_with_it(void **sta
     assert_int_equal(ask(&l, &r, end, "c", 0, 4, 0).granted, 4);
     res = (struct lease_result){ 0 };
     struct lease_op op = { .kind = LEASE_ASK, .lease = STR("d"), .want = 1, .min = 1 };
-    assert_int_equal(ledger_serve(&l, &r, end + 1000, end - SECOND, &op, &res), ERR_OK);
+    struct ledger_window before = ledger_window_of(&r, end - SECOND);
+    assert_int_equal(ledger_serve(&l, &r, end + 1000, &before, &op, &res), ERR_OK);
     assert_int_equal(res.status, LEASE_REFUSED);
     ledger_done(&l);
 }
@@ -257,15 +262,15 @@ static void a_counter_whose_past_is_unknown_begins_empty(void **state)
     struct ledger l;
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
-        ledger_init(&l, &rules[i], START, START, &lost);
+        init(&l, &rules[i], START, &lost);
         assert_int_equal(ledger_left(&l, &rules[i]), 0);
         ledger_done(&l);
         /* first asked for long after: as if it had stood unused since then */
-        ledger_init(&l, &rules[i], START + 20 * SECOND, START + 20 * SECOND, &lost);
+        init(&l, &rules[i], START + 20 * SECOND, &lost);
         assert_int_equal(ledger_left(&l, &rules[i]), 10);
         ledger_done(&l);
     }
-    ledger_init(&l, &rules[0], START + SECOND / 2, 0, &lost);
+    init(&l, &rules[0], START + SECOND / 2, &lost);
     assert_in_range(ledger_left(&l, &rules[0]), 4, 5);
     ledger_done(&l);
 }
@@ -276,7 +281,7 @@ static void a_lower_limit_keeps_what_was_used(void **state)
     struct ledger l;
     (void)state;
     lower.limit = 20;
-    ledger_init(&l, &r, START, START, &full);
+    init(&l, &r, START, &full);
     ask(&l, &r, START, "a", 0, 15, 0);
     give(&l, &r, START, LEASE_SETTLE, "a", 15, 15, 0);
     assert_int_equal(ask(&l, &lower, START, "b", 0, 8, 0).granted, 5);
@@ -305,7 +310,7 @@ static void random_run(const struct ledger_rule *r, uint64_t seed, int steps)
     struct lease_op old[8] = { 0 };
     char old_id[8][16];
     rng_fake_init(&rng, seed);
-    ledger_init(&l, r, now, now, &full);
+    init(&l, r, now, &full);
     for (int i = 0; i < steps; i++) {
         struct holder *x = &h[rng_below(&rng.rng, HOLDERS)];
         struct lease_result res;

@@ -12,7 +12,7 @@
 
 #define MS UINT64_C(1000000)
 
-static const struct ledger_rule five = { LEDGER_SLIDING, 5, 0, 10000000, 500000, 1 };
+static const struct ledger_rule five = { LEDGER_SLIDING, 5, 0, 10000000, 500000, 0 };
 static struct store *store;
 static struct clock_fake fake;
 static char epoch[LEASE_ID_MAX + 1];
@@ -35,7 +35,13 @@ static int teardown(void **state)
 static struct lease_result serve(const char *key, enum lease_op_kind kind, const char *lease,
                                  uint64_t known, uint64_t want)
 {
-    struct lease_op op = { kind, STR("p"), str_of(key), str_of(lease), known, want, 1, 0, 0 };
+    struct lease_op op = { .kind = kind,
+                           .policy = STR("p"),
+                           .key = str_of(key),
+                           .lease = str_of(lease),
+                           .known = known,
+                           .want = want,
+                           .min = 1 };
     struct store_item item = { .op = &op, .rule = &five };
     struct why why;
     if (store_serve(store, str_of(epoch), &item, 1, epoch, &why) != ERR_OK)

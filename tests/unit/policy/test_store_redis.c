@@ -124,9 +124,10 @@ static struct store *open_store(const char *prefix, bool first)
 
 static char epoch[LEASE_ID_MAX + 1];
 
-static struct lease_result serve(struct store *s, const struct ledger_rule *r, struct lease_op op)
+static struct lease_result serve_in(struct store *s, const struct ledger_rule *r,
+                                    const struct ledger_window *w, struct lease_op op)
 {
-    struct store_item item = { .op = &op, .rule = r };
+    struct store_item item = { .op = &op, .rule = r, .window = *w };
     struct why why = { "" };
     op.policy = STR("p");
     if (op.key.n == 0) op.key = STR("k");
@@ -136,7 +137,12 @@ static struct lease_result serve(struct store *s, const struct ledger_rule *r, s
     return item.result;
 }
 
-static const struct ledger_rule five = { LEDGER_BUCKET, 5, 5, 60 * SECOND, 2 * SECOND, 1 };
+static struct lease_result serve(struct store *s, const struct ledger_rule *r, struct lease_op op)
+{
+    return serve_in(s, r, &(struct ledger_window){ 0 }, op);
+}
+
+static const struct ledger_rule five = { LEDGER_BUCKET, 5, 5, 60 * SECOND, 2 * SECOND, 0 };
 
 static struct lease_op ask(const char *lease, uint64_t known, uint64_t want)
 {
@@ -350,9 +356,13 @@ static void a_wrong_password_is_said_and_not_quoted(void **state)
 static void the_script_is_the_ledger(void **state)
 {
     static const struct ledger_rule rules[] = {
-        { LEDGER_BUCKET, 50, 50, SECOND, 50000, 3 }, { LEDGER_BUCKET, 5, 7, SECOND, 50000, 1 },
-        { LEDGER_SLIDING, 20, 0, SECOND, 50000, 1 }, { LEDGER_SLIDING, 400, 0, SECOND, 50000, 8 },
-        { LEDGER_SLOTS, 12, 0, 0, 200000, 1 },
+        { LEDGER_BUCKET, 50, 50, SECOND, 50000, 0 },
+        { LEDGER_BUCKET, 5, 7, SECOND, 50000, 0 },
+        { LEDGER_SLIDING, 20, 0, SECOND, 50000, 0 },
+        { LEDGER_SLIDING, 400, 0, SECOND, 50000, 0 },
+        { LEDGER_SLOTS, 12, 0, 0, 200000, 0 },
+        { LEDGER_FIXED, 60, 0, 300000, 50000, 0 },
+        { LEDGER_BUCKET, 50, 50, SECOND, 50000, 250000 },
     };
     struct store *s = open_store("same", true);
     struct rng_fake rng;
@@ -364,11 +374,12 @@ static void the_script_is_the_ledger(void **state)
         const struct ledger_rule *r = &rules[k];
         struct ledger early, late;
         char key[8], id[16] = "1";
-        uint64_t known = 0, spent = 0, returned = 0, number = 1;
+        uint64_t known = 0, spent = 0, returned = 0, debt = 0, number = 1;
         uint64_t t0 = clock_mono_ns(clock_system()) / 1000;
         snprintf(key, sizeof key, "k%zu", k);
-        ledger_init(&early, r, t0, t0, &(struct ledger_birth){ .full = true });
-        ledger_init(&late, r, t0, t0, &(struct ledger_birth){ .full = true });
+        struct ledger_window w = ledger_window_of(r, t0);
+        ledger_init(&early, r, t0, &w, &(struct ledger_birth){ .full = true });
+        ledger_init(&late, r, t0, &w, &(struct ledger_birth){ .full = true });
         for (int i = 0; i < 400; i++) {
             struct lease_op op = { .kind = (enum lease_op_kind)rng_below(&rng.rng, LEASE_OP_MAX),
                                    .key = str_of(key),
@@ -376,10 +387,11 @@ static void the_script_is_the_ledger(void **state)
             struct lease_result a = { 0 }, b = { 0 }, res;
             if (rng_below(&rng.rng, 20) == 0) {
                 snprintf(id, sizeof id, "%llu", (unsigned long long)++number);
-                known = spent = returned = 0;
+                known = spent = returned = debt = 0;
             }
             op.lease = str_of(id);
             if (op.kind == LEASE_ASK) op.want = 1 + rng_below(&rng.rng, 9);
+            if (op.kind == LEASE_ASK) op.ahead = rng_below(&rng.rng, 30);
             uint64_t holds = known - spent - returned;
             if (rng_below(&rng.rng, 2) == 0 && holds > 0) spent += rng_below(&rng.rng, holds + 1);
             holds = known - spent - returned;
@@ -387,11 +399,14 @@ static void the_script_is_the_ledger(void **state)
             op.known = known;
             op.spent = spent;
             op.returned = returned;
+            if (rng_below(&rng.rng, 10) == 0) op.debt = debt += 1 + rng_below(&rng.rng, 3);
+            op.debt = debt;
             uint64_t before = clock_mono_ns(clock_system()) / 1000;
-            res = serve(s, r, op);
+            w = ledger_window_of(r, before);
+            res = serve_in(s, r, &w, op);
             uint64_t after = clock_mono_ns(clock_system()) / 1000;
-            assert_int_equal(ledger_serve(&early, r, before, before, &op, &a), ERR_OK);
-            assert_int_equal(ledger_serve(&late, r, after, after, &op, &b), ERR_OK);
+            assert_int_equal(ledger_serve(&early, r, before, &w, &op, &a), ERR_OK);
+            assert_int_equal(ledger_serve(&late, r, after, &w, &op, &b), ERR_OK);
             bool like_a = res.status == a.status && res.granted == a.granted;
             bool like_b = res.status == b.status && res.granted == b.granted;
             if (!like_a && !like_b)
@@ -411,7 +426,7 @@ static void the_script_is_the_ledger(void **state)
             known = res.granted;
             if (res.status == LEASE_ENDED) {
                 snprintf(id, sizeof id, "%llu", (unsigned long long)++number);
-                known = spent = returned = 0;
+                known = spent = returned = debt = 0;
             }
             if (rng_below(&rng.rng, 12) == 0) poll(NULL, 0, 20);
         }
