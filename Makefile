@@ -140,6 +140,12 @@ $(foreach s,$(SERVICES) run,$(eval $(call FUZZ_RULE,$(s))))
 # The fuzz target's function has no header: libFuzzer names it.
 $(BUILD)/tests/fuzz/%.o: WARN += -Wno-missing-prototypes
 
+# What the oracle and the benchmark run besides the programs: one file each.
+$(BUILD)/oracle/%: $(BUILD)/tests/oracle/%.o $(COMMON_LIB)
+	@mkdir -p $(@D)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 # --- getting ready -------------------------------------------------------------------------------------------------
 
 VOCABS ?= standard
@@ -194,6 +200,12 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (60), with AddressSanitizer
 fuzz-run: $(FUZZ_BIN)
 	@tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS)
 
+ORACLE_MB ?= 20
+oracle: ## Token ids, streams and templates against tiktoken, Hugging Face and Jinja2, over ORACLE_MB (20) of text
+	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/oracle/stream $(BUILD)/oracle/render
+	@$(MAKE) --no-print-directory vocab
+	@ORACLE_MB=$(ORACLE_MB) tests/oracle/run.sh $(BUILD) $(VOCAB_DIR)
+
 lint: ## Rules of the tree: functions, includes, subjects, licence lines, file length, formatting
 	@tests/lint/run.sh
 
@@ -217,6 +229,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab run stop status unit-programs check e2e test fuzz fuzz-run lint format docs install clean help
+.PHONY: all deps test-deps vocab run stop status unit-programs check e2e test fuzz fuzz-run oracle lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:
