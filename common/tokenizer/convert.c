@@ -130,7 +130,10 @@ enum err convert_common(struct build *b, const struct convert_opts *o, struct wh
         return why_set(why, ERR_INVALID, "a vocabulary needs a name of at most 63 characters");
     enum err e = build_text(b, "name", o->name);
     if (e == ERR_OK) e = build_text(b, "digest", digest);
+    if (e == ERR_OK && o->source.n > 0) e = build_text(b, "source", o->source);
     if (e == ERR_OK && o->template.n > 0) e = build_text(b, "template:default", o->template);
+    for (size_t i = 0; i < o->templates_n && e == ERR_OK; i++)
+        e = add_text(b, "template:", o->templates[i].name, o->templates[i].source);
     if (e != ERR_OK) return e;
     if (o->config.n == 0) return build_text(b, "config", STR("{}"));
     struct why what = { "" };

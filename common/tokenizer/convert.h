@@ -9,6 +9,10 @@
 #include "base/buf.h"
 #include "tokenizer/vocab.h"
 
+struct convert_template {
+    struct str name, source;
+};
+
 struct convert_opts {
     struct str name;     /* what the vocabulary is called */
     struct str digest;   /* 64 hex digits: SHA-256 of the input; empty: 64 zeros */
@@ -16,7 +20,10 @@ struct convert_opts {
     struct str template; /* chat_template.jinja, may be empty; goes before the one in config */
     struct str pattern;  /* .tiktoken only: cl100k, o200k, gpt2, qwen, tekken, llama3 */
     struct str
-        specials; /* .tiktoken only: a JSON object {"<|endoftext|>": 100257, ...}, or empty */
+        specials;      /* .tiktoken only: a JSON object {"<|endoftext|>": 100257, ...}, or empty */
+    struct str source; /* whatever vocab_source() shall return, may be empty */
+    const struct convert_template *templates; /* more of them, with names */
+    size_t templates_n;
 };
 
 /* Appends the file to ret (whose max must have room, 64 MiB will do). ERR_INVALID: malformed;

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "tokenizer/folder.h"
+
 struct models_vocab {
     struct vocab *vocab;
     struct chat_template *chat; /* or NULL */
@@ -86,7 +88,8 @@ enum err models_vocab_open(const char *path, struct models_vocab **ret, struct w
     struct models_vocab *v = calloc(1, sizeof *v);
     if (v == NULL) return why_set(why, ERR_NOMEM, "out of memory for a vocabulary");
     v->refs = 1;
-    enum err e = vocab_open(path, &v->vocab, why);
+    enum err e = is_folder(path) ? folder_open(path, &v->vocab, why)
+                                 : vocab_open(path, &v->vocab, why);
     if (e == ERR_OK) {
         enum err t = chat_template_new(v->vocab, &v->chat, &v->problem);
         if (t == ERR_OK || t == ERR_NOT_FOUND) v->problem.text[0] = '\0';
@@ -112,7 +115,7 @@ bool models_is_source(const char *dir, const char *name)
     char path[PATH_MAX];
     struct str s = str_of(name);
     if (s.n == 0 || s.p[0] == '.' || !join_path(dir, name, path)) return false;
-    if (is_folder(path)) return false;
+    if (is_folder(path)) return folder_is_model(path);
     return s.n > sizeof VOCAB_SUFFIX - 1 && str_ends(s, STR(VOCAB_SUFFIX));
 }
 

@@ -238,6 +238,12 @@ struct str vocab_config(const struct vocab *v)
     return text_of(v, STR("config"), STR_NULL);
 }
 
+struct str vocab_source(const struct vocab *v)
+{
+    struct str s = text_of(v, STR("source"), STR_NULL);
+    return s.p == NULL ? STR("") : s;
+}
+
 uint32_t vocab_size(const struct vocab *v)
 {
     return v->h->ids;

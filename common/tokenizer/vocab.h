@@ -65,6 +65,9 @@ static inline struct str vocab_pad(const struct vocab *v)
  * if there was none. */
 struct str vocab_config(const struct vocab *v);
 
+/* What identified the files it was made of (folder.h), or n = 0. */
+struct str vocab_source(const struct vocab *v);
+
 /* The bytes of one token, p = NULL when there is no such id. Of an added token: its content. */
 struct str vocab_token(const struct vocab *v, uint32_t id);
 /* The id of the added token with exactly this content (special or not). */

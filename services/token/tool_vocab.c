@@ -2,6 +2,7 @@
 /*
  * aigw-vocab: makes vocabulary files, and says what is in one.
  *
+ *   aigw-vocab convert DIR [--name NAME] [--out FILE]    a model's folder, as it is downloaded
  *   aigw-vocab convert --tokenizer tokenizer.json [--config tokenizer_config.json]
  *              [--template chat_template.jinja] --name NAME --out FILE
  *   aigw-vocab convert --tiktoken FILE --pattern cl100k|o200k|gpt2|... [--specials JSON] ...
@@ -14,19 +15,21 @@
  * command line.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "rt/crypto.h"
-#include "tokenizer/convert.h"
+#include "tokenizer/folder.h"
 #include "tokenizer/tokenizer.h"
 
 enum { EXIT_USAGE = 2 };
-enum { MAX_INPUT = 512 << 20, MAX_OUTPUT = 256 << 20 };
+enum { MOST_INPUT = 512 << 20, MOST_OUTPUT = 256 << 20 };
 
 static const char usage[] =
-    "usage: aigw-vocab convert (--tokenizer FILE [--config FILE] [--template FILE] | --tekken FILE |\n"
+    "usage: aigw-vocab convert DIR [--name NAME] [--out FILE] [--pattern NAME [--specials JSON]]\n"
+    "       aigw-vocab convert (--tokenizer FILE [--config FILE] [--template FILE] | --tekken FILE |\n"
     "                  --tiktoken FILE --pattern NAME [--specials JSON]) --name NAME --out FILE\n"
     "       aigw-vocab info FILE\n"
     "       aigw-vocab ids FILE [--control] [--text TEXT]\n";
@@ -111,30 +114,61 @@ static bool write_all(const char *path, struct str data)
     return ok;
 }
 
+/* Checks what was made by opening it, and writes it. */
+static int keep(const char *input, enum err e, struct why *why, const struct buf *made,
+                const char *out)
+{
+    struct vocab *v = NULL;
+    if (e == ERR_OK) e = vocab_open_mem(made->data, made->len, &v, why);
+    vocab_unref(v);
+    if (e != ERR_OK) return fail(input, why->text[0] != '\0' ? why->text : err_name(e));
+    return write_all(out, buf_str(made)) ? EXIT_SUCCESS : fail(out, strerror(errno));
+}
+
+static int convert_folder(const struct args *a)
+{
+    char whole[PATH_MAX], out[PATH_MAX];
+    struct buf made;
+    struct why why = { "" };
+    if (realpath(a->file, whole) == NULL) return fail(a->file, strerror(errno));
+    const char *name = a->name != NULL ? a->name : strrchr(whole, '/') + 1;
+    int n = a->out != NULL ? snprintf(out, sizeof out, "%s", a->out)
+                           : snprintf(out, sizeof out, "%s" VOCAB_SUFFIX, name);
+    if (n < 0 || (size_t)n >= sizeof out) return fail(a->file, "the path is too long");
+    struct convert_opts o = { .name = str_of(name),
+                              .pattern = str_of(a->pattern),
+                              .specials = str_of(a->specials) };
+    buf_init(&made, MOST_OUTPUT);
+    enum err e = folder_convert(whole, &o, &made, &why);
+    int rc = keep(a->file, e, &why, &made, out);
+    buf_done(&made);
+    return rc;
+}
+
 static int convert(const struct args *a)
 {
     const char *input = a->tokenizer != NULL ? a->tokenizer
                         : a->tekken != NULL  ? a->tekken
                                              : a->tiktoken;
+    if (input == NULL && a->file != NULL) return convert_folder(a);
     if (input == NULL || a->name == NULL || a->out == NULL || a->file != NULL) {
         fputs(usage, stderr);
         return EXIT_USAGE;
     }
     struct buf in, config, template, out;
     struct why why = { "" };
-    struct vocab *v = NULL;
     char digest[SHA256_HEX_LEN + 1];
-    int rc = EXIT_FAILURE;
-    buf_init(&in, MAX_INPUT);
-    buf_init(&config, MAX_INPUT);
-    buf_init(&template, MAX_INPUT);
-    buf_init(&out, MAX_OUTPUT);
+    int rc;
+    buf_init(&in, MOST_INPUT);
+    buf_init(&config, MOST_INPUT);
+    buf_init(&template, MOST_INPUT);
+    buf_init(&out, MOST_OUTPUT);
     const char *bad = !read_all(input, &in)                                      ? input
                       : a->config != NULL && !read_all(a->config, &config)       ? a->config
                       : a->template != NULL && !read_all(a->template, &template) ? a->template
                                                                                  : NULL;
     if (bad != NULL) {
-        (void)fail(bad, strerror(errno));
+        rc = fail(bad, strerror(errno));
         goto out;
     }
     crypto_sha256_hex(buf_str(&in), digest);
@@ -147,18 +181,8 @@ static int convert(const struct args *a)
     enum err e = a->tokenizer != NULL ? convert_huggingface(buf_str(&in), &o, &out, &why)
                  : a->tekken != NULL  ? convert_tekken(buf_str(&in), &o, &out, &why)
                                       : convert_tiktoken(buf_str(&in), &o, &out, &why);
-    if (e == ERR_OK) e = vocab_open_mem(out.data, out.len, &v, &why);
-    if (e != ERR_OK) {
-        (void)fail(input, why.text[0] != '\0' ? why.text : err_name(e));
-        goto out;
-    }
-    if (!write_all(a->out, buf_str(&out))) {
-        (void)fail(a->out, strerror(errno));
-        goto out;
-    }
-    rc = EXIT_SUCCESS;
+    rc = keep(input, e, &why, &out, a->out);
 out:
-    vocab_unref(v);
     buf_done(&in);
     buf_done(&config);
     buf_done(&template);
@@ -208,7 +232,7 @@ static int ids(const struct vocab *v, const struct args *a)
             uint64_t n;
             struct str s = str_of(line);
             if (s.n > 0 && s.p[s.n - 1] == '\n') s.n--;
-            if (str_to_u64(s, &n) != ERR_OK || n > MAX_INPUT) {
+            if (str_to_u64(s, &n) != ERR_OK || n > MOST_INPUT) {
                 ok = false;
                 break;
             }
