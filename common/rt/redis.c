@@ -10,11 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "rt/redis_url.h"
+
 enum { MAX_ARGS = 4096, MAX_SCRIPTS = 8, RUN_ID_LEN = 40, SHA_LEN = 40 };
 
 struct redis {
-    char host[256], user[128], password[256];
-    int port, db;
+    struct redis_address at;
+    size_t sentinel; /* the one that answered last */
     struct timeval connect_timeout, call_timeout;
     redisContext *c; /* NULL: not connected */
     redisReply *reply;
@@ -25,82 +27,6 @@ struct redis {
         char sha[SHA_LEN + 1];
     } scripts[MAX_SCRIPTS];
 };
-
-/* --- the address --- */
-
-/* Percent-decodes s into out. */
-static bool decode(struct str s, char *out, size_t cap)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char byte;
-        if (n + 1 >= cap) return false;
-        if (s.p[i] != '%') {
-            out[n++] = s.p[i];
-        } else if (i + 2 < s.n && hex_decode(str_n(s.p + i + 1, 2), &byte, 1) == ERR_OK &&
-                   byte != 0) {
-            out[n++] = (char)byte;
-            i += 2;
-        } else {
-            return false;
-        }
-    }
-    out[n] = '\0';
-    return true;
-}
-
-static bool parse_login(struct redis *r, struct str login)
-{
-    const char *colon = memchr(login.p, ':', login.n);
-    struct str user = login, password = STR("");
-    if (colon != NULL) {
-        user.n = (size_t)(colon - login.p);
-        password = str_n(colon + 1, login.n - user.n - 1);
-    }
-    return decode(user, r->user, sizeof r->user) &&
-           decode(password, r->password, sizeof r->password);
-}
-
-static bool parse_place(struct redis *r, struct str place)
-{
-    struct str host = place, port = STR_NULL;
-    uint64_t number = 6379;
-    const char *end = NULL;
-    if (place.n > 0 && place.p[0] == '[') {
-        end = memchr(place.p, ']', place.n);
-        if (end == NULL) return false;
-        host = str_n(place.p + 1, (size_t)(end - place.p) - 1);
-        port = str_n(end + 1, place.n - (size_t)(end + 1 - place.p));
-        if (port.n > 0 && port.p[0] != ':') return false;
-        if (port.n > 0) port = str_n(port.p + 1, port.n - 1);
-    } else if ((end = memchr(place.p, ':', place.n)) != NULL) {
-        host.n = (size_t)(end - place.p);
-        port = str_n(end + 1, place.n - host.n - 1);
-    }
-    if (end != NULL && port.n > 0 && str_to_u64(port, &number) != ERR_OK) return false;
-    if (number == 0 || number > 65535) return false;
-    r->port = (int)number;
-    return host.n > 0 && decode(host, r->host, sizeof r->host);
-}
-
-static bool parse_url(struct redis *r, struct str url)
-{
-    struct str rest, place, db;
-    uint64_t number = 0;
-    if (!str_starts(url, STR("redis://"))) return false;
-    rest = str_n(url.p + 8, url.n - 8);
-    for (size_t i = rest.n; i > 0; i--) { /* the last @: a password may hold one */
-        if (rest.p[i - 1] != '@') continue;
-        if (!parse_login(r, str_n(rest.p, i - 1))) return false;
-        rest = str_n(rest.p + i, rest.n - i);
-        break;
-    }
-    place = str_cut(&rest, '/');
-    db = rest;
-    if (db.n > 0 && (str_to_u64(db, &number) != ERR_OK || number > 1000000)) return false;
-    r->db = (int)number;
-    return place.n > 0 && parse_place(r, place);
-}
 
 static struct timeval in_ms(int ms)
 {
@@ -114,9 +40,10 @@ enum err redis_new(const char *url, int connect_timeout_ms, int call_timeout_ms,
     if (r == NULL) return ERR_NOMEM;
     r->connect_timeout = in_ms(connect_timeout_ms);
     r->call_timeout = in_ms(call_timeout_ms);
-    if (!parse_url(r, str_of(url))) {
+    enum err e = redis_url_parse(str_of(url), &r->at, why);
+    if (e != ERR_OK) {
         redis_free(r);
-        return why_set(why, ERR_INVALID, "the address is not redis://[:password@]host[:port][/db]");
+        return e;
     }
     *ret = r;
     return ERR_OK;
@@ -193,11 +120,11 @@ static enum err call_words(struct redis *r, const char *const *words, int n, str
 
 static enum err log_in(struct redis *r, struct why *why)
 {
-    const char *with_user[] = { "AUTH", r->user, r->password };
-    const char *without[] = { "AUTH", r->password };
-    if (r->password[0] == '\0') return ERR_OK;
-    enum err e = r->user[0] != '\0' ? call_words(r, with_user, 3, why)
-                                    : call_words(r, without, 2, why);
+    const char *with_user[] = { "AUTH", r->at.user, r->at.password };
+    const char *without[] = { "AUTH", r->at.password };
+    if (r->at.password[0] == '\0') return ERR_OK;
+    enum err e = r->at.user[0] != '\0' ? call_words(r, with_user, 3, why)
+                                       : call_words(r, without, 2, why);
     return e == ERR_INVALID ? why_set(why, ERR_UNAVAILABLE, "Redis: the password is refused") : e;
 }
 
@@ -205,8 +132,8 @@ static enum err select_db(struct redis *r, struct why *why)
 {
     char number[16];
     const char *words[] = { "SELECT", number };
-    if (r->db == 0) return ERR_OK;
-    snprintf(number, sizeof number, "%d", r->db);
+    if (r->at.db == 0) return ERR_OK;
+    snprintf(number, sizeof number, "%d", r->at.db);
     return call_words(r, words, 2, why);
 }
 
@@ -228,15 +155,77 @@ static enum err read_run_id(struct redis *r, struct why *why)
     return why_set(why, ERR_UNAVAILABLE, "Redis: it does not tell its run_id");
 }
 
+static enum err dial(struct redis *r, const struct redis_place *to, struct why *why)
+{
+    r->c = redisConnectWithTimeout(to->host, to->port, r->connect_timeout);
+    if (r->c == NULL) return ERR_NOMEM;
+    if (r->c->err != 0) return io_failure(r, why);
+    if (redisSetTimeout(r->c, r->call_timeout) != REDIS_OK) return io_failure(r, why);
+    return ERR_OK;
+}
+
+/* What one Sentinel says where the master is. */
+static enum err ask_sentinel(struct redis *r, const struct redis_place *sentinel,
+                             struct redis_place *ret, struct why *why)
+{
+    const char *words[] = { "SENTINEL", "get-master-addr-by-name", r->at.master };
+    uint64_t port;
+    enum err e = dial(r, sentinel, why);
+    if (e == ERR_OK) e = call_words(r, words, 3, why);
+    if (e == ERR_OK) {
+        const redisReply *v = r->reply;
+        bool known = v->type == REDIS_REPLY_ARRAY && v->elements == 2 &&
+                     v->element[0]->type == REDIS_REPLY_STRING &&
+                     v->element[1]->type == REDIS_REPLY_STRING &&
+                     str_copyz(ret->host, sizeof ret->host,
+                               str_n(v->element[0]->str, v->element[0]->len)) &&
+                     str_to_u64(str_n(v->element[1]->str, v->element[1]->len), &port) == ERR_OK &&
+                     port > 0 && port <= 65535;
+        if (known)
+            ret->port = (int)port;
+        else
+            e = why_set(why, ERR_UNAVAILABLE, "Sentinel does not know the master %s", r->at.master);
+    }
+    disconnect(r);
+    return e == ERR_INVALID ? ERR_UNAVAILABLE : e;
+}
+
+/* A master that was put down may not know it yet; one that is a replica says so. */
+static enum err check_role(struct redis *r, struct why *why)
+{
+    const char *words[] = { "ROLE" };
+    enum err e = call_words(r, words, 1, why);
+    if (e != ERR_OK) return e;
+    const redisReply *v = r->reply;
+    if (v->type == REDIS_REPLY_ARRAY && v->elements > 0 &&
+        v->element[0]->type == REDIS_REPLY_STRING &&
+        str_eqz(str_n(v->element[0]->str, v->element[0]->len), "master"))
+        return ERR_OK;
+    return why_set(why, ERR_UNAVAILABLE, "Redis: the server that Sentinel names is no master");
+}
+
+static enum err find_and_dial(struct redis *r, struct why *why)
+{
+    enum err e = ERR_UNAVAILABLE;
+    struct redis_place master = { .port = 0 };
+    if (!r->at.by_sentinel) return dial(r, &r->at.places[0], why);
+    for (size_t i = 0; i < r->at.places_n; i++) {
+        size_t which = (r->sentinel + i) % r->at.places_n;
+        e = ask_sentinel(r, &r->at.places[which], &master, why);
+        if (e != ERR_OK) continue;
+        r->sentinel = which;
+        return dial(r, &master, why);
+    }
+    return e;
+}
+
 enum err redis_connect(struct redis *r, char ret_run_id[41], struct why *why)
 {
     enum err e = ERR_OK;
     if (r->c == NULL) {
-        r->c = redisConnectWithTimeout(r->host, r->port, r->connect_timeout);
-        if (r->c == NULL) return ERR_NOMEM;
-        if (r->c->err != 0) return io_failure(r, why);
-        if (redisSetTimeout(r->c, r->call_timeout) != REDIS_OK) return io_failure(r, why);
-        e = log_in(r, why);
+        e = find_and_dial(r, why);
+        if (e == ERR_OK) e = log_in(r, why);
+        if (e == ERR_OK && r->at.by_sentinel) e = check_role(r, why);
         if (e == ERR_OK) e = select_db(r, why);
         if (e == ERR_OK) e = read_run_id(r, why);
         if (e != ERR_OK) disconnect(r);

@@ -10,7 +10,8 @@
 
 struct redis;
 
-/* redis://[:password@]host[:port][/db]. Does not connect yet. */
+/* An address of rt/redis_url.h. Does not connect yet. With Sentinels each new connection asks where
+ * the master is; each of them may take the connect and the call time-out. */
 enum err redis_new(const char *url, int connect_timeout_ms, int call_timeout_ms, struct redis **ret,
                    struct why *why) MUSTCHECK;
 void redis_free(struct redis *r);
