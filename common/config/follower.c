@@ -35,7 +35,7 @@ struct follower {
     struct snapshot *snapshot;
     char *announced; /* the newest manifest that waits, or NULL */
     size_t announced_n;
-    bool stop;
+    bool reapply, stop;
 
     /* The thread's own. */
     struct parts parts;
@@ -380,8 +380,9 @@ static void on_changed(void *ctx, const struct bus_msg *msg)
     pthread_mutex_unlock(&f->lock);
 }
 
-/* Waits for an announcement (returned, to be freed), for a tick (NULL) or the end (false). */
-static bool wait_for_work(struct follower *f, char **ret, size_t *ret_n)
+/* Waits for an announcement (returned, to be freed), for a wish to apply again, for a tick (NULL)
+ * or the end (false). */
+static bool wait_for_work(struct follower *f, char **ret, size_t *ret_n, bool *ret_reapply)
 {
     struct timespec until;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
@@ -390,14 +391,24 @@ static bool wait_for_work(struct follower *f, char **ret, size_t *ret_n)
     until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&f->lock);
     int rc = 0;
-    while (!f->stop && f->announced == NULL && rc == 0)
+    while (!f->stop && !f->reapply && f->announced == NULL && rc == 0)
         rc = pthread_cond_timedwait(&f->wake, &f->lock, &until);
     *ret = f->announced;
     *ret_n = f->announced_n;
     f->announced = NULL;
+    *ret_reapply = f->reapply;
+    f->reapply = false;
     bool go_on = !f->stop;
     pthread_mutex_unlock(&f->lock);
     return go_on;
+}
+
+static void apply_again(struct follower *f)
+{
+    struct why why = { "" };
+    struct snapshot *s = f->snapshot; /* only this thread changes it */
+    if (s != NULL && f->o.apply != NULL && f->o.apply(f->o.ctx, s, &why) != ERR_OK)
+        report(f, LOG_ERROR, "configuration could not be applied again", s->revision, why.text);
 }
 
 static void *run(void *ctx)
@@ -405,6 +416,7 @@ static void *run(void *ctx)
     struct follower *f = ctx;
     char *announced = NULL;
     size_t n = 0;
+    bool reapply = false;
     if (f->folder != NULL) start_from_disk(f);
     do {
         bool connected = bus_is_connected(f->o.bus), done = true;
@@ -414,6 +426,7 @@ static void *run(void *ctx)
             f->next_check_ms = 0;
         }
         f->connected = connected;
+        if (reapply) apply_again(f);
         if (announced != NULL) done = handle_announcement(f, str_n(announced, n));
         if (done && connected && now >= f->next_check_ms) {
             done = check(f);
@@ -421,7 +434,7 @@ static void *run(void *ctx)
         }
         if (!done) f->next_check_ms = clock_mono_ms(f->o.clock) + RETRY_MS;
         free(announced);
-    } while (wait_for_work(f, &announced, &n));
+    } while (wait_for_work(f, &announced, &n, &reapply));
     free(announced);
     return NULL;
 }
@@ -466,6 +479,14 @@ void follower_free(struct follower *f)
     pthread_cond_destroy(&f->wake);
     pthread_mutex_destroy(&f->lock);
     free(f);
+}
+
+void follower_reapply(struct follower *f)
+{
+    pthread_mutex_lock(&f->lock);
+    f->reapply = true;
+    pthread_cond_signal(&f->wake);
+    pthread_mutex_unlock(&f->lock);
 }
 
 struct snapshot *follower_snapshot(struct follower *f)

@@ -32,6 +32,10 @@ struct follower_options {
 
 struct follower *follower_new(const struct follower_options *o); /* starts its thread */
 void follower_free(struct follower *f);                          /* joins it */
+/* Offers the snapshot in use to apply() once more, on the follower's thread: something else that it
+ * is built of has changed. Nothing is announced; when apply() refuses, that is reported. Before the
+ * first snapshot it does nothing. Any thread. */
+void follower_reapply(struct follower *f);
 /* The snapshot in use with a reference of its own, or NULL when there is none yet. Any thread. */
 struct snapshot *follower_snapshot(struct follower *f);
 /* Parts (pages do not count) fetched over the bus since the start (tests: a change moves only its

@@ -6,6 +6,9 @@
  *   on_request_line   makes the request (struct exchange), as the connection's context
  *   on_access         once with the headers, then with pieces of the body, then once without:
  * answers on_completed      the reply is sent or the client gone: frees the exchange
+ *
+ * A handler that answers later has its connection suspended: MHD leaves it alone until it is
+ * resumed, and calls on_access once more then.
  */
 #include "rt/http_server.h"
 
@@ -14,6 +17,7 @@
 #include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,21 +46,27 @@ struct http_server {
     uint16_t port;
     atomic_bool quiesced;
     atomic_uint inflight;
+    atomic_size_t bodies; /* bytes of bodies that are here */
 };
 
 /* One request and its reply. */
 struct exchange {
     struct http_server *server;
     struct http_request req;
+    struct http_reply reply;
+    const char *route;
     struct http_target target;
     struct arena arena;
     struct buf body;
     struct MHD_Connection *conn;
+    int fd;
     uint64_t start_ns;
     size_t dropped;
     int refused; /* a status that was decided before the body came; 0: none */
     const char *refused_why;
     bool begun; /* on_access has seen the headers */
+    bool later, answered;
+    size_t held; /* bytes of server->bodies */
     char ip[INET6_ADDRSTRLEN];
 };
 
@@ -121,9 +131,13 @@ static void *on_request_line(void *ctx, const char *uri, struct MHD_Connection *
     if (x == NULL) return NULL;
     x->server = s;
     x->conn = conn;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+        conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    x->fd = info != NULL ? info->connect_fd : -1;
     x->start_ns = now_ns();
     arena_init(&x->arena, ARENA_BUDGET);
     buf_init(&x->body, s->o.max_body);
+    buf_init(&x->reply.body, REPLY_MAX);
     client_ip(conn, x->ip);
     x->req.arena = &x->arena;
     x->req.client_ip = str_of(x->ip);
@@ -140,6 +154,14 @@ static void *on_request_line(void *ctx, const char *uri, struct MHD_Connection *
     return x;
 }
 
+static void drop_body(struct exchange *x)
+{
+    buf_done(&x->body);
+    buf_init(&x->body, x->server->o.max_body);
+    atomic_fetch_sub(&x->server->bodies, x->held);
+    x->held = 0;
+}
+
 static void on_completed(void *ctx, struct MHD_Connection *conn, void **con_ctx,
                          enum MHD_RequestTerminationCode how)
 {
@@ -149,7 +171,8 @@ static void on_completed(void *ctx, struct MHD_Connection *conn, void **con_ctx,
     (void)how;
     if (x == NULL) return;
     *con_ctx = NULL;
-    buf_done(&x->body);
+    drop_body(x);
+    buf_done(&x->reply.body);
     arena_done(&x->arena);
     free(x);
     atomic_fetch_sub(&s->inflight, 1);
@@ -228,13 +251,16 @@ static void allow_header(const struct exchange *x, struct http_reply *reply)
     http_reply_header(reply, "Allow", "%.*s", (int)n, list);
 }
 
-/* Finds the route and runs its handler, or makes the error. Returns the route's pattern or "". */
+/* Finds the route and runs its handler, or makes the error. Returns the route's pattern or ""; NULL
+ * when the handler answers later. */
 static const char *answer(struct exchange *x, struct http_reply *reply)
 {
     struct http_server *s = x->server;
     bool other_method = false;
     if (x->refused != 0) {
         reply_error(s, x->refused, x->refused_why, reply);
+        if (x->refused == MHD_HTTP_SERVICE_UNAVAILABLE)
+            http_reply_header(reply, "Retry-After", "1");
         return "";
     }
     for (size_t i = 0; i < s->o.routes_len; i++) {
@@ -244,9 +270,10 @@ static const char *answer(struct exchange *x, struct http_reply *reply)
             other_method = true;
             continue;
         }
-        if (s->o.before == NULL || s->o.before(s->o.ctx, &x->req, reply))
-            r->fn(s->o.ctx, &x->req, reply);
-        return r->path;
+        x->route = r->path;
+        if (s->o.before != NULL && !s->o.before(s->o.ctx, &x->req, reply)) return r->path;
+        r->fn(s->o.ctx, &x->req, reply);
+        return x->later ? NULL : r->path;
     }
     if (other_method) {
         reply_error(s, MHD_HTTP_METHOD_NOT_ALLOWED, "method not allowed", reply);
@@ -257,44 +284,96 @@ static const char *answer(struct exchange *x, struct http_reply *reply)
     return "";
 }
 
-static enum MHD_Result serve(struct exchange *x)
+static enum MHD_Result finish(struct exchange *x)
 {
     struct http_server *s = x->server;
-    struct http_reply reply = { .status = 200, .content_type = "application/json" };
-    buf_init(&reply.body, REPLY_MAX);
-    x->req.body = buf_str(&x->body);
-    const char *route = answer(x, &reply);
-    if (reply.status < 200 || reply.status > 599) {
-        buf_clear(&reply.body);
-        reply.headers_len = 0;
-        reply_error(s, MHD_HTTP_INTERNAL_SERVER_ERROR, "internal error", &reply);
+    if (x->reply.status < 200 || x->reply.status > 599) {
+        buf_clear(&x->reply.body);
+        x->reply.headers_len = 0;
+        reply_error(s, MHD_HTTP_INTERNAL_SERVER_ERROR, "internal error", &x->reply);
     }
-    int status = reply.status;
-    enum MHD_Result result = send_reply(x, &reply);
-    if (s->o.after != NULL) s->o.after(s->o.ctx, &x->req, route, status, now_ns() - x->start_ns);
-    buf_done(&reply.body);
+    int status = x->reply.status;
+    enum MHD_Result result = send_reply(x, &x->reply);
+    if (s->o.after != NULL) s->o.after(s->o.ctx, &x->req, x->route, status, now_ns() - x->start_ns);
     return result;
+}
+
+static enum MHD_Result serve(struct exchange *x)
+{
+    x->reply.status = 200;
+    x->reply.content_type = "application/json";
+    x->req.body = buf_str(&x->body);
+    const char *route = answer(x, &x->reply);
+    /* One that is answered later is in another thread's hands now, but for what MHD does. */
+    return route != NULL ? (x->route = route, finish(x)) : MHD_YES;
+}
+
+struct http_reply *http_later(const struct http_request *r)
+{
+    struct exchange *x = r->impl;
+    ASSERT(!x->later);
+    x->later = true;
+    MHD_suspend_connection(x->conn);
+    return &x->reply;
+}
+
+void http_answer(const struct http_request *r)
+{
+    struct exchange *x = r->impl;
+    ASSERT(x->later && !x->answered);
+    x->answered = true;
+    MHD_resume_connection(x->conn); /* x may be gone from here on */
+}
+
+bool http_client_is_gone(const struct http_request *r)
+{
+    const struct exchange *x = r->impl;
+    struct pollfd p = { .fd = x->fd, .events = POLLRDHUP };
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)) != 0;
 }
 
 /* --- what MHD calls ------------------------------------------------------------------------------
  */
-
-/* Whether the headers announce a body over the limit. */
-static bool announces_too_much(const struct exchange *x)
-{
-    struct str length = http_header(&x->req, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    uint64_t n;
-    return length.p != NULL &&
-           (str_to_u64(str_trim(length), &n) != ERR_OK || n > x->server->o.max_body);
-}
 
 static void refuse_body(struct exchange *x)
 {
     if (x->refused != 0) return;
     x->refused = MHD_HTTP_CONTENT_TOO_LARGE;
     x->refused_why = "body too large";
-    buf_done(&x->body);
-    buf_init(&x->body, x->server->o.max_body);
+    drop_body(x);
+}
+
+static void refuse_for_now(struct exchange *x)
+{
+    if (x->refused != 0) return;
+    x->refused = MHD_HTTP_SERVICE_UNAVAILABLE;
+    x->refused_why = "too many large requests at a time";
+    drop_body(x);
+}
+
+/* Refuses a body by what the headers announce. */
+static void check_announced(struct exchange *x)
+{
+    struct http_server *s = x->server;
+    struct str length = http_header(&x->req, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    uint64_t n;
+    if (length.p == NULL) return;
+    if (str_to_u64(str_trim(length), &n) != ERR_OK || n > s->o.max_body)
+        refuse_body(x);
+    else if (s->o.max_bodies > 0 && n + atomic_load(&s->bodies) > s->o.max_bodies)
+        refuse_for_now(x);
+}
+
+/* Takes a part of the body, within what one may have and all together. */
+static void take_body(struct exchange *x, const char *data, size_t n)
+{
+    struct http_server *s = x->server;
+    size_t all = atomic_fetch_add(&s->bodies, n) + n;
+    x->held += n;
+    if (s->o.max_bodies > 0 && all > s->o.max_bodies)
+        refuse_for_now(x);
+    else if (buf_append(&x->body, data, n) != ERR_OK)
+        refuse_body(x);
 }
 
 static enum MHD_Result on_access(void *ctx, struct MHD_Connection *conn, const char *url,
@@ -311,14 +390,13 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *conn, const c
         x->begun = true;
         x->req.method = str_of(method);
         /* Answering now makes MHD close the connection instead of reading the body. */
-        if (announces_too_much(x)) {
-            refuse_body(x);
-            return serve(x);
-        }
-        return MHD_YES;
+        bool malformed = x->refused != 0;
+        check_announced(x);
+        return !malformed && x->refused != 0 ? serve(x) : MHD_YES;
     }
+    if (x->answered) return finish(x);
     if (*data_len > 0) {
-        if (x->refused == 0 && buf_append(&x->body, data, *data_len) != ERR_OK) refuse_body(x);
+        if (x->refused == 0) take_body(x, data, *data_len);
         if (x->refused != 0) x->dropped += *data_len;
         *data_len = 0;
         uint64_t limit_ns = (uint64_t)x->server->o.timeout_s * BODY_TIMEOUTS * 1000000000u;
@@ -396,12 +474,13 @@ enum err http_server_new(const struct http_server_options *o, struct http_server
         { MHD_OPTION_END, 0, NULL },
     };
     s->daemon = MHD_start_daemon(
-        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ITC, 0, NULL, NULL, on_access, s,
-        MHD_OPTION_LISTEN_SOCKET, s->listen_fd, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, s,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped,
-        NULL, MHD_OPTION_CONNECTION_LIMIT, s->o.max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        s->o.timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME, 0,
+        NULL, NULL, on_access, s, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
+        MHD_OPTION_URI_LOG_CALLBACK, on_request_line, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+        s, MHD_OPTION_UNESCAPE_CALLBACK, leave_escaped, NULL, MHD_OPTION_CONNECTION_LIMIT,
+        s->o.max_connections, MHD_OPTION_CONNECTION_TIMEOUT, s->o.timeout_s,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_ARRAY, more, MHD_OPTION_END);
     if (s->daemon == NULL) {
         e = why_set(why, ERR_IO, "cannot start the HTTP server on port %u: %s", s->port,
                     strerror(errno));

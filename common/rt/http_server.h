@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * HTTP server for admin, query and ops listeners (libmicrohttpd, its own thread pool). Not for the
- * proxy's traffic. A handler gets the whole body, may block (each pool thread serves its own
- * connections), and fills a reply.
+ * proxy's traffic. A handler gets the whole body and fills a reply. It may block, but each pool
+ * thread serves many connections: what takes long is answered later, by a thread of the handler's.
  */
 #ifndef RT_HTTP_SERVER_H
 #define RT_HTTP_SERVER_H
@@ -41,6 +41,18 @@ void http_reply_header(struct http_reply *r, const char *name, const char *fmt, 
 
 typedef void (*http_handler)(void *ctx, const struct http_request *req, struct http_reply *reply);
 
+/*
+ * Answering later. A handler that called http_later() has not answered when it returns: its
+ * connection rests, and the request, whose body and arena belong to whoever answers from now on,
+ * lives until http_answer(). Any thread fills the reply returned and calls http_answer(), exactly
+ * once, before http_server_free().
+ */
+struct http_reply *http_later(const struct http_request *r);
+void http_answer(const struct http_request *r);
+/* Between the two, by the thread that will answer: has the client closed its connection, or the
+ * half it sends on? A system call. */
+bool http_client_is_gone(const struct http_request *r);
+
 /* path may hold {} segments: "/api/v2/namespaces/{}" ; a last segment "*" matches any rest (given
  * as a param). */
 struct http_route {
@@ -54,7 +66,8 @@ struct http_server_options {
     const struct http_route *routes;
     size_t routes_len;
     void *ctx;
-    size_t max_body; /* bytes: 413 beyond */
+    size_t max_body;   /* bytes: 413 beyond */
+    size_t max_bodies; /* bytes of all bodies at a time: 503 beyond; 0: unlimited */
     unsigned threads, max_connections, timeout_s;
     /* Runs before the handler of any route (authorization): returns false when it has filled the
      * reply. May be NULL. */

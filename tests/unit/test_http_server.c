@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -28,10 +29,15 @@ struct fixture {
     char url[300];
     atomic_int before_calls, after_calls;
     atomic_bool deny, release, entered;
+    atomic_bool gone;
+    struct http_reply *later_reply;
     pthread_mutex_t lock; /* guards the two below */
     char after_route[64];
     int after_status;
 };
+
+/* What a thread that answers later works for: one test runs at a time. */
+static struct fixture *_Atomic later_fixture;
 
 /* --- handlers */
 
@@ -128,7 +134,34 @@ static void large(void *ctx, const struct http_request *q, struct http_reply *r)
     r->body.len += 5 << 20;
 }
 
+/* --- answering later */
+
+static void *answer_later(void *arg)
+{
+    const struct http_request *q = arg;
+    struct fixture *f = atomic_load(&later_fixture);
+    while (!atomic_load(&f->release) && !http_client_is_gone(q)) sched_yield();
+    atomic_store(&f->gone, http_client_is_gone(q));
+    put(f->later_reply, q->body);
+    http_reply_header(f->later_reply, "X-Later", "yes");
+    http_answer(q);
+    return NULL;
+}
+
+static void later(void *ctx, const struct http_request *q, struct http_reply *r)
+{
+    struct fixture *f = ctx;
+    (void)r;
+    f->later_reply = http_later(q);
+    atomic_store(&later_fixture, f);
+    pthread_t t;
+    assert_int_equal(pthread_create(&t, NULL, answer_later, (void *)(uintptr_t)q), 0);
+    pthread_detach(t);
+    atomic_store(&f->entered, true);
+}
+
 static const struct http_route routes[] = {
+    { "POST", "/later", later },
     { "GET", "/", show },
     { "GET", "/things", show },
     { "POST", "/things", show },
@@ -232,17 +265,23 @@ static void call(struct fixture *f, const char *method, const char *path, const 
     assert_int_equal(call_with(f, &c, path), ERR_OK);
 }
 
-/* Sends bytes as they are and returns all that comes until the server closes. */
-static size_t raw(struct fixture *f, const char *request, size_t n, char *out, size_t cap)
+static int dial(struct fixture *f)
 {
     struct sockaddr_in at = { .sin_family = AF_INET,
                               .sin_port = htons(http_server_port(f->server)) };
-    struct timeval tv = { 5, 0 };
-    size_t have = 0;
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
     assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+/* Sends bytes as they are and returns all that comes until the server closes. */
+static size_t raw(struct fixture *f, const char *request, size_t n, char *out, size_t cap)
+{
+    struct timeval tv = { 5, 0 };
+    size_t have = 0;
+    int fd = dial(f);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
     assert_int_equal(send(fd, request, n, MSG_NOSIGNAL), n);
     while (have < cap - 1) {
         ssize_t more = recv(fd, out + have, cap - 1 - have, 0);
@@ -667,6 +706,88 @@ static void serves_many_clients_at_once(void **state)
     assert_int_equal(atomic_load(&f->after_calls), 600);
 }
 
+/* --- answering later */
+
+static void a_handler_may_answer_later_from_another_thread(void **state)
+{
+    struct fixture *f = *state;
+    atomic_store(&f->release, true);
+    for (int i = 0; i < 20; i++) {
+        call(f, "POST", "/later", "its body");
+        assert_int_equal(f->status, 200);
+        assert_body(f, "its body");
+        assert_false(atomic_load(&f->gone));
+    }
+    assert_int_equal(atomic_load(&f->after_calls), 20);
+}
+
+static void *call_later(void *ctx)
+{
+    struct fixture *f = ctx;
+    call(f, "POST", "/later", "x");
+    return NULL;
+}
+
+static void a_server_of_one_thread_serves_others_meanwhile(void **state)
+{
+    struct fixture *f = *state;
+    struct http_server_options o = { .threads = 1 };
+    pthread_t caller;
+    start(f, &o);
+    assert_int_equal(pthread_create(&caller, NULL, call_later, f), 0);
+    wait_entered(f);
+    struct http_client *client = http_client_new();
+    struct buf body;
+    char url[100];
+    int status = 0;
+    buf_init(&body, 1000);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/things", http_server_port(f->server));
+    struct http_call c = { .method = "GET", .timeout_ms = 10000, .url = url };
+    assert_int_equal(http_client_call(client, &c, &status, &body, NULL), ERR_OK);
+    assert_int_equal(status, 200);
+    atomic_store(&f->release, true);
+    pthread_join(caller, NULL);
+    assert_int_equal(f->status, 200);
+    buf_done(&body);
+    http_client_free(client);
+}
+
+static void a_client_that_goes_is_noticed_by_who_answers(void **state)
+{
+    struct fixture *f = *state;
+    int fd = dial(f);
+    static const char request[] = "POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx";
+    assert_int_equal(write(fd, request, sizeof request - 1), (ssize_t)sizeof request - 1);
+    wait_entered(f);
+    close(fd);
+    for (int i = 0; i < 5000 && atomic_load(&f->after_calls) == 0; i++) {
+        struct timespec t = { 0, 1000000 };
+        nanosleep(&t, NULL);
+    }
+    assert_true(atomic_load(&f->gone));
+    assert_int_equal(atomic_load(&f->after_calls), 1);
+}
+
+static void bodies_together_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    struct http_server_options o = { .max_bodies = 500 };
+    static char big[501];
+    memset(big, 'x', sizeof big - 1);
+    start(f, &o);
+    call(f, "POST", "/things", "small");
+    assert_int_equal(f->status, 200);
+    big[500] = '\0';
+    call(f, "POST", "/things", big);
+    assert_int_equal(f->status, 200);
+    static char larger[502];
+    memset(larger, 'x', sizeof larger - 1);
+    call(f, "POST", "/things", larger);
+    assert_int_equal(f->status, 503);
+    call(f, "POST", "/things", big); /* what was held is given back */
+    assert_int_equal(f->status, 200);
+}
+
 /* --- the client */
 
 static void client_bounds_time_and_size(void **state)
@@ -735,6 +856,10 @@ int main(void)
         T(quiesce_refuses_new_and_finishes_old),
         T(free_waits_for_handlers),
         T(serves_many_clients_at_once),
+        T(a_handler_may_answer_later_from_another_thread),
+        T_PLAIN(a_server_of_one_thread_serves_others_meanwhile),
+        T(a_client_that_goes_is_noticed_by_who_answers),
+        T_PLAIN(bodies_together_are_bounded),
         T(client_bounds_time_and_size),
         T(client_speaks_nothing_but_http),
         T(client_does_not_follow_redirects),

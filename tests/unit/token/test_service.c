@@ -15,16 +15,26 @@
 #include "../support_nats.h"
 #include "proto/subjects.h"
 #include "rt/http_client.h"
+#include "rt/yaml.h"
 #include "services/token/service.h"
 
 static const struct metric_def defs[M_MAX] = {
-    [M_REQUESTS] = { "requests", METRIC_COUNTER, "", { "endpoint", "status" }, { 0 }, 0 },
+    [M_REQUESTS] = { "requests",
+                     METRIC_COUNTER,
+                     "",
+                     { "endpoint", "status", "outcome" },
+                     { 0 },
+                     0 },
     [M_TOKENS] = { "tokens", METRIC_COUNTER, "", { "vocabulary" }, { 0 }, 0 },
     [M_BYTES] = { "bytes", METRIC_COUNTER, "", { "vocabulary" }, { 0 }, 0 },
     [M_SECONDS] = { "seconds", METRIC_HISTOGRAM, "", { "vocabulary" }, { 1 }, 0 },
-    [M_QUEUE] = { "queue", METRIC_GAUGE, "", { NULL }, { 0 }, 0 },
+    [M_WAITING] = { "waiting", METRIC_GAUGE, "", { "lane" }, { 0 }, 0 },
+    [M_RUNNING] = { "running", METRIC_GAUGE, "", { "lane" }, { 0 }, 0 },
     [M_VOCABULARIES] = { "vocabularies", METRIC_GAUGE, "", { NULL }, { 0 }, 0 },
+    [M_UNUSABLE] = { "unusable", METRIC_GAUGE, "", { NULL }, { 0 }, 0 },
 };
+
+enum { QUEUE_JOBS = 8 };
 
 struct fixture {
     struct nats_server nats;
@@ -73,7 +83,10 @@ static int setup(void **state)
     pthread_mutex_init(&f->s.lock, NULL);
     assert_int_equal(models_load(f->dir, NULL, 0, NULL, NULL, &f->s.vocabularies, &why), ERR_OK);
     f->s.models = models_ref(f->s.vocabularies);
-    assert_int_equal(bus_workers_start(&f->s, 2, &f->s.workers, &why), ERR_OK);
+    struct pool_options po = { .threads = 2, .jobs = QUEUE_JOBS, .bytes = 64 << 20 };
+    assert_int_equal(yaml_parse(openapi_yaml(), SIZE_MAX, &f->s.openapi, &why), ERR_OK);
+    assert_int_equal(pool_new(&po, &f->s.pool, &why), ERR_OK);
+    assert_int_equal(bus_face_start(&f->s, &f->s.face, &why), ERR_OK);
     assert_int_equal(http_start(&f->s, &why), ERR_OK);
     f->client = http_client_new();
     buf_init(&f->body, 1 << 24);
@@ -85,8 +98,12 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
     http_client_free(f->client);
+    bus_face_quiesce(f->s.face);
+    pool_end(f->s.pool);
     http_server_free(f->s.http);
-    bus_workers_free(f->s.workers);
+    bus_face_free(f->s.face);
+    pool_free(f->s.pool);
+    json_free(f->s.openapi);
     bus_free(f->s.bus);
     models_unref(f->s.models);
     models_unref(f->s.vocabularies);
@@ -191,9 +208,12 @@ static void a_batch_answers_each_of_its_inputs(void **state)
         200, "{\"data\":[{\"model\":\"qwen3\",\"tokens\":3,");
     assert_true(str_contains(
         buf_str(&f->body),
-        STR("{\"error\":{\"message\":\"text must be a string\",\"param\":\"text\"}}")));
+        STR("{\"error\":{\"message\":\"text must be a string\",\"type\":\"invalid_request_error\","
+            "\"param\":\"inputs[2].text\",\"code\":\"invalid_request\"}}")));
     assert_true(str_contains(buf_str(&f->body), STR("\"total_tokens\":6}")));
     expect(f, "/v1/count", "{\"model\":\"qwen3\"}", 400, "\"param\":\"inputs\"");
+    expect(f, "/v1/count", "{\"model\":3,\"inputs\":[]}", 400, "\"param\":\"model\"");
+    expect(f, "/v1/count", "{\"model\":\"qwen3\",\"inputs\":[7]}", 200, "\"param\":\"inputs[0]\"");
 }
 
 static void models_are_listed_and_looked_up(void **state)
@@ -204,6 +224,67 @@ static void models_are_listed_and_looked_up(void **state)
         str_contains(buf_str(&f->body), STR("{\"object\":\"list\",\"data\":[{\"id\":\"qwen3\"")));
     call(f, "GET", "/v1/models/Qwen/Qwen3-8B-AWQ", STR(""), NULL);
     assert_true(str_contains(buf_str(&f->body), STR("\"vocabulary\":\"qwen3\"")));
+}
+
+static void the_api_describes_itself(void **state)
+{
+    struct fixture *f = *state;
+    call(f, "GET", "/openapi.json", STR(""), NULL);
+    assert_int_equal(f->status, 200);
+    assert_true(str_contains(buf_str(&f->body), STR("\"/v1/tokenize\"")));
+}
+
+/* --- the pool's bounds, with jobs that wait until they are told to go on --- */
+
+struct gate {
+    atomic_int entered;
+    atomic_bool open;
+};
+
+static void wait_at_gate(void *ctx)
+{
+    struct gate *g = ctx;
+    atomic_fetch_add(&g->entered, 1);
+    while (!atomic_load(&g->open)) sched_yield();
+}
+
+static void wait_until(const atomic_int *n, int want)
+{
+    for (uint64_t end = clock_mono_ms(clock_system()) + 10000; atomic_load(n) < want;) {
+        if (clock_mono_ms(clock_system()) > end) fail_msg("%d of %d", atomic_load(n), want);
+        sched_yield();
+    }
+}
+
+static void small_requests_pass_large_ones_and_a_full_queue_says_503(void **state)
+{
+    struct fixture *f = *state;
+    struct gate large = { 0 }, small = { 0 };
+    struct pool_stats stats;
+    for (int i = 0; i < 2 + QUEUE_JOBS; i++) {
+        while (pool_add(f->s.pool, POOL_SMALL_BYTES + 1, wait_at_gate, &large) != ERR_OK) {
+            assert_int_equal(i, QUEUE_JOBS); /* the threads have not taken theirs yet */
+            wait_until(&large.entered, 2);
+        }
+        if (i == 1) wait_until(&large.entered, 2);
+    }
+    assert_int_equal(pool_add(f->s.pool, POOL_SMALL_BYTES + 1, wait_at_gate, &large), ERR_LIMIT);
+    pool_stats(f->s.pool, POOL_LARGE, &stats);
+    assert_int_equal(stats.waiting, QUEUE_JOBS);
+    assert_int_equal(stats.running, 2);
+    expect(f, "/calculate", "{\"model\":\"qwen3\",\"text\":\"abc\"}", 200, "\"tokens\":3,");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pool_add(f->s.pool, 1, wait_at_gate, &small), ERR_OK);
+        wait_until(&small.entered, i + 1);
+    }
+    for (int i = 0; i < QUEUE_JOBS; i++)
+        assert_int_equal(pool_add(f->s.pool, 1, wait_at_gate, &small), ERR_OK);
+    expect(f, "/calculate", "{\"model\":\"qwen3\",\"text\":\"abc\"}", 503, "\"code\":\"busy\"");
+    atomic_store(&small.open, true);
+    atomic_store(&large.open, true);
+    wait_until(&large.entered, 2 + QUEUE_JOBS);
+    wait_until(&small.entered, 2 + QUEUE_JOBS);
+    expect(f, "/calculate", "{\"model\":\"qwen3\",\"text\":\"abc\"}", 200, "\"tokens\":3,");
 }
 
 static void a_new_registry_is_used_from_then_on(void **state)
@@ -263,10 +344,10 @@ static void edges_are_answered_over_the_bus(void **state)
     free(big);
     /* A worker is done shortly after its answer is out. */
     for (uint64_t end = clock_mono_ms(clock_system()) + 10000;
-         bus_workers_inflight(f->s.workers) > 0 && clock_mono_ms(clock_system()) < end;)
+         pool_inflight(f->s.pool) > 0 && clock_mono_ms(clock_system()) < end;)
         sched_yield();
-    assert_int_equal(bus_workers_inflight(f->s.workers), 0);
-    bus_workers_quiesce(f->s.workers);
+    assert_int_equal(pool_inflight(f->s.pool), 0);
+    bus_face_quiesce(f->s.face);
     char subject[SUBJECT_LEN];
     struct buf in;
     buf_init(&in, 1 << 16);
@@ -283,6 +364,8 @@ int main(void)
         cmocka_unit_test(tokenize_gives_ids_and_offsets),
         cmocka_unit_test(a_batch_answers_each_of_its_inputs),
         cmocka_unit_test(models_are_listed_and_looked_up),
+        cmocka_unit_test(the_api_describes_itself),
+        cmocka_unit_test(small_requests_pass_large_ones_and_a_full_queue_says_503),
         cmocka_unit_test(a_new_registry_is_used_from_then_on),
         cmocka_unit_test(edges_are_answered_over_the_bus),
     };
