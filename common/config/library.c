@@ -24,9 +24,9 @@
 #include "base/log.h"
 #include "config/library_copy.h"
 
-enum { SETTLE_MS = 300, SCAN_MS = 5000, REST_MS = 20 };
+enum { SETTLE_MS = 300, SCAN_MS = 5000, REST_MS = 50 };
 
-static const uint32_t EVENTS = IN_CLOSE_WRITE | IN_CREATE | IN_DELETE | IN_MOVED_TO |
+static const uint32_t EVENTS = IN_CLOSE_WRITE | IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_TO |
                                IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF;
 
 /* A member of the folder that is a vocabulary, or should be one. */
