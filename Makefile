@@ -145,10 +145,15 @@ $(BUILD)/oracle/%: $(BUILD)/tests/oracle/%.o $(COMMON_LIB)
 	@mkdir -p $(@D)
 	$(call say,  LINK $@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(COMMON_LIB)
+	@mkdir -p $(@D)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # --- getting ready -------------------------------------------------------------------------------------------------
 
-VOCABS ?= standard
+# What `make run` and the tests fetch; `make vocab` fetches more, see common/tokenizer/vocab.list.
+VOCABS ?= core
 VOCAB_DIR ?= vocab
 
 deps: ## Install the Debian packages that building and running need (sudo when not root; only what is missing)
@@ -158,8 +163,15 @@ test-deps: ## Install what the tests need besides: servers, clang, clients from 
 	@services/run/deps.sh build run test npm
 	@tests/e2e/node.sh
 
-vocab: $(BUILD)/bin/aigw-vocab ## Fetch and convert the vocabularies (VOCABS="standard more" for all; see vocab.list)
-	@common/tokenizer/vocab.sh $(BUILD)/bin/aigw-vocab $(VOCAB_DIR) $(VOCABS)
+make_vocab = common/tokenizer/vocab.sh $(BUILD)/bin/aigw-vocab $(VOCAB_DIR)
+vocab: $(BUILD)/bin/aigw-vocab ## Fetch and convert the usual vocabularies (VOCABS="qwen3 gemma3" for some; see vocab.list)
+	@$(make_vocab) $(if $(filter file,$(origin VOCABS)),core default,$(VOCABS))
+
+vocab-all: $(BUILD)/bin/aigw-vocab ## Fetch and convert all vocabularies there are (360 MB; mind the licences in vocab.list)
+	@$(make_vocab) core default more
+
+vocab-run: $(BUILD)/bin/aigw-vocab
+	@$(make_vocab) $(VOCABS)
 
 # --- running -------------------------------------------------------------------------------------------------------
 
@@ -170,7 +182,7 @@ JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 run: ## Build and start the whole suite in the background, with a demo (EDGES=2 POLICIES=2 COUNTER_URL=redis://…)
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory $(JOBS) all
-	@$(MAKE) --no-print-directory vocab
+	@$(MAKE) --no-print-directory vocab-run
 	@services/run/run.sh start $(BUILD)/bin
 
 stop: ## End what `make run` started
@@ -189,7 +201,7 @@ check: ## Unit tests and fuzz corpora, in a minute (SAN=asan or tsan for a sanit
 
 e2e: ## End-to-end tests against real servers (E2E=pattern picks files; SAN=asan for a sanitizer build)
 	@$(MAKE) --no-print-directory $(JOBS) all
-	@$(MAKE) --no-print-directory vocab
+	@$(MAKE) --no-print-directory vocab-run
 	@tests/e2e.sh $(BUILD) $(E2E)
 
 test: ## Everything: installs what it needs, unit tests with sanitizers, lint, end-to-end
@@ -229,6 +241,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab run stop status unit-programs check e2e test fuzz fuzz-run oracle lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

@@ -20,7 +20,9 @@ struct convert_opts {
     struct str template; /* chat_template.jinja, may be empty; goes before the one in config */
     struct str pattern;  /* .tiktoken only: cl100k, o200k, gpt2, qwen, tekken, llama3 */
     struct str
-        specials;      /* .tiktoken only: a JSON object {"<|endoftext|>": 100257, ...}, or empty */
+        specials; /* .tiktoken only: a JSON object {"<|endoftext|>": 100257, ...}, or empty */
+    uint32_t reserved,
+        reserved_end;  /* .tiktoken only: "<|reserved_N|>" is N, for N from .. below */
     struct str source; /* whatever vocab_source() shall return, may be empty */
     const struct convert_template *templates; /* more of them, with names */
     size_t templates_n;

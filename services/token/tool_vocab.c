@@ -30,12 +30,14 @@ enum { MOST_INPUT = 512 << 20, MOST_OUTPUT = 256 << 20 };
 static const char usage[] =
     "usage: aigw-vocab convert DIR [--name NAME] [--out FILE] [--pattern NAME [--specials JSON]]\n"
     "       aigw-vocab convert (--tokenizer FILE [--config FILE] [--template FILE] | --tekken FILE |\n"
-    "                  --tiktoken FILE --pattern NAME [--specials JSON]) --name NAME --out FILE\n"
+    "                  --tiktoken FILE --pattern NAME [--specials JSON] [--reserved FROM-TO])\n"
+    "                  --name NAME --out FILE\n"
     "       aigw-vocab info FILE\n"
     "       aigw-vocab ids FILE [--control] [--text TEXT]\n";
 
 struct args {
-    const char *tokenizer, *config, *template, *tekken, *tiktoken, *pattern, *specials, *name, *out;
+    const char *tokenizer, *config, *template, *tekken, *tiktoken, *pattern, *specials, *reserved,
+        *name, *out;
     const char *text;
     bool control;
     const char *file;
@@ -53,15 +55,11 @@ static bool parse(int argc, char **argv, struct args *a)
         const char *name;
         const char **value;
     } options[] = {
-        { "--tokenizer", &a->tokenizer },
-        { "--config", &a->config },
-        { "--template", &a->template },
-        { "--tekken", &a->tekken },
-        { "--tiktoken", &a->tiktoken },
-        { "--pattern", &a->pattern },
-        { "--specials", &a->specials },
-        { "--name", &a->name },
-        { "--out", &a->out },
+        { "--tokenizer", &a->tokenizer }, { "--config", &a->config },
+        { "--template", &a->template },   { "--tekken", &a->tekken },
+        { "--tiktoken", &a->tiktoken },   { "--pattern", &a->pattern },
+        { "--specials", &a->specials },   { "--reserved", &a->reserved },
+        { "--name", &a->name },           { "--out", &a->out },
         { "--text", &a->text },
     };
     for (int i = 2; i < argc; i++) {
@@ -125,6 +123,19 @@ static int keep(const char *input, enum err e, struct why *why, const struct buf
     return write_all(out, buf_str(made)) ? EXIT_SUCCESS : fail(out, strerror(errno));
 }
 
+/* "200013-201087" */
+static bool parse_range(const char *text, uint32_t *ret_from, uint32_t *ret_end)
+{
+    struct str to = str_of(text), from = str_cut(&to, '-');
+    uint64_t a, b;
+    if (text == NULL) return true;
+    if (str_to_u64(from, &a) != ERR_OK || str_to_u64(to, &b) != ERR_OK || a > b || b >= UINT32_MAX)
+        return false;
+    *ret_from = (uint32_t)a;
+    *ret_end = (uint32_t)b + 1;
+    return true;
+}
+
 static int convert_folder(const struct args *a)
 {
     char whole[PATH_MAX], out[PATH_MAX];
@@ -178,6 +189,10 @@ static int convert(const struct args *a)
                               .template = buf_str(&template),
                               .pattern = str_of(a->pattern),
                               .specials = str_of(a->specials) };
+    if (!parse_range(a->reserved, &o.reserved, &o.reserved_end)) {
+        rc = fail("--reserved", "two numbers with a hyphen between them are wanted");
+        goto out;
+    }
     enum err e = a->tokenizer != NULL ? convert_huggingface(buf_str(&in), &o, &out, &why)
                  : a->tekken != NULL  ? convert_tekken(buf_str(&in), &o, &out, &why)
                                       : convert_tiktoken(buf_str(&in), &o, &out, &why);
