@@ -393,15 +393,20 @@ enum err library_new(const struct library_options *o, struct library **ret, stru
     return e;
 }
 
-void library_free(struct library *l)
+void library_end(struct library *l)
 {
     const uint64_t one = 1;
-    if (l == NULL) return;
-    if (l->started) {
-        while (write(l->wake, &one, sizeof one) < 0 && errno == EINTR) {
-        }
-        pthread_join(l->thread, NULL);
+    if (l == NULL || !l->started) return;
+    while (write(l->wake, &one, sizeof one) < 0 && errno == EINTR) {
     }
+    pthread_join(l->thread, NULL);
+    l->started = false;
+}
+
+void library_free(struct library *l)
+{
+    if (l == NULL) return;
+    library_end(l);
     for (size_t i = 0; i < l->entries_n; i++) free_entry(l->entries[i]);
     free(l->entries);
     free_problems(l->problems, l->problems_n);

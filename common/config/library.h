@@ -40,7 +40,9 @@ struct library_options {
  * watch. ERR_NOMEM, ERR_IO. */
 enum err library_new(const struct library_options *o, struct library **ret,
                      struct why *why) MUSTCHECK;
-void library_free(struct library *l); /* NULL is fine */
+/* No more changes: joins the thread. What is loaded stays. NULL is fine. */
+void library_end(struct library *l);
+void library_free(struct library *l); /* ends it first; NULL is fine */
 
 /* The vocabularies as they are now, with a reference of its own. Any thread. */
 struct models *library_models(struct library *l);

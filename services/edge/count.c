@@ -206,6 +206,7 @@ static enum err build_request(const struct job *j, struct buf *out)
         .tools = js_is(j->t.tools, JS_ARRAY) ? j->t.tools.raw : STR_NULL,
         .kwargs = js_is(j->t.kwargs, JS_OBJECT) ? j->t.kwargs.raw : STR_NULL,
         .no_generation_prompt = j->t.no_generation_prompt,
+        .timeout_ms = REMOTE_TIMEOUT_MS,
     };
     return token_msg_request(out, c->o.clock, c->o.rng, bus_instance(c->o.bus), &s);
 }

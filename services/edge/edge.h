@@ -88,7 +88,7 @@ struct edge {
     struct limiter *limiter;
     struct usage *usage;
     struct resolver *resolver;
-    struct models *models; /* the vocabularies of VOCAB_DIR */
+    struct library *library; /* the vocabularies of VOCAB_DIR */
     struct counter *counter;
     _Atomic uint64_t inflight, streams, connections;
     _Atomic uint64_t flushing;  /* connections whose answer is whole but not yet taken */

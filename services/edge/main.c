@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "config/library.h"
 #include "count.h"
 #include "edge.h"
 #include "resolve.h"
@@ -29,7 +30,7 @@ static const struct opt opts[] = {
     { "BODY_TIMEOUT_MS", OPT_INT, F(body_timeout_ms), "60000", 100, 3600000, "ms", "How long a request's body may take." },
     { "IDLE_TIMEOUT_MS", OPT_INT, F(idle_timeout_ms), "75000", 100, 3600000, "ms", "How long a client's connection may be idle between requests." },
     { "WRITE_TIMEOUT_MS", OPT_INT, F(write_timeout_ms), "60000", 100, 3600000, "ms", "How long a client may take nothing of its answer." },
-    { "VOCAB_DIR", OPT_STR, F(vocab_dir), "vocab", 0, 0, NULL, "Folder of the vocabularies (*.aigwvocab)." },
+    { "VOCAB_DIR", OPT_STR, F(vocab_dir), "vocab", 0, 0, NULL, "Folder of the vocabularies (*.aigwvocab and models' folders), which is watched." },
     { "TOKEN_SERVICE_URL", OPT_STR, F(token_service_url), NULL, 0, 0, NULL, "Address of a token service, such as http://token:8002: long prompts are counted there over HTTP instead of over the bus." },
     { "USE_PRECISE_TOKEN_CALCULATION", OPT_BOOL, F(precise), "true", 0, 0, NULL, "false: estimate tokens (marked as such) instead of counting them." },
     { "REMOTE_COUNT_BYTES", OPT_INT, F(remote_count_bytes), "65536", 0, 1073741824, "bytes", "Prompts above this are counted off the worker's thread, so that they do not stall its streams." },
@@ -62,10 +63,21 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
 };
 /* clang-format on */
 
-static void report_vocab(void *ctx, const char *file, const char *problem)
+static void report_vocab(void *ctx, int level, const char *what, const char *file, const char *why)
 {
     (void)ctx;
-    log_warn("a vocabulary is left out", LS("file", file), LS("why", problem));
+    LOG_AT((enum log_level)level, what, LS("file", file), LS("why", why != NULL ? why : ""));
+}
+
+/* On the library's thread: the follower's builds the rules anew, and workers swap as for any. */
+static void vocabularies_changed(void *ctx, struct models *vocabularies)
+{
+    struct edge *e = ctx;
+    (void)vocabularies;
+    pthread_mutex_lock(&e->rules_lock);
+    struct follower *f = e->follower;
+    pthread_mutex_unlock(&e->rules_lock);
+    if (f != NULL) follower_reapply(f);
 }
 
 /* On the follower's thread: builds the rules beside the old ones and swaps. */
@@ -73,7 +85,9 @@ static enum err apply(void *ctx, struct snapshot *s, struct why *why)
 {
     struct edge *e = ctx;
     struct ruleset *r;
-    enum err err = ruleset_new(s, e->models, e->master_key, &r, why);
+    struct models *vocabularies = library_models(e->library);
+    enum err err = ruleset_new(s, vocabularies, e->master_key, &r, why);
+    models_unref(vocabularies);
     if (err != ERR_OK) return err;
     resolver_use(e->resolver, s);
     limiter_set_revision(e->limiter, s->revision);
@@ -133,14 +147,17 @@ static enum err open_parts(struct edge *e, struct why *why)
         .clock = e->clock,
         .rng = e->rng,
     };
+    struct library_options vo = {
+        .dir = s->vocab_dir,
+        .state_dir = daemon_state_dir(e->daemon),
+        .clock = e->clock,
+        .changed = vocabularies_changed,
+        .report = report_vocab,
+        .ctx = e,
+    };
     enum err err = crypto_parse_key(str_of(s->master_key), e->master_key, why);
     if (err == ERR_OK) err = crypto_parse_key(str_of(s->key_pepper), e->key_pepper, why);
-    if (err == ERR_OK)
-        err = models_load(s->vocab_dir, NULL, 0, report_vocab, NULL, &e->models, why);
-    if (err == ERR_NOT_FOUND) {
-        log_warn("no vocabularies: tokens are estimated", LS("vocab_dir", s->vocab_dir));
-        err = models_load(NULL, NULL, 0, report_vocab, NULL, &e->models, why);
-    }
+    if (err == ERR_OK) err = library_new(&vo, &e->library, why);
     if (err == ERR_OK) err = worker_listen(s, &e->listen_fd, why);
     if (err == ERR_OK) err = usage_new(&uo, &e->usage, why);
     return err;
@@ -150,7 +167,7 @@ static void close_parts(struct edge *e)
 {
     if (e->usage != NULL) usage_free(e->usage);
     if (e->listen_fd >= 0) close(e->listen_fd);
-    models_unref(e->models);
+    library_free(e->library);
     pthread_mutex_destroy(&e->rules_lock);
     free(e);
 }
@@ -196,7 +213,11 @@ static enum err start(struct daemon *d, struct why *why)
     e->limiter = limiter_new(&lo);
     e->resolver = resolver_new();
     workers_start(e);
-    e->follower = follower_new(&fo);
+    struct follower *follower = follower_new(&fo);
+    pthread_mutex_lock(&e->rules_lock);
+    e->follower = follower;
+    pthread_mutex_unlock(&e->rules_lock);
+    follower_reapply(follower); /* vocabularies may have changed in between */
     log_info("listening", LS("bind", e->settings->bind), LI("port", e->settings->port),
              LI("workers", e->workers_n));
     return ERR_OK;
@@ -216,6 +237,7 @@ static size_t inflight(struct daemon *d)
 static void stop(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
+    library_end(e->library); /* it calls the follower, which asks it */
     follower_free(e->follower);
     workers_end(e);
     counter_free(e->counter);

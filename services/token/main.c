@@ -89,13 +89,14 @@ static enum err load(struct service *s, struct why *why)
 
 static void release(struct service *s)
 {
-    library_free(s->library); /* it calls the follower, */
+    library_end(s->library); /* it calls the follower, */
     if (s->follower != NULL) follower_free(s->follower);
     if (s->face != NULL) bus_face_quiesce(s->face);
     pool_end(s->pool); /* it answers on both faces, */
     http_server_free(s->http);
     bus_face_free(s->face);
     pool_free(s->pool); /* and both ask it */
+    library_free(s->library);
     models_unref(s->models);
     models_unref(s->vocabularies);
     json_free(s->openapi);
