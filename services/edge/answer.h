@@ -21,6 +21,8 @@ struct answer_options {
     const struct dialect *dialect;
     struct vocab *vocab; /* NULL: estimate */
     uint64_t limit;      /* output tokens over all choices; METER_NO_LIMIT: none */
+    uint64_t allowance;  /* tokens of a stream that may be delivered by now, when reserved */
+    bool reserved;       /* tokens are had piece by piece: see answer_allow() */
     bool hide_usage;     /* the gateway asked for usage, the client did not */
     bool want_usage;     /* the client asked for it: a cut ends with it */
     uint64_t input_tokens;
@@ -41,8 +43,29 @@ void answer_free(struct answer *a);                        /* NULL is fine */
  * nothing is taken any more. ERR_LIMIT: an event too large or too much to hold back, or out is
  * full; ERR_NOMEM. */
 enum err answer_feed(struct answer *a, struct str bytes, struct buf *out) MUSTCHECK;
-/* The upstream's body ended in good order. */
+/* The upstream's body ended in good order. When events wait (answer_waits()) it is to be called
+ * again behind answer_resume(). */
 enum err answer_end(struct answer *a, struct buf *out) MUSTCHECK;
+
+/*
+ * Tokens that are had piece by piece. A stream takes no event that could bring it beyond its
+ * allowance: it waits, with those behind it, until there is more, or until no more is to be had.
+ * Nothing beyond the allowance is ever delivered.
+ */
+bool answer_waits(const struct answer *a);
+/* The most tokens that what came out so far can have; at the end answer_tokens(). */
+uint64_t answer_due(const struct answer *a);
+/* The allowance at which the event that waits passes for certain; without one, of what was taken.
+ */
+uint64_t answer_wants(const struct answer *a);
+void answer_allow(struct answer *a, uint64_t tokens); /* in all, since the beginning */
+/* No more is to be had: the allowance is the limit from now on. */
+void answer_deny(struct answer *a);
+/* What was taken since `tokens` had been delivered is not to be delivered: ends there. */
+enum err answer_stop(struct answer *a, uint64_t tokens, struct buf *out) MUSTCHECK;
+/* Goes on with what waited, after any of the two. Like answer_feed(). */
+enum err answer_resume(struct answer *a, struct buf *out) MUSTCHECK;
+
 /* A whole body; out gets it, cut when it is over the limit. What is no JSON of the dialect passes
  * as it is, uncounted. */
 enum err answer_whole(struct answer *a, struct str body, struct buf *out) MUSTCHECK;

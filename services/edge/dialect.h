@@ -23,8 +23,8 @@ struct request_scan {
     struct js_val max_output[MAX_OUTPUT_PARAMS]; /* every parameter that bounds the output, in the
                                                     dialect's order */
     bool stream, wants_usage;
-    uint64_t max_tokens; /* the largest of max_output; 0: none given */
-    uint64_t n;          /* choices asked for, at least 1 */
+    uint64_t max_tokens; /* of a choice: the largest of max_output; 0: none given */
+    uint64_t choices; /* texts that the model writes: prompts times the larger of n and best_of */
 };
 
 /* --- answers --- */

@@ -16,8 +16,8 @@ static enum err refuse(const char *name, const char *what, const char **ret_para
 static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct request_scan *ret,
                              const char **ret_param, struct why *why)
 {
-    struct request_scan r = { .root = root, .n = 1 };
-    struct js_val stream = { JS_NULL, STR_NULL };
+    struct request_scan r = { .root = root, .choices = 1 };
+    struct js_val stream = { JS_NULL, STR_NULL }, metadata = stream;
     struct js_iter it;
     struct str key;
     struct js_val v;
@@ -25,8 +25,9 @@ static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct r
         const char *name;
         struct js_val *to;
     } known[] = {
-        { "model", &r.model }, { "messages", &r.messages }, { "system", &r.system },
-        { "tools", &r.tools }, { "stream", &stream },       { "max_tokens", &r.max_output[0] },
+        { "model", &r.model },     { "messages", &r.messages }, { "system", &r.system },
+        { "tools", &r.tools },     { "stream", &stream },       { "max_tokens", &r.max_output[0] },
+        { "metadata", &metadata },
     };
     (void)ep;
     if (!js_is(root, JS_OBJECT)) return refuse("body", "must be a JSON object", ret_param, why);
@@ -52,6 +53,12 @@ static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct r
         return refuse("stream", "must be true or false", ret_param, why);
     r.stream = stream.raw.p != NULL && stream.type == JS_TRUE;
     r.wants_usage = true; /* its streams always tell */
+    js_iter_init(&it, metadata);
+    while (js_next_member(&it, &key, &v)) {
+        if (!js_key_is(key, "user_id")) continue;
+        if (r.user.raw.p != NULL) return refuse("metadata.user_id", "given twice", ret_param, why);
+        r.user = v;
+    }
     enum err e = scan_positive(r.max_output[0], "max_tokens", &r.max_tokens, ret_param, why);
     if (e == ERR_OK) *ret = r;
     return e;

@@ -25,6 +25,7 @@ static const struct member members[] = {
     M("stream_options", stream_options),
     M("max_completion_tokens", max_output[0]),
     M("max_tokens", max_output[1]),
+    M("max_output_tokens", max_output[2]),
     M("user", user),
     M("add_generation_prompt", generation_prompt),
     M("chat_template_kwargs", template_kwargs),
@@ -36,10 +37,18 @@ static enum err twice(const char *name, const char **ret_param, struct why *why)
     return why_set(why, ERR_INVALID, "%s: given twice", name);
 }
 
+/* Members that are only looked at here. */
+struct others {
+    struct js_val stream, n, best_of;
+};
+
 static enum err take_member(struct str key, struct js_val v, struct request_scan *r,
-                            struct js_val *stream, struct js_val *n, const char **ret_param,
-                            struct why *why)
+                            struct others *o, const char **ret_param, struct why *why)
 {
+    struct {
+        const char *name;
+        struct js_val *to;
+    } others[] = { { "stream", &o->stream }, { "n", &o->n }, { "best_of", &o->best_of } };
     for (size_t i = 0; i < ARRAY_LEN(members); i++) {
         if (!js_key_is(key, members[i].name)) {
             enum err e = scan_spelling(key, members[i].name, ret_param, why);
@@ -51,13 +60,16 @@ static enum err take_member(struct str key, struct js_val v, struct request_scan
         *to = v;
         return ERR_OK;
     }
-    struct js_val *to = js_key_is(key, "stream") ? stream : js_key_is(key, "n") ? n : NULL;
-    if (to == NULL) {
-        enum err e = scan_spelling(key, "stream", ret_param, why);
-        return e == ERR_OK ? scan_spelling(key, "n", ret_param, why) : e;
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        if (!js_key_is(key, others[i].name)) {
+            enum err e = scan_spelling(key, others[i].name, ret_param, why);
+            if (e != ERR_OK) return e;
+            continue;
+        }
+        if (others[i].to->raw.p != NULL) return twice(others[i].name, ret_param, why);
+        *others[i].to = v;
+        return ERR_OK;
     }
-    if (to->raw.p != NULL) return twice(to == stream ? "stream" : "n", ret_param, why);
-    *to = v;
     return ERR_OK;
 }
 
@@ -93,11 +105,63 @@ static enum err scan_stream_options(struct request_scan *r, const char **ret_par
     return ERR_OK;
 }
 
+/* What the body must have, by its endpoint. */
+static enum err scan_required(enum snap_endpoint ep, const struct request_scan *r,
+                              const char **ret_param, struct why *why)
+{
+    enum err e = want(js_is(r->model, JS_STRING) && r->model.raw.n > 2, "model",
+                      "required, a string", ret_param, why);
+    if (e == ERR_OK && ep == SNAP_EP_CHAT)
+        e = want(js_is(r->messages, JS_ARRAY), "messages", "required, an array", ret_param, why);
+    if (e == ERR_OK && ep == SNAP_EP_COMPLETIONS)
+        e = want(r->prompt.raw.p != NULL, "prompt", "required", ret_param, why);
+    if (e == ERR_OK && ep == SNAP_EP_EMBEDDINGS)
+        e = want(r->input.raw.p != NULL, "input", "required", ret_param, why);
+    return e;
+}
+
+/* A list of texts, or of lists of token ids, is so many prompts. */
+static uint64_t prompts(struct js_val prompt)
+{
+    struct js_iter it;
+    struct js_val v;
+    uint64_t n = 0;
+    js_iter_init(&it, prompt);
+    while (js_next_element(&it, &v))
+        if (v.type != JS_NUMBER) n++;
+    return MAX(n, UINT64_C(1));
+}
+
+/* Every parameter that bounds a choice, and how many choices there are. */
+static enum err scan_output(struct request_scan *r, const struct others *o, const char **ret_param,
+                            struct why *why)
+{
+    static const char *const names[MAX_OUTPUT_PARAMS] = { "max_completion_tokens", "max_tokens",
+                                                          "max_output_tokens" };
+    uint64_t best_of = 1;
+    enum err e = scan_positive(o->n, "n", &r->choices, ret_param, why);
+    if (e == ERR_OK)
+        e = want(r->choices <= CHUNK_MAX_CHOICES, "n", "must be at most 32", ret_param, why);
+    if (e == ERR_OK) e = scan_positive(o->best_of, "best_of", &best_of, ret_param, why);
+    if (e == ERR_OK)
+        e = want(best_of <= CHUNK_MAX_CHOICES, "best_of", "must be at most 32", ret_param, why);
+    for (size_t i = 0; i < MAX_OUTPUT_PARAMS && e == ERR_OK; i++)
+        e = scan_positive(r->max_output[i], names[i], &r->max_tokens, ret_param, why);
+    r->choices = MAX(r->choices, best_of) * prompts(r->prompt);
+    /* more are not told apart in the answer, and would pass uncounted */
+    if (e == ERR_OK)
+        e = want(r->choices <= CHUNK_MAX_CHOICES, "prompt",
+                 "prompts times choices must be at most 32", ret_param, why);
+    return e;
+}
+
 static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct request_scan *ret,
                              const char **ret_param, struct why *why)
 {
-    struct request_scan r = { .root = root, .n = 1 };
-    struct js_val stream = { JS_NULL, STR_NULL }, n = { JS_NULL, STR_NULL };
+    struct request_scan r = { .root = root, .choices = 1 };
+    struct others o = { .stream = { JS_NULL, STR_NULL },
+                        .n = { JS_NULL, STR_NULL },
+                        .best_of = { JS_NULL, STR_NULL } };
     struct js_iter it;
     struct str key;
     struct js_val v;
@@ -105,27 +169,14 @@ static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct r
     if (e != ERR_OK) return e;
     js_iter_init(&it, root);
     while (e == ERR_OK && js_next_member(&it, &key, &v))
-        e = take_member(key, v, &r, &stream, &n, ret_param, why);
-    if (e == ERR_OK)
-        e = want(js_is(r.model, JS_STRING) && r.model.raw.n > 2, "model", "required, a string",
-                 ret_param, why);
-    if (e == ERR_OK && ep == SNAP_EP_CHAT)
-        e = want(js_is(r.messages, JS_ARRAY), "messages", "required, an array", ret_param, why);
-    if (e == ERR_OK && ep == SNAP_EP_COMPLETIONS)
-        e = want(r.prompt.raw.p != NULL, "prompt", "required", ret_param, why);
-    if (e == ERR_OK && ep == SNAP_EP_EMBEDDINGS)
-        e = want(r.input.raw.p != NULL, "input", "required", ret_param, why);
-    if (e == ERR_OK && stream.raw.p != NULL && stream.type != JS_NULL) {
-        e = want(stream.type == JS_TRUE || stream.type == JS_FALSE, "stream",
+        e = take_member(key, v, &r, &o, ret_param, why);
+    if (e == ERR_OK) e = scan_required(ep, &r, ret_param, why);
+    if (e == ERR_OK && o.stream.raw.p != NULL && o.stream.type != JS_NULL) {
+        e = want(o.stream.type == JS_TRUE || o.stream.type == JS_FALSE, "stream",
                  "must be true or false", ret_param, why);
-        r.stream = stream.type == JS_TRUE;
+        r.stream = o.stream.type == JS_TRUE;
     }
-    if (e == ERR_OK) e = scan_positive(n, "n", &r.n, ret_param, why);
-    if (e == ERR_OK) e = want(r.n <= CHUNK_MAX_CHOICES, "n", "must be at most 32", ret_param, why);
-    if (e == ERR_OK)
-        e = scan_positive(r.max_output[0], "max_completion_tokens", &r.max_tokens, ret_param, why);
-    if (e == ERR_OK)
-        e = scan_positive(r.max_output[1], "max_tokens", &r.max_tokens, ret_param, why);
+    if (e == ERR_OK) e = scan_output(&r, &o, ret_param, why);
     if (e == ERR_OK) e = scan_stream_options(&r, ret_param, why);
     if (e == ERR_OK) *ret = r;
     return e;

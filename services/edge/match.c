@@ -73,6 +73,37 @@ const struct snap_namespace *match_namespace(const struct snapshot *s, const str
     return NULL;
 }
 
+/* What a condition says while the model is not known. */
+enum maybe { NO, YES, MAYBE };
+
+static enum maybe cond_maybe(const struct snap_cond *c, const struct match_input *in)
+{
+    bool all = c->kind == SNAP_COND_ALL;
+    enum maybe sum = all ? YES : NO;
+    if (c->kind == SNAP_COND_TEST)
+        return c->source == SNAP_SRC_MODEL && in->model.p == NULL ? MAYBE : test(c, in) ? YES : NO;
+    for (size_t i = 0; i < c->children_n; i++) {
+        enum maybe one = cond_maybe(&c->children[i], in);
+        if (c->kind == SNAP_COND_NOT) return one == MAYBE ? MAYBE : one == YES ? NO : YES;
+        if (one == (all ? NO : YES)) return one;
+        if (one == MAYBE) sum = MAYBE;
+    }
+    return sum;
+}
+
+bool match_is_possible(const struct snapshot *s, const struct match_input *in,
+                       const struct snap_namespace *ns)
+{
+    if (!ns->enabled) return false;
+    for (size_t i = 0; i < s->matchers_n; i++) {
+        const struct snap_matcher *m = &s->matchers[i];
+        enum maybe says = m->ns->enabled ? cond_maybe(m->when, in) : NO;
+        if (says != NO && m->ns == ns) return true;
+        if (says == YES) return false;
+    }
+    return ns->is_default;
+}
+
 static bool cond_needs_body(const struct snap_cond *c)
 {
     if (c->kind == SNAP_COND_TEST) return c->source == SNAP_SRC_MODEL;

@@ -17,6 +17,10 @@ struct match_input {
  * *ret_by_matcher: a matcher chose it. Disabled namespaces do not match. */
 const struct snap_namespace *match_namespace(const struct snapshot *s, const struct match_input *in,
                                              bool *ret_by_matcher);
+/* Whether the request may turn out to be that namespace's when its model is known. Says nothing of
+ * credentials. */
+bool match_is_possible(const struct snapshot *s, const struct match_input *in,
+                       const struct snap_namespace *ns);
 /* Whether a matcher needs the body to decide. */
 bool match_needs_body(const struct snapshot *s);
 bool match_cond(const struct snap_cond *c, const struct match_input *in);

@@ -341,6 +341,84 @@ static void text_behind_a_finish_reason_passes_and_counts(void **state)
     }
 }
 
+/* --- tokens that are had piece by piece --- */
+
+/* Gives `slice` tokens more whenever the stream waits, up to `most`, and then no more. */
+static void pass_in_slices(struct str stream, uint64_t limit, uint64_t slice, uint64_t most,
+                           size_t step, struct result *r)
+{
+    struct answer_options o = { .dialect = &dialect_openai,
+                                .vocab = qwen3,
+                                .limit = limit,
+                                .reserved = true,
+                                .allowance = MIN(slice, most),
+                                .want_usage = true,
+                                .input_tokens = 9 };
+    struct answer *a = answer_new(&o);
+    uint64_t had = o.allowance;
+    assert_non_null(a);
+    buf_init(&r->out, 1 << 20);
+    while (stream.n > 0 || answer_waits(a)) {
+        size_t n = MIN(step, stream.n);
+        if (n > 0) assert_int_equal(answer_feed(a, str_n(stream.p, n), &r->out), ERR_OK);
+        stream.p += n, stream.n -= n;
+        assert_true(answer_due(a) <= had);
+        if (!answer_waits(a)) continue;
+        assert_true(answer_wants(a) > had);
+        had = MIN(had + slice, most);
+        answer_allow(a, had);
+        if (had == most) answer_deny(a);
+        assert_int_equal(answer_resume(a, &r->out), ERR_OK);
+        assert_true(answer_due(a) <= had);
+    }
+    assert_int_equal(answer_end(a, &r->out), ERR_OK);
+    r->tokens = answer_tokens(a);
+    r->state = answer_state(a);
+    answer_free(a);
+}
+
+static void a_stream_that_gets_its_tokens_in_slices_comes_out_as_it_went_in(void **state)
+{
+    static const size_t steps[] = { 1, 7, 100, SIZE_MAX };
+    struct buf in;
+    struct result r;
+    (void)state;
+    buf_init(&in, 1 << 16);
+    make_stream(words, ARRAY_LEN(words), true, true, &in);
+    for (uint64_t slice = 1; slice <= 300; slice = slice * 2 + 1)
+        for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+            pass_in_slices(buf_str(&in), METER_NO_LIMIT, slice, UINT32_MAX, steps[i], &r);
+            assert_true(str_eq(buf_str(&in), buf_str(&r.out)));
+            assert_int_equal(r.state, ANSWER_DONE);
+            buf_done(&r.out);
+        }
+    buf_done(&in);
+}
+
+/* Wherever the tokens end, the stream ends as if that had been its limit from the start. */
+static void where_no_slice_is_to_be_had_the_stream_is_cut_at_its_last_token(void **state)
+{
+    struct buf in, text;
+    struct result gated, limited;
+    uint64_t n;
+    (void)state;
+    buf_init(&in, 1 << 16), buf_init(&text, 4096);
+    make_stream(words, ARRAY_LEN(words), false, true, &in);
+    for (uint64_t most = 1; most < 24; most++)
+        for (uint64_t slice = 1; slice <= 8; slice++) {
+            pass_in_slices(buf_str(&in), METER_NO_LIMIT, slice, most, 50, &gated);
+            pass(buf_str(&in), most, false, 50, &limited);
+            content_of(buf_str(&gated.out), &text);
+            assert_int_equal(token_count(qwen3, buf_str(&text), SPECIAL_CONTROL, &n), ERR_OK);
+            assert_true(n <= most);
+            assert_int_equal(gated.state, limited.state);
+            assert_int_equal(gated.tokens, limited.tokens);
+            assert_true(str_eq(buf_str(&gated.out), buf_str(&limited.out)));
+            buf_clear(&text), buf_done(&gated.out), buf_done(&limited.out);
+        }
+    buf_done(&in), buf_done(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +431,8 @@ int main(void)
         cmocka_unit_test(cuts_a_whole_answer),
         cmocka_unit_test(ends_an_anthropic_stream_its_own_way),
         cmocka_unit_test(text_behind_a_finish_reason_passes_and_counts),
+        cmocka_unit_test(a_stream_that_gets_its_tokens_in_slices_comes_out_as_it_went_in),
+        cmocka_unit_test(where_no_slice_is_to_be_had_the_stream_is_cut_at_its_last_token),
     };
     return cmocka_run_group_tests(tests, load, unload);
 }

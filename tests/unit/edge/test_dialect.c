@@ -34,7 +34,7 @@ static void finds_what_the_gateway_needs(void **state)
                      ERR_OK);
     assert_true(str_eqz(r.model.raw, "\"m\""));
     assert_true(r.stream && r.wants_usage);
-    assert_int_equal(r.n, 3);
+    assert_int_equal(r.choices, 3);
     assert_int_equal(r.max_tokens, 9);
     assert_int_equal(scan(SNAP_EP_CHAT,
                           "{\"model\":\"m\",\"messages\":[],\"stream\":null,\"n\":null,"
@@ -42,7 +42,7 @@ static void finds_what_the_gateway_needs(void **state)
                           &r, &param, &why),
                      ERR_OK);
     assert_false(r.stream || r.wants_usage);
-    assert_int_equal(r.n, 1);
+    assert_int_equal(r.choices, 1);
     assert_int_equal(r.max_tokens, 0);
     assert_int_equal(scan(SNAP_EP_MESSAGES,
                           "{\"model\":\"m\",\"messages\":[],\"system\":\"s\",\"max_tokens\":5}", &r,
@@ -54,6 +54,35 @@ static void finds_what_the_gateway_needs(void **state)
         scan(SNAP_EP_COMPLETIONS, "{\"model\":\"m\",\"prompt\":[1,2]}", &r, &param, &why), ERR_OK);
     assert_int_equal(
         scan(SNAP_EP_EMBEDDINGS, "{\"model\":\"m\",\"input\":\"x\"}", &r, &param, &why), ERR_OK);
+}
+
+/* The largest bound counts, for every text that the model writes. */
+static void counts_the_choices_and_takes_the_largest_bound(void **state)
+{
+    static const struct {
+        enum snap_endpoint ep;
+        const char *text;
+        uint64_t max, choices;
+    } rows[] = {
+        { SNAP_EP_CHAT,
+          "{\"model\":\"m\",\"messages\":[],\"max_tokens\":9,\"max_output_tokens\":11,"
+          "\"max_completion_tokens\":10}",
+          11, 1 },
+        { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"n\":4,\"max_tokens\":9}", 9, 4 },
+        { SNAP_EP_COMPLETIONS, "{\"model\":\"m\",\"prompt\":\"x\",\"n\":2,\"best_of\":5}", 0, 5 },
+        { SNAP_EP_COMPLETIONS, "{\"model\":\"m\",\"prompt\":[\"x\",\"y\",\"z\"],\"n\":2}", 0, 6 },
+        { SNAP_EP_COMPLETIONS, "{\"model\":\"m\",\"prompt\":[1,2,3]}", 0, 1 },
+        { SNAP_EP_COMPLETIONS, "{\"model\":\"m\",\"prompt\":[[1,2],[3]],\"best_of\":null}", 0, 2 },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct request_scan r;
+        const char *param;
+        struct why why;
+        assert_int_equal(scan(rows[i].ep, rows[i].text, &r, &param, &why), ERR_OK);
+        assert_int_equal(r.max_tokens, rows[i].max);
+        assert_int_equal(r.choices, rows[i].choices);
+    }
 }
 
 static void refuses_and_names_the_parameter(void **state)
@@ -71,6 +100,13 @@ static void refuses_and_names_the_parameter(void **state)
         { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"stream\":1}", "stream" },
         { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"n\":0}", "n" },
         { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"n\":33}", "n" },
+        { SNAP_EP_COMPLETIONS, "{\"model\":\"m\",\"prompt\":\"x\",\"best_of\":33}", "best_of" },
+        { SNAP_EP_COMPLETIONS, "{\"model\":\"m\",\"prompt\":[\"x\",\"y\"],\"n\":17}", "prompt" },
+        { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"max_output_tokens\":0}",
+          "max_output_tokens" },
+        { SNAP_EP_MESSAGES,
+          "{\"model\":\"m\",\"messages\":[],\"metadata\":{\"user_id\":\"a\",\"user_id\":\"b\"}}",
+          "metadata.user_id" },
         { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"max_tokens\":-1}", "max_tokens" },
         { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"max_tokens\":0}", "max_tokens" },
         { SNAP_EP_CHAT, "{\"model\":\"m\",\"messages\":[],\"max_tokens\":1.5}", "max_tokens" },
@@ -149,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_what_the_gateway_needs),
+        cmocka_unit_test(counts_the_choices_and_takes_the_largest_bound),
         cmocka_unit_test(refuses_and_names_the_parameter),
         cmocka_unit_test(leaves_other_keys_alone),
         cmocka_unit_test(a_finish_reason_without_text_is_none),

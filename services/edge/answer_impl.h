@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of an answer, shared by answer.c (events, whole answers), answer_texts.c (texts and
+ * their meters) and answer_write.c (what goes to the client). */
+#ifndef EDGE_ANSWER_IMPL_H
+#define EDGE_ANSWER_IMPL_H
+
+#include "answer.h"
+#include "base/list.h"
+#include "splice.h"
+#include "sse.h"
+
+struct text {
+    enum delta_kind kind;
+    uint32_t choice, item;
+    struct token_meter *meter;
+    uint64_t count; /* of the meter, when last asked, and of those before it */
+    bool finished;
+    /* What came before an end that was none: the text went on, with another meter. */
+    uint64_t before_bytes, before_tokens;
+};
+
+/* Where a delta lies in its text. */
+struct mark {
+    uint8_t text;
+    uint64_t start, end;
+};
+
+/* An event that waits: its bytes, and what of which text it brings. */
+struct held {
+    struct list_node node;
+    size_t raw_n, data_at, data_n, name_at, name_n; /* in bytes */
+    bool has_data, has_name, hide;
+    char *bytes; /* behind the marks */
+    size_t marks_n;
+    struct mark marks[];
+};
+
+struct answer {
+    struct answer_options o;
+    struct sse sse;
+    struct text *texts;
+    size_t texts_n, texts_cap;
+    struct list_node queue; /* events that were taken and are not decided */
+    struct list_node unfed; /* events behind the allowance, not taken yet */
+    size_t held_bytes;      /* of both */
+    uint64_t wants;         /* the allowance that the first of the unfed needs */
+    uint64_t written;       /* tokens of what was passed on, while the allowance holds back */
+    bool over, stopped;     /* the queue is beyond the allowance; it ended at what was written */
+    struct buf scratch;     /* decoded text of a delta */
+    struct chunk *chunk;    /* during a call, on its stack: streams that are idle are small */
+    struct buf *out;        /* during a call */
+
+    enum answer_state state;
+    bool error, uncounted;
+    uint32_t seen_choices, finished_choices; /* bit sets */
+    bool block_open;
+    uint32_t block;
+    struct reported_usage reported;
+    struct buf id, object, created, model; /* raw JSON of the stream's head members */
+};
+
+/* --- answer_texts.c --- */
+
+/* Feeds one delta to its meter and notes where it lies. */
+enum err answer_feed_delta(struct answer *a, const struct delta *d, struct mark *ret) MUSTCHECK;
+enum err answer_finish_text(struct answer *a, struct text *t) MUSTCHECK;
+enum err answer_finish_all(struct answer *a) MUSTCHECK;
+bool answer_any_cut(const struct answer *a);
+/* Of all the text's bytes, how many may be delivered. */
+uint64_t answer_deliverable(const struct text *t);
+bool answer_is_deliverable(const struct answer *a, const struct mark *marks, size_t n);
+
+/* --- answer_write.c --- */
+
+enum err answer_write_event(struct answer *a, struct str raw, struct str name,
+                            struct str data) MUSTCHECK;
+/* Keeps an event, with a copy of its bytes, at the end of a queue. */
+enum err answer_hold(struct answer *a, struct list_node *queue, const struct sse_event *ev,
+                     const struct mark *marks, size_t marks_n, bool hide) MUSTCHECK;
+/* Takes the first event out of a queue: *ret has slices of what is returned; free() that. */
+struct held *answer_unhold(struct answer *a, struct list_node *queue, struct sse_event *ret);
+/* The dialect's ending, here. */
+enum err answer_write_ending(struct answer *a) MUSTCHECK;
+/* Passes on what is decided, from the front. */
+enum err answer_release(struct answer *a) MUSTCHECK;
+size_t answer_cut_splices(struct answer *a, const struct mark *marks, size_t marks_n,
+                          struct splice *s, bool *ret_any);
+
+#endif

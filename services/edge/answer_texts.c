@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The texts of an answer and their meters: one per choice, kind and item. On the flow's worker. */
+#include <stdlib.h>
+
+#include "answer_impl.h"
+
+enum { SCRATCH_KEPT = 256 };
+
+static enum err text_of(struct answer *a, const struct delta *d, size_t *ret)
+{
+    for (size_t i = 0; i < a->texts_n; i++) {
+        struct text *t = &a->texts[i];
+        if (t->kind == d->kind && t->choice == d->choice && t->item == d->item)
+            return *ret = i, ERR_OK;
+    }
+    if (a->texts_n == ANSWER_MAX_TEXTS) return ERR_LIMIT;
+    if (a->texts_n == a->texts_cap) {
+        a->texts_cap = a->texts_cap > 0 ? a->texts_cap * 2 : 2;
+        a->texts = xrealloc(a->texts, a->texts_cap * sizeof *a->texts);
+    }
+    struct text *t = &a->texts[a->texts_n];
+    *t = (struct text){ .kind = d->kind, .choice = d->choice, .item = d->item };
+    t->meter = meter_new(a->o.vocab, SPECIAL_CONTROL);
+    if (t->meter == NULL) return ERR_NOMEM;
+    return *ret = a->texts_n++, ERR_OK;
+}
+
+/* Of all the text's bytes, how many may be delivered. */
+uint64_t answer_deliverable(const struct text *t)
+{
+    return t->before_bytes + meter_deliverable(t->meter);
+}
+
+/* A text that goes on behind its finish reason, as it should not: what was counted stays. */
+static enum err reopen(struct answer *a, struct text *t)
+{
+    struct token_meter *next = meter_new(a->o.vocab, SPECIAL_CONTROL);
+    if (next == NULL) return ERR_NOMEM;
+    t->before_bytes += meter_fed(t->meter);
+    t->before_tokens = t->count;
+    meter_free(t->meter);
+    t->meter = next;
+    t->finished = false;
+    a->uncounted = true; /* as one text it might be fewer tokens */
+    return ERR_OK;
+}
+
+/* What is left of the budget for this text. */
+static void set_limit(struct answer *a, struct text *t)
+{
+    uint64_t others = t->before_tokens;
+    if (a->o.limit == METER_NO_LIMIT) return;
+    for (size_t i = 0; i < a->texts_n; i++)
+        if (&a->texts[i] != t) others += a->texts[i].count;
+    meter_set_limit(t->meter, a->o.limit > others ? a->o.limit - others : 0);
+}
+
+enum err answer_finish_text(struct answer *a, struct text *t)
+{
+    if (t->finished) return ERR_OK;
+    t->finished = true;
+    set_limit(a, t);
+    enum err e = meter_finish(t->meter);
+    t->count = t->before_tokens + meter_count(t->meter);
+    return e;
+}
+
+enum err answer_finish_all(struct answer *a)
+{
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < a->texts_n && e == ERR_OK; i++) e = answer_finish_text(a, &a->texts[i]);
+    return e;
+}
+
+bool answer_any_cut(const struct answer *a)
+{
+    for (size_t i = 0; i < a->texts_n; i++)
+        if (meter_cut(a->texts[i].meter, NULL)) return true;
+    return false;
+}
+
+/* Feeds one delta to its meter and notes where it lies. */
+enum err answer_feed_delta(struct answer *a, const struct delta *d, struct mark *ret)
+{
+    size_t i;
+    enum err e = text_of(a, d, &i);
+    if (e != ERR_OK) return e;
+    struct text *t = &a->texts[i];
+    buf_clear(&a->scratch);
+    e = js_decode(d->text, &a->scratch);
+    if (e != ERR_OK) return e;
+    if (t->finished && a->scratch.len > 0 && !meter_cut(t->meter, NULL)) e = reopen(a, t);
+    if (e != ERR_OK) return e;
+    *ret = (struct mark){ .text = (uint8_t)i, .start = t->before_bytes + meter_fed(t->meter) };
+    ret->end = ret->start + a->scratch.len;
+    if (t->finished) return ERR_OK; /* it was cut */
+    set_limit(a, t);
+    e = meter_feed(t->meter, buf_str(&a->scratch));
+    t->count = t->before_tokens + meter_count(t->meter);
+    if (a->scratch.cap > SCRATCH_KEPT) buf_done(&a->scratch);
+    return e;
+}
+
+bool answer_is_deliverable(const struct answer *a, const struct mark *marks, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct text *t = &a->texts[marks[i].text];
+        uint64_t upto = answer_deliverable(t);
+        if (marks[i].end > upto) return false;
+    }
+    return true;
+}
