@@ -4,81 +4,42 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/map.h"
 
-enum { MAX_POLICIES = 1000000, MAX_EDGES = 4096 };
+enum { MAX_EDGES = 4096, MAX_LOST = 1024 };
 /* The share of an edge that fell silent is set aside for so long. */
 #define EDGE_KEPT_NS (UINT64_C(600) * 1000000000)
-
-struct rules {
-    struct map by_id; /* -> struct ledger_rule in v */
-    struct ledger_rule *v;
-    uint64_t revision;
-    unsigned refs; /* guarded by the engine's lock */
-};
 
 struct edge {
     uint64_t seen_ns;
 };
+
+/* In the map of lost counters, by "<policy>\n<key>". */
+struct lost {
+    uint64_t not_before_ns;
+};
+#define LOST_RETRY_NS (UINT64_C(2) * 1000000000)
 
 struct engine {
     struct engine_options o;
     char instance[LEASE_ID_MAX + 1];
     pthread_mutex_t lock;
     struct rules *rules; /* NULL: no configuration yet */
-    struct map edges;
+    struct map edges, lost;
     uint64_t swept_ns;
-    _Atomic uint64_t messages, bad, failed, granted_units;
+    _Atomic uint64_t messages, bad, failed, granted_units, seeded;
     _Atomic uint64_t ops[LEASE_OP_MAX + 1], results[LEASE_STATUS_MAX];
 };
-
-bool engine_rule_of(const struct snap_policy *p, struct ledger_rule *ret)
-{
-    static const enum ledger_kind kinds[] = {
-        [SNAP_BUCKET] = LEDGER_BUCKET, [SNAP_SLIDING] = LEDGER_SLIDING, [SNAP_FIXED] = LEDGER_FIXED
-    };
-    struct ledger_rule r = { .limit = p->limit };
-    if (p->kind == SNAP_REQUEST_RATE) {
-        r.kind = kinds[p->algorithm];
-        r.burst = p->burst;
-        r.window_us = p->window_ms * 1000;
-        r.lease_us = lease_ttl_ms(p->window_ms) * 1000;
-    } else if (p->kind == SNAP_CONCURRENCY) {
-        r.kind = LEDGER_SLOTS;
-        r.lease_us = lease_ttl_ms(0) * 1000;
-    } else {
-        return false;
-    }
-    *ret = r;
-    return true;
-}
-
-static void rules_free(struct rules *r)
-{
-    if (r == NULL) return;
-    map_done(&r->by_id);
-    free(r->v);
-    free(r);
-}
 
 static struct rules *rules_take(struct engine *e)
 {
     pthread_mutex_lock(&e->lock);
-    struct rules *r = e->rules;
-    if (r != NULL) r->refs++;
+    struct rules *r = e->rules != NULL ? rules_ref(e->rules) : NULL;
     pthread_mutex_unlock(&e->lock);
     return r;
-}
-
-static void rules_drop(struct engine *e, struct rules *r)
-{
-    if (r == NULL) return;
-    pthread_mutex_lock(&e->lock);
-    bool last = --r->refs == 0;
-    pthread_mutex_unlock(&e->lock);
-    if (last) rules_free(r);
 }
 
 struct engine *engine_new(const struct engine_options *o)
@@ -88,6 +49,7 @@ struct engine *engine_new(const struct engine_options *o)
     (void)str_copyz(e->instance, sizeof e->instance, str_of(o->instance));
     pthread_mutex_init(&e->lock, NULL);
     map_init(&e->edges, MAX_EDGES);
+    map_init(&e->lost, MAX_LOST);
     return e;
 }
 
@@ -98,39 +60,111 @@ static void free_edges(struct engine *e)
     map_done(&e->edges);
 }
 
+static void free_lost(struct engine *e)
+{
+    struct map_entry *it;
+    for (size_t i = 0; (it = map_next(&e->lost, &i)) != NULL;) free(it->value);
+    map_done(&e->lost);
+}
+
 void engine_free(struct engine *e)
 {
     if (e == NULL) return;
     free_edges(e);
-    rules_free(e->rules);
+    free_lost(e);
+    rules_unref(e->rules);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
 
-enum err engine_set_policies(struct engine *e, const struct snapshot *s)
+enum err engine_set_policies(struct engine *e, const struct snapshot *s, struct why *why)
 {
-    struct rules *r = calloc(1, sizeof *r), *old;
-    enum err err = ERR_OK;
-    size_t n = 0;
-    if (r == NULL) return ERR_NOMEM;
-    map_init(&r->by_id, MAX_POLICIES);
-    r->revision = s->revision;
-    r->refs = 1;
-    r->v = calloc(MAX(s->policies_n, (size_t)1), sizeof *r->v);
-    if (r->v == NULL) err = ERR_NOMEM;
-    for (size_t i = 0; i < s->policies_n && err == ERR_OK; i++)
-        if (engine_rule_of(&s->policies[i], &r->v[n]))
-            err = map_put(&r->by_id, s->policies[i].id, &r->v[n++], NULL);
-    if (err != ERR_OK) {
-        rules_free(r);
-        return err;
-    }
+    struct rules *r, *old;
+    enum err err = rules_new(s, &r, why);
+    if (err != ERR_OK) return err;
     pthread_mutex_lock(&e->lock);
     old = e->rules;
     e->rules = r;
     pthread_mutex_unlock(&e->lock);
-    rules_drop(e, old);
+    rules_unref(old);
     return ERR_OK;
+}
+
+/* --- quotas whose use is not known any more --- */
+
+static void note_lost(struct engine *e, const struct store_item *item)
+{
+    char name[LEASE_ID_MAX + 1 + LEASE_KEY_MAX];
+    size_t n = item->op->policy.n;
+    memcpy(name, item->op->policy.p, n);
+    name[n++] = '\n';
+    memcpy(name + n, item->op->key.p, item->op->key.n);
+    n += item->op->key.n;
+    pthread_mutex_lock(&e->lock);
+    if (map_get(&e->lost, str_n(name, n)) == NULL) {
+        struct lost *l = calloc(1, sizeof *l);
+        /* when there are too many, those come that are asked for again */
+        if (l != NULL && map_put(&e->lost, str_n(name, n), l, NULL) != ERR_OK) free(l);
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+bool engine_next_lost(struct engine *e, struct engine_lost *ret)
+{
+    struct map_entry *it;
+    uint64_t now = clock_mono_ns(e->o.clock);
+    bool found = false;
+    pthread_mutex_lock(&e->lock);
+    for (size_t i = 0; !found && (it = map_next(&e->lost, &i)) != NULL;) {
+        struct lost *l = it->value;
+        if (now < l->not_before_ns) continue;
+        l->not_before_ns = now + LOST_RETRY_NS;
+        struct str rest = it->key, policy = str_cut(&rest, '\n');
+        (void)str_copyz(ret->policy, sizeof ret->policy, policy);
+        (void)str_copyz(ret->key, sizeof ret->key, rest);
+        found = true;
+    }
+    pthread_mutex_unlock(&e->lock);
+    return found;
+}
+
+static enum err counter_of(struct engine *e, struct rules *rules, struct str policy, struct str key,
+                           struct store_counter *ret, struct why *why)
+{
+    const struct rule *r = rules != NULL ? rules_get(rules, policy) : NULL;
+    if (rules == NULL) return why_set(why, ERR_UNAVAILABLE, "no configuration yet");
+    if (r == NULL)
+        return why_set(why, ERR_NOT_FOUND, "%.*s is no policy that is counted", STR_ARG(policy));
+    *ret = (struct store_counter){ .policy = policy,
+                                   .key = key,
+                                   .unit = r->unit,
+                                   .durable = r->durable,
+                                   .rule = &r->ledger,
+                                   .window = rule_window(r, clock_wall_ns(e->o.clock) / 1000) };
+    return ERR_OK;
+}
+
+enum err engine_seed(struct engine *e, const struct engine_lost *l, uint64_t used, struct why *why)
+{
+    char name[LEASE_ID_MAX + 1 + LEASE_KEY_MAX + 1];
+    struct store_counter c;
+    struct rules *rules = rules_take(e);
+    enum err err = counter_of(e, rules, str_of(l->policy), str_of(l->key), &c, why);
+    if (err == ERR_OK) err = store_seed(e->o.store, &c, used, why);
+    if (err == ERR_OK || err == ERR_NOT_FOUND) { /* or the policy is gone */
+        int n = snprintf(name, sizeof name, "%s\n%s", l->policy, l->key);
+        pthread_mutex_lock(&e->lock);
+        free(map_remove(&e->lost, str_n(name, (size_t)n)));
+        pthread_mutex_unlock(&e->lock);
+    }
+    if (err == ERR_OK) e->seeded++;
+    rules_unref(rules);
+    return err;
+}
+
+struct rules *engine_rules(struct engine *e)
+{
+    return rules_take(e);
 }
 
 /* --- edges --- */
@@ -185,26 +219,31 @@ static enum err run(struct engine *e, const struct lease_ask *ask, const struct 
     struct store_item *items = calloc(MAX(ask->ops_n, (size_t)1), sizeof *items);
     struct lease_result **place = calloc(MAX(ask->ops_n, (size_t)1), sizeof *place);
     size_t n = 0;
+    uint64_t wall_us = clock_wall_ns(e->o.clock) / 1000;
     enum err err = items == NULL || place == NULL ? ERR_NOMEM : ERR_OK;
     for (size_t i = 0; i < ask->ops_n && err == ERR_OK; i++) {
         const struct lease_op *op = &ask->ops[i];
-        const struct ledger_rule *rule = map_get(&rules->by_id, op->policy);
+        const struct rule *rule = rules_get(rules, op->policy);
         reply->results[i] = (struct lease_result){ .lease = op->lease };
         if (op->kind == LEASE_OP_MAX) {
             reply->results[i].status = LEASE_INVALID;
         } else if (rule == NULL) {
             reply->results[i].status = LEASE_UNKNOWN_POLICY;
         } else {
-            reply->results[i].share = rule->limit / reply->edges;
-            items[n] = (struct store_item){ .op = op, .rule = rule, .result = reply->results[i] };
-            if (rule->kind == LEDGER_FIXED)
-                items[n].window = ledger_window_of(rule, clock_wall_ns(e->o.clock) / 1000);
+            reply->results[i].share = rule->ledger.limit / reply->edges;
+            items[n] = (struct store_item){ .op = op,
+                                            .rule = &rule->ledger,
+                                            .window = rule_window(rule, wall_us),
+                                            .unit = rule->unit,
+                                            .durable = rule->durable,
+                                            .result = reply->results[i] };
             place[n++] = &reply->results[i];
         }
     }
     if (err == ERR_OK) err = store_serve(e->o.store, ask->epoch, items, n, ret_epoch, why);
     for (size_t i = 0; i < n && err == ERR_OK; i++) {
         *place[i] = items[i].result;
+        if (items[i].lost) note_lost(e, &items[i]);
         if (items[i].result.status == LEASE_GRANTED && items[i].op->kind == LEASE_ASK &&
             items[i].result.granted > items[i].op->known)
             e->granted_units += items[i].result.granted - items[i].op->known;
@@ -222,7 +261,7 @@ static enum err serve(struct engine *e, const struct lease_ask *ask, struct buf 
     struct lease_reply reply = { .re = ask->id, .edges = count_edges(e) };
     enum err err = ERR_OK;
     if (rules == NULL) return why_set(why, ERR_UNAVAILABLE, "no configuration yet");
-    reply.revision = rules->revision;
+    reply.revision = rules_revision(rules);
     reply.results_n = ask->ops_n;
     reply.results = calloc(MAX(ask->ops_n, (size_t)1), sizeof *reply.results);
     if (reply.results == NULL) err = why_set(why, ERR_NOMEM, "out of memory");
@@ -236,7 +275,30 @@ static enum err serve(struct engine *e, const struct lease_ask *ask, struct buf 
         err = lease_reply_encode(&reply, e->o.clock, e->o.rng, e->instance, out);
     }
     free(reply.results);
-    rules_drop(e, rules);
+    rules_unref(rules);
+    return err;
+}
+
+enum err engine_look(struct engine *e, struct str policy, struct str key, const char *cursor,
+                     size_t most, store_view_fn fn, void *ctx, char ret_cursor[STORE_CURSOR_LEN],
+                     struct why *why)
+{
+    struct store_counter c;
+    struct rules *rules = rules_take(e);
+    enum err err = counter_of(e, rules, policy, key, &c, why);
+    if (err == ERR_OK) err = store_look(e->o.store, &c, cursor, most, fn, ctx, ret_cursor, why);
+    rules_unref(rules);
+    return err;
+}
+
+enum err engine_reset(struct engine *e, struct str policy, struct str key, size_t *ret_n,
+                      struct why *why)
+{
+    struct store_counter c;
+    struct rules *rules = rules_take(e);
+    enum err err = counter_of(e, rules, policy, key, &c, why);
+    if (err == ERR_OK) err = store_reset(e->o.store, &c, ret_n, why);
+    rules_unref(rules);
     return err;
 }
 
@@ -268,12 +330,14 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
     *ret = (struct engine_stats){ .messages = e->messages,
                                   .bad_messages = e->bad,
                                   .failed_messages = e->failed,
-                                  .granted_units = e->granted_units };
+                                  .granted_units = e->granted_units,
+                                  .seeded = e->seeded };
     for (size_t i = 0; i <= LEASE_OP_MAX; i++) ret->ops[i] = e->ops[i];
     for (size_t i = 0; i < LEASE_STATUS_MAX; i++) ret->results[i] = e->results[i];
     pthread_mutex_lock(&e->lock);
     ret->edges = e->edges.len;
-    ret->policies = e->rules != NULL ? e->rules->by_id.len : 0;
-    ret->revision = e->rules != NULL ? e->rules->revision : 0;
+    ret->lost = e->lost.len;
+    ret->policies = e->rules != NULL ? rules_count(e->rules) : 0;
+    ret->revision = e->rules != NULL ? rules_revision(e->rules) : 0;
     pthread_mutex_unlock(&e->lock);
 }

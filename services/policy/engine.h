@@ -6,7 +6,7 @@
 #ifndef POLICY_ENGINE_H
 #define POLICY_ENGINE_H
 
-#include "proto/snapshot.h"
+#include "rules.h"
 #include "store.h"
 
 struct engine;
@@ -21,8 +21,11 @@ struct engine_options {
 struct engine *engine_new(const struct engine_options *o);
 void engine_free(struct engine *e);
 
-/* Takes over the limits of a snapshot; does not keep it. ERR_NOMEM: the old ones stay. */
-enum err engine_set_policies(struct engine *e, const struct snapshot *s) MUSTCHECK;
+/* Takes over the limits of a snapshot; does not keep it. ERR_NOMEM, ERR_NOT_FOUND (a time zone):
+ * the old ones stay. */
+enum err engine_set_policies(struct engine *e, const struct snapshot *s, struct why *why) MUSTCHECK;
+/* Those in use; NULL: none yet. rules_unref() when done. */
+struct rules *engine_rules(struct engine *e);
 
 /* Serves one message: appends the reply, which is an error message when the ask could not be served
  * (then that error is returned as well, for the endpoint's statistics, and *why says it). */
@@ -39,10 +42,29 @@ struct engine_stats {
     uint64_t granted_units;
     uint64_t policies, revision;
     uint64_t edges;
+    uint64_t lost, seeded; /* quotas that wait to be seeded, and that were */
 };
 void engine_stats(struct engine *e, struct engine_stats *ret);
 
-/* How the ledger sees a policy; false when it is none that is leased. */
-bool engine_rule_of(const struct snap_policy *p, struct ledger_rule *ret);
+/* --- for operators --- */
+
+/* store_look() and store_reset() for a policy; key.p == NULL: all its counters. ERR_NOT_FOUND: no
+ * such policy. */
+enum err engine_look(struct engine *e, struct str policy, struct str key, const char *cursor,
+                     size_t most, store_view_fn fn, void *ctx, char ret_cursor[STORE_CURSOR_LEN],
+                     struct why *why) MUSTCHECK;
+enum err engine_reset(struct engine *e, struct str policy, struct str key, size_t *ret_n,
+                      struct why *why) MUSTCHECK;
+
+/* --- quotas whose use was lost --- */
+
+struct engine_lost {
+    char policy[LEASE_ID_MAX + 1], key[LEASE_KEY_MAX + 1];
+};
+/* One that an edge asked for, and that was not told within the last two seconds. */
+bool engine_next_lost(struct engine *e, struct engine_lost *ret);
+/* What was used of its window. */
+enum err engine_seed(struct engine *e, const struct engine_lost *l, uint64_t used,
+                     struct why *why) MUSTCHECK;
 
 #endif

@@ -94,8 +94,8 @@ static void wake_up(struct keeper *k)
 static enum err apply(void *ctx, struct snapshot *s, struct why *why)
 {
     struct keeper *k = ctx;
-    enum err e = engine_set_policies(k->engine, s);
-    if (e != ERR_OK) return why_set(why, e, "out of memory for the policies");
+    enum err e = engine_set_policies(k->engine, s, why);
+    if (e != ERR_OK) return e;
     daemon_set_revision(k->daemon, s->revision);
     daemon_ready(k->daemon, no_config);
     if (!atomic_exchange(&k->configured, true)) wake_up(k);

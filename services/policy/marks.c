@@ -266,6 +266,18 @@ const struct mark *marks_get(const struct marks *m, struct str name)
     return e != NULL && e->has_mark ? &e->mark : NULL;
 }
 
+bool marks_next(const struct marks *m, size_t *i, struct str *ret_name)
+{
+    struct map_entry *it;
+    while ((it = map_next(&m->entries, i)) != NULL) {
+        const struct entry *e = it->value;
+        if (!e->has_mark) continue;
+        *ret_name = it->key;
+        return true;
+    }
+    return false;
+}
+
 bool marks_cover(const struct marks *m, struct str name, const struct mark *needed)
 {
     const struct mark *on_disk = marks_get(m, name);

@@ -41,6 +41,8 @@ const char *marks_id(const struct marks *m);
 
 /* What is on the disk for a counter; NULL: nothing. Until the next call that changes something. */
 const struct mark *marks_get(const struct marks *m, struct str name);
+/* The counters that have a mark, one after the other from *i = 0 on. */
+bool marks_next(const struct marks *m, size_t *i, struct str *ret_name);
 /* Whether this much of this window may be granted as things are on the disk. */
 bool marks_cover(const struct marks *m, struct str name, const struct mark *needed);
 /* Puts a mark into the next flush. ERR_LIMIT: too many. */

@@ -12,3 +12,4 @@
 
 SCRIPT(script_lease, "services/policy/scripts/lease.lua");
 SCRIPT(script_epoch, "services/policy/scripts/epoch.lua");
+SCRIPT(script_counter, "services/policy/scripts/counter.lua");

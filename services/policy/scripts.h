@@ -3,6 +3,6 @@
 #ifndef POLICY_SCRIPTS_H
 #define POLICY_SCRIPTS_H
 
-extern const char script_lease[], script_epoch[]; /* NUL-terminated */
+extern const char script_lease[], script_epoch[], script_counter[]; /* NUL-terminated */
 
 #endif

@@ -11,19 +11,40 @@
 #define POLICY_STORE_H
 
 #include "ledger.h"
+#include "marks.h"
 
 struct store_item {
     const struct lease_op *op;
     const struct ledger_rule *rule;
     struct ledger_window window; /* of `fixed` */
-    struct lease_result result; /* lease and share are the caller's */
+    char unit;                   /* what is counted: of the counter's name; 0: requests */
+    bool durable;                /* a quota's: outlives epochs and processes */
+    struct lease_result result;  /* lease and share are the caller's */
+    bool lost; /* what was used of this window is not known any more: seed it; result is warming */
 };
+
+/* A counter, or all of a policy. */
+struct store_counter {
+    struct str policy, key; /* key.p == NULL: all */
+    char unit;
+    bool durable;
+    const struct ledger_rule *rule;
+    struct ledger_window window;
+};
+struct store_view {
+    struct str key;
+    uint64_t limit, used, leased, left, reset_ms;
+};
+typedef void (*store_view_fn)(void *ctx, const struct store_view *v);
+enum { STORE_CURSOR_LEN = 32, STORE_LOST_RETRY_MS = 250 };
 
 struct store_status {
     size_t counters; /* 0 when the store does not know */
-    uint64_t overflows, evictions, errors, epochs, clock_steps;
+    uint64_t overflows, evictions, errors, epochs, clock_steps, losses;
+    uint64_t mark_writes, mark_failures; /* of the file of quotas */
     bool ready;
     char epoch[LEASE_ID_MAX + 1]; /* "" while there is none */
+    char problem[160];            /* why it is not ready, "" when there is nothing to add */
 };
 
 struct store;
@@ -32,6 +53,19 @@ struct store_type {
      * Fills ret_epoch (LEASE_ID_MAX + 1 bytes). */
     enum err (*serve)(struct store *s, struct str asked, struct store_item *items, size_t n,
                       char *ret_epoch, struct why *why);
+    /* Calls fn for counters as they stand, about `most` of them, from a cursor on ("" to begin).
+     * ret_cursor: where to go on, "" at the end. Counters that come or go meanwhile may be missed
+     * or told twice. */
+    enum err (*look)(struct store *s, const struct store_counter *c, const char *cursor,
+                     size_t most, store_view_fn fn, void *ctx, char ret_cursor[STORE_CURSOR_LEN],
+                     struct why *why);
+    /* Nothing of it is used any more; leases that live stay. Durable ones that were lost and are
+     * named by their key begin unused. Returns how many there were. */
+    enum err (*reset)(struct store *s, const struct store_counter *c, size_t *ret_n,
+                      struct why *why);
+    /* A durable counter that is not there begins its window with so much used. */
+    enum err (*seed)(struct store *s, const struct store_counter *c, uint64_t used,
+                     struct why *why);
     /* About once a second: forgets idle counters, looks after the connection and the epoch. */
     void (*tick)(struct store *s);
     void (*status)(struct store *s, struct store_status *ret);
@@ -46,6 +80,22 @@ static inline enum err store_serve(struct store *s, struct str asked, struct sto
                                    size_t n, char *ret_epoch, struct why *why)
 {
     return s->type->serve(s, asked, items, n, ret_epoch, why);
+}
+static inline enum err store_look(struct store *s, const struct store_counter *c,
+                                  const char *cursor, size_t most, store_view_fn fn, void *ctx,
+                                  char ret_cursor[STORE_CURSOR_LEN], struct why *why)
+{
+    return s->type->look(s, c, cursor, most, fn, ctx, ret_cursor, why);
+}
+static inline enum err store_reset(struct store *s, const struct store_counter *c, size_t *ret_n,
+                                   struct why *why)
+{
+    return s->type->reset(s, c, ret_n, why);
+}
+static inline enum err store_seed(struct store *s, const struct store_counter *c, uint64_t used,
+                                  struct why *why)
+{
+    return s->type->seed(s, c, used, why);
 }
 static inline void store_tick(struct store *s)
 {
@@ -72,8 +122,15 @@ static inline bool store_op_is_stale(const struct lease_op *op, struct str asked
 
 /* Serves nothing until store_memory_begin(). Any thread. */
 struct store *store_memory_new(const struct clock *clock, size_t max_counters);
-/* All counters are forgotten; a new epoch begins now. */
+/* Where durable counters are written down; borrowed. Without it they are lost with the epoch. */
+void store_memory_keep(struct store *s, struct marks *m);
+/* All counters are forgotten, but for the marks of durable ones; a new epoch begins now. */
 void store_memory_begin(struct store *s, const char *epoch, bool first);
+/* Before begin: the marks are not those of the time before, or there are none. Windows that have
+ * begun by now have to be seeded. */
+enum err store_memory_lose(struct store *s, struct why *why) MUSTCHECK;
+/* What durable counters used, exactly, into the marks: at an orderly end. */
+void store_memory_settle(struct store *s);
 /* The right to grant is gone: serves nothing until the next begin. */
 void store_memory_end(struct store *s);
 /* Like begin's right, but for so long only (mono ns); 0: without end. */

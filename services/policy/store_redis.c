@@ -12,45 +12,23 @@
  * tried for PAUSE_MS, so that a Redis that hangs does not hold up the edges.
  */
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "base/uuid.h"
-#include "rt/redis.h"
-#include "scripts.h"
-#include "store.h"
+#include "store_redis_impl.h"
 
 enum {
     AT_ONCE = 64, /* ops in one script */
     HEAD = 6,     /* arguments before the ops' */
-    PER_OP = 18,
+    PER_OP = 19,
     RESULT = 6, /* figures per op in the reply */
-    NUMBER_MAX = 24,
-    KEY_MAX = 64 + LEASE_ID_MAX * 2 + LEASE_KEY_MAX,
-    VALUE_MAX = 256,
     TIMEOUT_MS = 40,
     CONNECT_MS = 200,
     PAUSE_MS = 200,
+    CHECK_S = 10,
     CLOCK_TOLERANCE_MS = 250
-};
-
-struct redis_store {
-    struct store store;
-    struct store_redis_options o;
-    char prefix[40], epoch_key[96];
-    pthread_mutex_t lock;
-    struct redis *redis;
-    char value[VALUE_MAX]; /* of the epoch's key, as read last */
-    char epoch[LEASE_ID_MAX + 1];
-    char run_id[41], synced_run_id[41];
-    bool away;          /* and it was reported */
-    bool missed;        /* there was no epoch at the last look */
-    int64_t offset_us;  /* Redis's clock less ours, as far as known */
-    uint64_t synced_us; /* our time when the offset was learned */
-    uint64_t paused_us; /* nothing is tried before */
-    uint64_t errors, epochs, clock_steps;
 };
 
 static uint64_t now_us(const struct redis_store *s)
@@ -63,7 +41,7 @@ static void report(struct redis_store *s, enum log_level level, const char *what
     if (s->o.report != NULL) s->o.report(s->o.ctx, level, what, why);
 }
 
-static void pause_after(struct redis_store *s, enum err e)
+void redis_store_pause(struct redis_store *s, enum err e)
 {
     s->errors++;
     s->epoch[0] = '\0'; /* whatever happened to it: read it again */
@@ -123,15 +101,15 @@ static enum err run_epoch_script(struct redis_store *s, const char *id, bool fir
                                  struct why *why)
 {
     const struct redis_value *v = NULL;
-    struct str key = str_of(s->epoch_key);
+    struct str keys[] = { str_of(s->epoch_key), str_of(s->lost_key) };
     enum err e = redis_connect(s->redis, s->run_id, why);
     struct str args[] = { str_of(s->value), str_of(id), first ? STR("1") : STR("0"),
                           str_of(s->run_id) };
     uint64_t sent = now_us(s);
-    if (e == ERR_OK) e = redis_eval(s->redis, script_epoch, &key, 1, args, 4, &v, why);
+    if (e == ERR_OK) e = redis_eval(s->redis, script_epoch, keys, 2, args, 4, &v, why);
     if (e == ERR_OK && redis_len(v) != 2) e = why_set(why, ERR_INVALID, "Redis: an odd reply");
     if (e != ERR_OK) {
-        pause_after(s, e);
+        redis_store_pause(s, e);
         return e;
     }
     struct str value = redis_str(redis_at(v, 1));
@@ -147,7 +125,7 @@ static enum err run_epoch_script(struct redis_store *s, const char *id, bool fir
 
 static enum err look_for_epoch(struct redis_store *s, struct why *why)
 {
-    char id[UUID_LEN + 1], was[VALUE_MAX];
+    char id[UUID_LEN + 1], was[REDIS_VALUE_MAX];
     bool ours = false, first = false, missed = s->missed;
     enum err e = run_epoch_script(s, "", false, &ours, why);
     s->missed = e == ERR_OK && !ours && s->value[0] == '\0';
@@ -167,9 +145,12 @@ static enum err look_for_epoch(struct redis_store *s, struct why *why)
     if (e != ERR_OK) return e;
     if (!str_eqz(str_of(s->epoch), id)) return ERR_OK; /* another engine was first, or nobody */
     s->epochs++;
+    if (!first && was[0] == '\0') s->losses++;
     report(s, first ? LOG_INFO : LOG_WARN,
            first ? "the first epoch begins" : "a new epoch begins with empty counters",
-           was[0] == '\0' ? "Redis has none" : "Redis was restarted, or its clock stepped");
+           was[0] == '\0' ? (first ? "Redis has none"
+                                   : "Redis lost all: quotas are rebuilt from the usage ledger")
+                          : "Redis was restarted, or its clock stepped");
     return ERR_OK;
 }
 
@@ -190,9 +171,9 @@ static void clock_stepped(struct redis_store *s)
 /* --- ops --- */
 
 struct call_text {
-    struct str keys[1 + AT_ONCE], args[HEAD + AT_ONCE * PER_OP];
-    char key_text[AT_ONCE][KEY_MAX];
-    char numbers[HEAD + AT_ONCE * PER_OP][NUMBER_MAX];
+    struct str keys[2 + AT_ONCE], args[HEAD + AT_ONCE * PER_OP];
+    char key_text[AT_ONCE][REDIS_KEY_MAX];
+    char numbers[HEAD + AT_ONCE * PER_OP][REDIS_NUMBER_MAX];
     size_t args_n;
 };
 
@@ -204,7 +185,7 @@ static void add_arg(struct call_text *t, struct str s)
 static void add_number(struct call_text *t, uint64_t v)
 {
     char *text = t->numbers[t->args_n];
-    int n = snprintf(text, NUMBER_MAX, "%" PRIu64, v);
+    int n = snprintf(text, REDIS_NUMBER_MAX, "%" PRIu64, v);
     add_arg(t, str_n(text, (size_t)n));
 }
 
@@ -217,10 +198,8 @@ static void add_op(const struct redis_store *s, struct call_text *t, size_t i,
                                          [LEDGER_SLOTS] = "slots" };
     const struct ledger_rule *r = item->rule;
     const struct lease_op *op = item->op;
-    int n = snprintf(t->key_text[i], KEY_MAX, "%s:counter:%s:%.*s:%.*s", s->prefix, s->epoch,
-                     STR_ARG(op->policy), STR_ARG(op->key));
-    ASSERT(n > 0 && n < KEY_MAX);
-    t->keys[1 + i] = str_n(t->key_text[i], (size_t)n);
+    t->keys[2 + i] = redis_store_key(s, op->policy, item->unit, item->durable, op->key,
+                                     t->key_text[i]);
     add_arg(t, str_of(kinds[r->kind]));
     add_number(t, r->limit);
     add_number(t, r->burst);
@@ -239,6 +218,7 @@ static void add_op(const struct redis_store *s, struct call_text *t, size_t i,
     add_number(t, op->spent);
     add_number(t, op->returned);
     add_number(t, op->debt);
+    add_number(t, item->durable ? 1 : 0);
 }
 
 static uint64_t figure(const struct redis_value *v, size_t i)
@@ -255,6 +235,8 @@ static enum err read_results(const struct redis_value *v, struct store_item *ite
         struct str word = redis_str(redis_at(v, at));
         struct lease_result r = items[i].result;
         r.status = LEASE_STATUS_MAX;
+        items[i].lost = str_eqz(word, "lost");
+        if (items[i].lost) r.status = LEASE_WARMING;
         for (int k = 0; k < LEASE_STATUS_MAX; k++)
             if (str_eqz(word, lease_status_name((enum lease_status)k)))
                 r.status = (enum lease_status)k;
@@ -277,6 +259,7 @@ static enum err serve_some(struct redis_store *s, struct call_text *t, struct st
     uint64_t sent = now_us(s), tolerance = CLOCK_TOLERANCE_MS * UINT64_C(1000);
     t->args_n = 0;
     t->keys[0] = str_of(s->epoch_key);
+    t->keys[1] = str_of(s->lost_key);
     add_arg(t, str_of(s->epoch));
     add_arg(t, asked.n > 0 ? asked : STR("-"));
     add_number(t, (uint64_t)((int64_t)sent + s->offset_us));
@@ -284,17 +267,17 @@ static enum err serve_some(struct redis_store *s, struct call_text *t, struct st
     add_number(t, tolerance);
     add_number(t, LEASE_TTL_MS * UINT64_C(1000));
     for (size_t i = 0; i < n; i++) add_op(s, t, i, &items[i]);
-    enum err e = redis_eval(s->redis, script_lease, t->keys, 1 + n, t->args, t->args_n, &v, why);
+    enum err e = redis_eval(s->redis, script_lease, t->keys, 2 + n, t->args, t->args_n, &v, why);
     if (e == ERR_OK && redis_len(v) < 2) e = why_set(why, ERR_INVALID, "Redis: an odd reply");
     if (e != ERR_OK) {
-        pause_after(s, e);
+        redis_store_pause(s, e);
         return ERR_UNAVAILABLE;
     }
     struct str word = redis_str(redis_at(v, 0));
     if (str_eqz(word, "ok")) {
         follow_time(s, offset_of(s, sent, redis_int(redis_at(v, 1))));
         if (read_results(v, items, n) == ERR_OK) return ERR_OK;
-        pause_after(s, ERR_INVALID);
+        redis_store_pause(s, ERR_INVALID);
         return why_set(why, ERR_UNAVAILABLE, "Redis: an odd reply");
     }
     if (str_eqz(word, "clock")) {
@@ -305,9 +288,58 @@ static enum err serve_some(struct redis_store *s, struct call_text *t, struct st
     return why_set(why, ERR_UNAVAILABLE, "the epoch is over");
 }
 
+struct str redis_store_key(const struct redis_store *s, struct str policy, char unit, bool durable,
+                           struct str key, char out[REDIS_KEY_MAX])
+{
+    int n = durable ? snprintf(out, REDIS_KEY_MAX, "%s:quota:%.*s:%c:%.*s", s->prefix,
+                               STR_ARG(policy), unit != 0 ? unit : 'r', STR_ARG(key))
+                    : snprintf(out, REDIS_KEY_MAX, "%s:counter:%s:%.*s:%c:%.*s", s->prefix,
+                               s->epoch, STR_ARG(policy), unit != 0 ? unit : 'r', STR_ARG(key));
+    ASSERT(n > 0 && n < REDIS_KEY_MAX);
+    return str_n(out, (size_t)n);
+}
+
+/* The figure of a line of INFO; false when there is none. */
+static struct str info_of(struct str text, const char *name)
+{
+    while (text.n > 0) {
+        struct str line = str_cut(&text, '\n'), word = str_cut(&line, ':');
+        if (!str_eqz(word, name)) continue;
+        if (line.n > 0 && line.p[line.n - 1] == '\r') line.n--;
+        return line;
+    }
+    return STR_NULL;
+}
+
+/* A Redis that may evict counters holds no limit: it is not used. */
+static enum err check_settings(struct redis_store *s, struct why *why)
+{
+    const struct redis_value *v = NULL;
+    const struct str args[] = { STR("INFO"), STR("memory") };
+    uint64_t now = now_us(s);
+    if (s->checked_us != 0 && now - s->checked_us < CHECK_S * UINT64_C(1000000)) goto known;
+    enum err e = redis_command(s->redis, args, 2, &v, why);
+    if (e != ERR_OK) {
+        redis_store_pause(s, e);
+        return ERR_UNAVAILABLE;
+    }
+    struct str most = info_of(redis_str(v), "maxmemory");
+    struct str policy = info_of(redis_str(v), "maxmemory_policy");
+    bool bounded = most.n > 0 && !str_eqz(most, "0");
+    s->checked_us = now;
+    s->problem[0] = '\0';
+    if (bounded && policy.n > 0 && !str_eqz(policy, "noeviction"))
+        snprintf(s->problem, sizeof s->problem,
+                 "Redis may evict counters (maxmemory-policy %.*s): set it to noeviction",
+                 (int)MIN(policy.n, (size_t)32), policy.p);
+known:
+    if (s->problem[0] == '\0') return ERR_OK;
+    return why_set(why, ERR_UNAVAILABLE, "%s", s->problem);
+}
+
 /* Serves what this connection and this epoch can; reads a new epoch when another engine began one.
  */
-static enum err ensure(struct redis_store *s, struct why *why)
+enum err redis_store_ensure(struct redis_store *s, struct why *why)
 {
     char run_id[41];
     bool ours = false;
@@ -315,10 +347,15 @@ static enum err ensure(struct redis_store *s, struct why *why)
     if (now_us(s) < s->paused_us) return why_set(why, ERR_UNAVAILABLE, "Redis failed a moment ago");
     e = redis_connect(s->redis, run_id, why);
     if (e != ERR_OK) {
-        pause_after(s, e);
+        redis_store_pause(s, e);
         return ERR_UNAVAILABLE;
     }
-    if (strcmp(run_id, s->run_id) != 0) s->epoch[0] = '\0';
+    if (strcmp(run_id, s->run_id) != 0) {
+        s->epoch[0] = '\0';
+        s->checked_us = 0;
+    }
+    e = check_settings(s, why);
+    if (e != ERR_OK) return e;
     if (s->epoch[0] == '\0' && run_epoch_script(s, "", false, &ours, why) != ERR_OK)
         return ERR_UNAVAILABLE;
     if (s->epoch[0] != '\0') return ERR_OK;
@@ -333,7 +370,7 @@ static enum err redis_serve(struct store *store, struct str asked, struct store_
     enum err e = ERR_NOMEM;
     if (t == NULL) return why_set(why, e, "out of memory");
     pthread_mutex_lock(&s->lock);
-    e = ensure(s, why);
+    e = redis_store_ensure(s, why);
     for (size_t i = 0; i < n && e == ERR_OK; i += AT_ONCE)
         e = serve_some(s, t, asked, items + i, MIN(n - i, (size_t)AT_ONCE), why);
     if (e == ERR_OK) memcpy(ret_epoch, s->epoch, sizeof s->epoch);
@@ -348,7 +385,7 @@ static void redis_tick(struct store *store)
     struct why why = { "" };
     pthread_mutex_lock(&s->lock);
     if (now_us(s) >= s->paused_us) {
-        bool away = look_for_epoch(s, &why) != ERR_OK;
+        bool away = look_for_epoch(s, &why) != ERR_OK || check_settings(s, &why) != ERR_OK;
         if (away && !s->away)
             report(s, LOG_WARN, "the counters cannot be served: trying on", why.text);
         if (!away && s->away) report(s, LOG_INFO, "the counters can be served again", NULL);
@@ -364,8 +401,10 @@ static void redis_status(struct store *store, struct store_status *ret)
     *ret = (struct store_status){ .errors = s->errors,
                                   .epochs = s->epochs,
                                   .clock_steps = s->clock_steps,
-                                  .ready = s->epoch[0] != '\0' };
+                                  .losses = s->losses,
+                                  .ready = s->epoch[0] != '\0' && s->problem[0] == '\0' };
     memcpy(ret->epoch, s->epoch, sizeof ret->epoch);
+    memcpy(ret->problem, s->problem, sizeof ret->problem);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -377,8 +416,13 @@ static void redis_store_free(struct store *store)
     free(s);
 }
 
-static const struct store_type redis_store_type = { redis_serve, redis_tick, redis_status,
-                                                    redis_store_free };
+static const struct store_type redis_store_type = { .serve = redis_serve,
+                                                    .look = redis_store_look,
+                                                    .reset = redis_store_reset,
+                                                    .seed = redis_store_seed,
+                                                    .tick = redis_tick,
+                                                    .status = redis_status,
+                                                    .free = redis_store_free };
 
 enum err store_redis_new(const struct store_redis_options *o, struct store **ret, struct why *why)
 {
@@ -388,6 +432,7 @@ enum err store_redis_new(const struct store_redis_options *o, struct store **ret
     if (s->o.timeout_ms == 0) s->o.timeout_ms = TIMEOUT_MS;
     (void)str_copyz(s->prefix, sizeof s->prefix, str_of(o->prefix));
     snprintf(s->epoch_key, sizeof s->epoch_key, "%s:epoch", s->prefix);
+    snprintf(s->lost_key, sizeof s->lost_key, "%s:quotas-lost", s->prefix);
     enum err e = redis_new(o->url, CONNECT_MS, s->o.timeout_ms, &s->redis, why);
     if (e != ERR_OK) {
         free(s);

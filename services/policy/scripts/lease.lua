@@ -3,11 +3,13 @@
 -- each op is atomic whatever the number of engines. test_store_redis runs both side by side.
 --
 -- KEYS[1]    the epoch: "<id> <first: 1 or 0> <begun, us> <run_id of the Redis it began on>"
--- KEYS[2..]  the counter of each op
+-- KEYS[2]    when durable counters were lost last, us; none: never
+-- KEYS[3..]  the counter of each op
 -- ARGV       the engine's epoch, the edge's epoch, the time that the engine expects, how much later
---            it may be, how much earlier, how long a new epoch warms; then 18 for each op: kind,
+--            it may be, how much earlier, how long a new epoch warms; then 19 for each op: kind,
 --            limit, burst, window, lease time, millionths set aside; begin, end and rest of the calendar
---            window; op, lease, known, want, ahead, min, spent, returned, debt
+--            window; op, lease, known, want, ahead, min, spent, returned, debt; whether the
+--            counter is durable: 1 or 0
 -- Returns    { "ok", now, status, granted, ttl, remaining, reset, retry, ... }: all times but now in ms
 --        or  { "epoch", now, value } when the epoch is not the engine's (value "": there is none)
 --        or  { "clock", now } when time did not go on as it should have; nothing was changed
@@ -16,7 +18,7 @@
 
 local ENDED_KEPT, SPANS, MAX_LEASES, AHEAD_PARTS = 1, 128, 512, 4
 local SLOWLY = 1 - 1e-9
-local SLOTS_RETRY_MS = 50
+local SLOTS_RETRY_MS, RETRY_LOST_MS = 50, 250
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -331,7 +333,7 @@ local function load(text, r)
     return c
 end
 
-local function store(key, c, r)
+local function store(key, c, r, longer)
     local leases, spans = {}, {}
     for _, l in ipairs(c.leases) do
         for _, v in ipairs({ l.id, l.granted, l.spent, l.returned, l.debt, l.ends, l.over and 1 or 0 }) do
@@ -343,12 +345,17 @@ local function store(key, c, r)
     end
     local text = cmsgpack.pack({ k = c.kind, l = c.level, a = c.at, b = c.burst, u = c.used, d = c.aside,
         f = c.aside_for, w = { c.first, c.last, c.ends }, e = leases, s = spans })
-    redis.call('SET', key, text, 'PX', string.format('%d', keep_ms(c, r)))
+    redis.call('SET', key, text, 'PX', string.format('%d', keep_ms(c, r) + longer))
 end
 
+-- A durable counter is there from its window's first op on, whatever the epoch. One that is not
+-- there was never used, unless there was a loss since the window began.
+local lost_at = tonumber(redis.call('GET', KEYS[2]) or '0')
+local DURABLE_MS = 2 * 86400000 -- kept for so much longer, should the clock of Redis step
+
 local out = { 'ok', now }
-for i = 2, #KEYS do
-    local a = 7 + (i - 2) * 18
+for i = 3, #KEYS do
+    local a = 7 + (i - 3) * 19
     local function number(k) return tonumber(ARGV[a + k]) end
     local r = { kind = ARGV[a], limit = number(1), burst = number(2), window = number(3), lease = number(4),
         aside = number(5), begins = number(6), ends = number(7), left = number(8) }
@@ -360,10 +367,14 @@ for i = 2, #KEYS do
     elseif warming then
         result = { 'warming', 0, 0, 0, 0, ms(empty_at - now) }
     else
-        local text = redis.call('GET', KEYS[i])
-        local c = text and load(text, r) or new_counter(r, first == '1', empty_at)
-        result = serve(c, r, op)
-        store(KEYS[i], c, r)
+        local text, durable = redis.call('GET', KEYS[i]), ARGV[a + 18] == '1'
+        if durable and not text and lost_at > now - (r.ends - r.begins - r.left) then
+            result = { 'lost', 0, 0, 0, 0, RETRY_LOST_MS }
+        else
+            local c = text and load(text, r) or new_counter(r, durable or first == '1', empty_at)
+            result = serve(c, r, op)
+            store(KEYS[i], c, r, durable and DURABLE_MS or 0)
+        end
     end
     for _, v in ipairs(result) do out[#out + 1] = v end
 end

@@ -70,7 +70,7 @@ static void use(const struct snap_policy *policies, size_t n)
                                   .policies = policies,
                                   .policies_n = n };
     assert_int_equal(admit_policies_new(&snapshot, &index_, &why), ERR_OK);
-    assert_int_equal(engine_set_policies(engine, &snapshot), ERR_OK);
+    assert_int_equal(engine_set_policies(engine, &snapshot, &why), ERR_OK);
 }
 
 static int setup(void **state)
