@@ -3,7 +3,7 @@
 // nothing stays behind.
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
-import { demoConfig, suiteTest } from './lib/suite.mjs';
+import { demoConfig, patient, suiteTest } from './lib/suite.mjs';
 import { sseData, until } from './lib/util.mjs';
 
 // Limits far away, and none that refuses because the allocator took long: these tests are about what is lost.
@@ -11,7 +11,7 @@ const roomy = (suite) => ({ ...demoConfig(suite), policies: [
   { slug: 'many', kind: 'request_rate', limit: 100000, window: '1s' },
   { slug: 'wide', kind: 'concurrency', limit: 10000 },
   { slug: 'long', kind: 'output_tokens', limit: 100000 },
-].map((p) => ({ ...p, namespace: 'test-channel', on_unavailable: 'allow' })) });
+].map((p) => patient({ ...p, namespace: 'test-channel' })) });
 
 suiteTest('a client that leaves', { config: roomy }, async (suite, step) => {
   const N = 20;
