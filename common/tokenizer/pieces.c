@@ -244,6 +244,21 @@ static void move_up(struct pieces *it)
     it->loaded = false;
 }
 
+uint64_t pieces_window(struct pieces *it, const char **ret_p)
+{
+    size_t left = it->clean_n - it->pos;
+    if (!it->loaded || left < 2) return 0;
+    const char *p = it->clean + it->pos;
+    if ((((unsigned char)p[0] | (unsigned char)p[1]) & 0x80) != 0) return 0;
+    if (left < PIECES_ROOM) {
+        memcpy(it->room, p, left);
+        memset(it->room + left, 0xff, PIECES_ROOM - left);
+        p = it->room;
+    }
+    *ret_p = p;
+    return it->v->window(p);
+}
+
 enum err pieces_next(struct pieces *it, struct piece *ret)
 {
     for (;;) {

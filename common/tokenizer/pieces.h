@@ -43,6 +43,8 @@ struct piece {
     uint32_t added; /* an added token's id, or VOCAB_NO_TOKEN */
 };
 
+enum { PIECES_ROOM = SCAN_WINDOW + 16 };
+
 struct pieces {
     const struct vocab *v;
     struct pieces_scratch *scratch;
@@ -62,6 +64,7 @@ struct pieces {
     size_t clean_n, pos, block_end, want;
     size_t lead; /* bytes put in front of the block: 1 for a space, or 0 */
     bool loaded, identity;
+    char room[PIECES_ROOM]; /* the end of a block, for pieces_window() */
 };
 
 /* Text raw[0..n) of which `skip` clean bytes were done before (pieces_start() for a whole text). */
@@ -70,6 +73,17 @@ void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mod
 
 /* The next piece; ERR_AGAIN at the end of what can be decided (with `final`: of the text). */
 enum err pieces_next(struct pieces *it, struct piece *ret) MUSTCHECK;
+
+/*
+ * The next pieces all at once, where they are plain ASCII: *ret_p is where they begin, and bit k is
+ * set when one ends at *ret_p + k. PIECES_ROOM bytes are readable there. pieces_pass() takes them.
+ * 0 when there are none to be had that way: pieces_next() knows.
+ */
+uint64_t pieces_window(struct pieces *it, const char **ret_p);
+static inline void pieces_pass(struct pieces *it, size_t n)
+{
+    it->pos += n;
+}
 
 /*
  * Where the walk stands, behind the piece returned last: raw bytes [0, *ret_at) are done and so are

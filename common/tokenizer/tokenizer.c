@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "tokenizer/bpe.h"
+#include "tokenizer/piece_cache.h"
 #include "tokenizer/pieces.h"
 
 enum {
@@ -17,17 +18,28 @@ enum {
 /* All pieces up to where the text is undecided. */
 static enum err walk(struct pieces *it, struct token_list *to, uint64_t *count)
 {
+    struct piece_cache *cache = to == NULL ? piece_cache_take(it->v) : NULL;
     struct piece piece;
     enum err e;
-    while ((e = pieces_next(it, &piece)) == ERR_OK) {
+    for (;;) {
+        const char *p;
+        uint64_t ends;
+        while (to == NULL && (ends = pieces_window(it, &p)) != 0) {
+            *count += piece_count_window(cache, it->v, p, ends);
+            pieces_pass(it, 63 - (size_t)__builtin_clzll(ends));
+        }
+        e = pieces_next(it, &piece);
+        if (e != ERR_OK) break;
         uint64_t n = 1;
-        if (piece.added == VOCAB_NO_TOKEN)
-            e = bpe_piece(it->v, piece.p, piece.n, to, &n);
-        else if (to != NULL)
-            e = token_list_push(to, piece.added);
-        if (e != ERR_OK) return e;
+        if (piece.added != VOCAB_NO_TOKEN)
+            e = to != NULL ? token_list_push(to, piece.added) : ERR_OK;
+        else
+            e = to != NULL ? bpe_piece(it->v, piece.p, piece.n, to, &n)
+                           : piece_count(cache, it->v, piece.p, piece.n, &n);
+        if (e != ERR_OK) break;
         *count += n;
     }
+    piece_cache_give(it->v, cache);
     return e == ERR_AGAIN ? ERR_OK : e;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tokenizer/piece_cache.h"
 #include "tokenizer/vocab_file.h"
 
 static uint64_t vocab_checksum(const void *data, size_t n)
@@ -128,7 +129,9 @@ static enum err attach(struct vocab *v, struct why *why)
     v->states = (const void *)s[VS_STATES];
     v->edges = (const void *)s[VS_EDGES];
     v->neighbours = (const void *)s[VS_NEIGHBOURS];
-    return ERR_OK;
+    v->window = scan_window_best((enum scan_shape)h->shape);
+    v->pool = calloc(1, sizeof *v->pool);
+    return v->pool != NULL ? ERR_OK : ERR_NOMEM;
 }
 
 enum err vocab_open(const char *path, struct vocab **ret, struct why *why)
@@ -204,6 +207,8 @@ struct vocab *vocab_ref(struct vocab *v)
 void vocab_unref(struct vocab *v)
 {
     if (v == NULL || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) != 1) return;
+    if (v->pool != NULL) piece_pool_done(v->pool);
+    free(v->pool);
     if (v->mapped)
         (void)munmap(v->map, v->map_size);
     else

@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "tokenizer/scan.h"
+#include "tokenizer/scan_window.h"
 #include "tokenizer/vocab.h"
 
 #define VOCAB_MAGIC "AIGWVOCB"
@@ -125,6 +125,8 @@ struct vocab {
     const struct vocab_state *states;
     const struct vocab_edge *edges;
     const uint64_t *neighbours;
+    scan_window_fn *window;
+    struct piece_pool *pool; /* see piece_cache.h */
 };
 
 static inline uint64_t vocab_mix(uint64_t a, uint64_t b)
@@ -138,12 +140,21 @@ static inline uint64_t vocab_mix(uint64_t a, uint64_t b)
 /* n in 1..15 */
 static inline struct vocab_key vocab_key_of(const char *p, size_t n)
 {
-    unsigned char b[16] = { 0 };
-    struct vocab_key k;
-    memcpy(b, p, n);
-    b[15] = (unsigned char)n;
-    memcpy(&k, b, sizeof k);
-    return k;
+    uint64_t lo = 0, hi = 0;
+    if (n >= 8) { /* loads that overlap, but never reach beyond the piece */
+        memcpy(&lo, p, 8);
+        memcpy(&hi, p + n - 8, 8);
+        hi = n == 8 ? 0 : hi >> 8 * (16 - n);
+    } else if (n >= 4) {
+        uint32_t a, b;
+        memcpy(&a, p, 4);
+        memcpy(&b, p + n - 4, 4);
+        lo = a | (uint64_t)b << 8 * (n - 4);
+    } else {
+        lo = (unsigned char)p[0] | (uint64_t)(unsigned char)p[n / 2] << 8 * (n / 2) |
+             (uint64_t)(unsigned char)p[n - 1] << 8 * (n - 1);
+    }
+    return (struct vocab_key){ lo, hi | (uint64_t)n << 56 };
 }
 
 static inline uint64_t vocab_hash_pair(uint32_t left, uint32_t right)

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How many tokens the pieces seen last have. Keyed by the bytes themselves, so a hit is exact; each
+ * place holds the latest piece that fell on it. Text repeats its pieces, and a place is 16 bytes:
+ * what is looked up stays in the processor's own cache, which a vocabulary's tables are too large
+ * for. Whoever counts borrows a cache from the vocabulary for as long as it counts: nothing is
+ * cleared between calls, memory is bounded by how many count at the same time, and there are no
+ * locks. Internal to this folder. A cache has one owner thread at a time.
+ */
+#ifndef TOKENIZER_PIECE_CACHE_H
+#define TOKENIZER_PIECE_CACHE_H
+
+#include "tokenizer/vocab_file.h"
+
+enum {
+    PIECE_CACHE_BITS = 14,    /* sets */
+    PIECE_CACHE_WAYS = 4,     /* pieces of a set, the latest first: one line of memory */
+    PIECE_CACHE_LONGEST = 15, /* bytes of a piece in it */
+    PIECE_CACHE_POOL = 16,    /* caches that a vocabulary keeps */
+    PIECE_KEY_COUNT = 60,     /* the number of tokens is in the bits of `hi` from here on */
+};
+
+/* struct vocab_key with the number of tokens in the high half of its last byte. */
+struct piece_cache {
+    struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
+};
+
+struct piece_pool {
+    _Atomic(struct piece_cache *) idle[PIECE_CACHE_POOL];
+};
+void piece_pool_done(struct piece_pool *pool);
+
+/* NULL when memory is out: count without. */
+struct piece_cache *piece_cache_take(const struct vocab *v);
+void piece_cache_give(const struct vocab *v, struct piece_cache *c); /* NULL is fine */
+
+static inline size_t piece_cache_set(struct vocab_key k)
+{
+    uint64_t x = k.lo * 0x9e3779b97f4a7c15u ^ k.hi * 0xd6e8feb86659fd93u;
+    return (size_t)((x ^ x >> 29) * 0x9e3779b97f4a7c15u >> (64 - PIECE_CACHE_BITS));
+}
+
+/* The number of tokens of the piece, 0 when it is not there. */
+static inline unsigned piece_cache_get(const struct vocab_key *at, struct vocab_key k)
+{
+    const uint64_t count = (uint64_t)15 << PIECE_KEY_COUNT;
+    return at->lo == k.lo && (at->hi & ~count) == k.hi ? (unsigned)(at->hi >> PIECE_KEY_COUNT) : 0;
+}
+
+/* The number of tokens of a piece, n > 0. c may be NULL. ERR_NOMEM. */
+enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                     uint64_t *ret) MUSTCHECK;
+
+/* The tokens of all pieces of a window: they end where `ends` has bits. 16 bytes behind the last
+ * one are readable. */
+uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const char *p,
+                            uint64_t ends);
+
+#endif
