@@ -91,6 +91,7 @@ $(BUILD)/%.o: %.c
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # Taken in by the assembler, which tells nobody.
+$(BUILD)/common/tokenizer/images.o: common/tokenizer/images.rules
 $(BUILD)/services/policy/scripts.o: $(wildcard services/policy/scripts/*.lua)
 
 # Unit tests: tests/unit/test_x.c links common/ and proto/; tests/unit/SERVICE/test_x.c that service's files too, but main.
@@ -218,6 +219,11 @@ oracle: ## Token ids, streams and templates against tiktoken, Hugging Face and J
 	@$(MAKE) --no-print-directory vocab
 	@ORACLE_MB=$(ORACLE_MB) tests/oracle/run.sh $(BUILD) $(VOCAB_DIR)
 
+bench-tokens: ## What counting tokens costs, beside every other counter that can be had (minutes; tables on stdout)
+	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/bench/tokens
+	@$(MAKE) --no-print-directory vocab
+	@tests/bench/tokens.sh $(BUILD) $(VOCAB_DIR)
+
 lint: ## Rules of the tree: functions, includes, subjects, licence lines, file length, formatting
 	@tests/lint/run.sh
 
@@ -241,6 +247,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle bench-tokens lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

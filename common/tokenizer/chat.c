@@ -116,13 +116,34 @@ static enum err count_rendered(const struct model_info *m, const struct chat_val
     return ERR_OK;
 }
 
+static void add_images(const struct model_info *m, const struct chat_values *in, uint32_t images,
+                       struct chat_count *c)
+{
+    struct chat_images found;
+    struct why why;
+    struct str rule = m->image_rule.p != NULL ? m->image_rule
+                                              : image_rules_find(image_rules_builtin(), STR("?"));
+    c->exact = false;
+    if (rule.p == NULL || chat_images_count(rule, in->messages, &found, &why) != ERR_OK) {
+        chat_warn(c, "%u images are not counted: no rule for them", images);
+        return;
+    }
+    c->tokens += found.tokens;
+    chat_warn(c, "%u images are counted by a rule, as %llu tokens: an estimate", found.n,
+              (unsigned long long)found.tokens);
+    if (found.assumed > 0)
+        chat_warn(c, "the size of %u images is not in the request: %u x %u is assumed",
+                  found.assumed, found.assume.w, found.assume.h);
+}
+
 static void warn_found(const struct model_info *m, const struct chat_values *in,
                        const struct chat_found *found, struct chat_count *c)
 {
     bool tools = in->tools.type == JV_LIST && in->tools.list->n > 0;
+    if (found->images > 0) add_images(m, in, found->images, c);
     if (found->other_parts > 0) {
         c->exact = false;
-        chat_warn(c, "%u parts that are no text (images, audio, files) are not counted",
+        chat_warn(c, "%u parts that are neither text nor image (audio, files) are not counted",
                   found->other_parts);
     }
     if (found->bad_arguments > 0)
@@ -158,8 +179,12 @@ static enum err count_values(const struct model_info *m, const struct chat_value
                          "chat_template_kwargs must be an object");
     enum err e = chat_normalise(a, in->messages, &how, &messages, &found, error);
     if (e != ERR_OK) return e;
+    struct chat_values shown = *in;
+    if (rendered) e = chat_normalise_tools(a, in->tools, &shown.tools);
+    if (e == ERR_NOMEM) chat_fail(error, e, "tools", "the request needs too much memory");
+    if (e != ERR_OK) return e;
     if (rendered)
-        e = count_rendered(m, in, messages, a, whole, &c, error);
+        e = count_rendered(m, &shown, messages, a, whole, &c, error);
     else if (m->vocab != NULL && m->openai)
         e = chat_rule_openai(m, in, messages, a, &c);
     else

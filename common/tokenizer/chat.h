@@ -5,22 +5,28 @@
  * A struct chat_template is made once per vocabulary and immutable: all threads share it. A count
  * makes its values in an arena of its own, or in one that the caller lends.
  *
- * Normalisation. Before a template sees a request it is put into the form in which serving engines
- * (vLLM, SGLang) hand it to the same template, because that is what the model will be given:
+ * Normalisation. Before a template sees a request it is put into the form in which a serving engine
+ * (vLLM) hands it to the same template, because that is what the model will be given:
+ *  - Of a message there remain, in this order, `role`, `content`; of an assistant's `tool_calls`
+ *    (unless null or empty), `reasoning` and `reasoning_content` (both, from either); of a tool's
+ *    `tool_call_id`; `name` if it is a string; of a developer's `tools`. All else is left out.
  *  - `content` that is null or absent becomes "".
  *  - `content` that is a list of parts: the texts of its text parts (`text`, `input_text`,
- *    `output_text`, `refusal`, or a bare string) are joined by "\n"; but when the template itself
- *    walks over parts, they stay a list of {"type": "text", "text": ...} and {"type": "image"}.
- *    Parts that are no text are not counted: the answer is then not exact and says so.
+ *    `output_text`, `refusal`, `thinking`, or a bare string) are joined by "\n". When the template
+ *    itself walks over parts, every content, but a tool's, is a list of {"type": "text", "text":
+ * ...} and {"type": "image"}, "audio", "video", also when it was a string.
+ *  - Images are counted by a rule (images.h), added to what the template prints; other parts that
+ *    are no text are not counted. In both cases the answer is not exact and says so.
  *  - `tool_calls[].function.arguments` that is a string becomes the JSON value it holds, {} when it
  *    is empty or null; a string that is no JSON stays, with a warning. A template that fails on
  *    objects but works with strings (tried when it is loaded) is given the strings.
+ *  - Of a tool there come first `type` ("function" when it has none), then `function` with `name`,
+ *    `description`, `parameters`, each none when it is absent; then whatever else it has.
  *  - `tools` and `documents` that are absent are none; every special token that the model defines
  *    (bos_token, eos_token, ...) is there under its name; `add_generation_prompt` is true unless
- * the request says otherwise; members of `chat_template_kwargs` come on top, but never replace
+ *    the request says otherwise; members of `chat_template_kwargs` come on top, but never replace
  *    `messages`, `tools`, `documents` or `add_generation_prompt`.
- *  - Everything else stays as it is: keys in their order, members that we do not know, numbers as
- *    Python would print them.
+ *  - Numbers stay as Python would print them, and keys of objects in their order.
  * Strings of special tokens inside a user's text become the tokens themselves, as they do at a
  * server that tokenizes the rendered text.
  */
@@ -60,11 +66,12 @@ struct model_info {
     const struct chat_template *chat; /* NULL: none */
     struct str vocabulary;            /* its name; "" when it is none */
     bool openai;                      /* chats without a template follow OpenAI's rule */
-    bool sibling;       /* the template is that of a close relative, the vocabulary fits */
-    bool not_installed; /* the model is known, but its vocabulary `vocabulary` is not loaded */
+    bool sibling;          /* the template is that of a close relative, the vocabulary fits */
+    bool not_installed;    /* the model is known, but its vocabulary `vocabulary` is not loaded */
+    struct str image_rule; /* what an image costs (images.h); p = NULL: as for unknown models */
 };
 
-enum { CHAT_MAX_WARNINGS = 4, CHAT_WARNING_LEN = 160 };
+enum { CHAT_MAX_WARNINGS = 6, CHAT_WARNING_LEN = 160 };
 
 struct chat_count {
     uint64_t tokens;

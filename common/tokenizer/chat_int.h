@@ -4,6 +4,7 @@
 #define TOKENIZER_CHAT_INT_H
 
 #include "tokenizer/chat.h"
+#include "tokenizer/images.h"
 #include "tokenizer/jinja.h"
 
 struct chat_template {
@@ -25,7 +26,8 @@ enum {
 
 /* What normalising found. */
 struct chat_found {
-    uint32_t other_parts;   /* parts that are no text: images, audio, files */
+    uint32_t images;
+    uint32_t other_parts;   /* parts that are neither text nor image: audio, files */
     uint32_t bad_arguments; /* tool call arguments that are no JSON */
     bool has_calls;
 };
@@ -37,9 +39,19 @@ struct chat_normal {
 /* The messages in the form that templates take. */
 enum err chat_normalise(struct arena *a, struct jv messages, const struct chat_normal *how,
                         struct jv *ret, struct chat_found *found, struct chat_error *error);
-/* The text of a content: a string, its text parts, or "" (others counts parts that are no text). */
-enum err chat_content_text(struct arena *a, struct jv content, struct str *ret,
-                           uint32_t *others) MUSTCHECK;
+/* The tools in that form: type, function with name, description and parameters, none where there
+ * is none. */
+enum err chat_normalise_tools(struct arena *a, struct jv tools, struct jv *ret) MUSTCHECK;
+bool chat_is_image(struct jv part);
+
+/* What the images of a request cost by a line of the image rules. */
+struct chat_images {
+    uint64_t tokens;
+    uint32_t n, assumed; /* how many there are, and of how many the size is not known */
+    struct image_size assume;
+};
+enum err chat_images_count(struct str rule_line, struct jv messages, struct chat_images *ret,
+                           struct why *why) MUSTCHECK;
 
 /* Renders normalised messages into sink. */
 enum err chat_render(const struct chat_template *t, struct arena *a, const struct chat_values *in,

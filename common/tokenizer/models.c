@@ -12,6 +12,9 @@
 #include <sys/stat.h>
 
 #include "tokenizer/folder.h"
+#include "tokenizer/images.h"
+
+enum { IMAGE_RULES_MAX = 1 << 20 };
 
 struct models_vocab {
     struct vocab *vocab;
@@ -26,6 +29,7 @@ struct models_vocab {
 struct shelf {
     struct models_vocab **v;
     size_t n;
+    struct buf image_rules; /* empty: those that are built in */
     _Atomic unsigned refs;
 };
 
@@ -65,6 +69,7 @@ static void shelf_unref(struct shelf *s)
 {
     if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1) return;
     for (size_t i = 0; i < s->n; i++) models_vocab_unref(s->v[i]);
+    buf_done(&s->image_rules);
     free(s->v);
     free(s);
 }
@@ -214,11 +219,16 @@ enum err models_load(const char *dir, const struct models_entry *entries, size_t
     struct shelf *s = calloc(1, sizeof *s);
     if (s == NULL) return why_set(why, ERR_NOMEM, "out of memory");
     s->refs = 1;
+    buf_init(&s->image_rules, IMAGE_RULES_MAX);
     enum err e = ERR_OK;
     if (dir != NULL && dir[0] != '\0') e = load_shelf(s, dir, report, report_ctx, why);
     if (e == ERR_OK) e = make(s, entries, n, ret);
     if (e != ERR_OK) shelf_unref(s);
-    return e;
+    if (e != ERR_OK || dir == NULL) return e;
+    struct why problem = { "" };
+    if (models_read_image_rules(*ret, dir, &problem) != ERR_OK)
+        report(report_ctx, "images.rules", problem.text);
+    return ERR_OK;
 }
 
 enum err models_new(struct models_vocab *const *vocabs, size_t n, struct models **ret)
@@ -231,6 +241,7 @@ enum err models_new(struct models_vocab *const *vocabs, size_t n, struct models 
         return ERR_NOMEM;
     }
     *s = (struct shelf){ .v = v, .refs = 1 };
+    buf_init(&s->image_rules, IMAGE_RULES_MAX);
     for (size_t i = 0; i < n; i++) (void)shelf_add(s, models_vocab_ref(vocabs[i]));
     qsort(s->v, s->n, sizeof *s->v, by_name);
     enum err e = make(s, NULL, 0, ret);
@@ -333,6 +344,14 @@ static bool by_patterns(const struct models *m, struct str name, struct model_in
     return found;
 }
 
+static bool find(const struct models *m, struct str model, struct str last, struct model_info *ret)
+{
+    bool two = last.p != model.p;
+    return by_entries(m, model, ret) || (two && by_entries(m, last, ret)) ||
+           by_vocabulary(m, model, ret) || (two && by_vocabulary(m, last, ret)) ||
+           by_patterns(m, model, ret) || (two && by_patterns(m, last, ret));
+}
+
 void models_find(const struct models *m, struct str model, struct model_info *ret)
 {
     struct str last = model;
@@ -344,10 +363,36 @@ void models_find(const struct models *m, struct str model, struct model_info *re
     if (str_starts(last, STR("ft:")))
         last = str_n(last.p + 3, last.n - 3); /* OpenAI's tuned ones */
     *ret = (struct model_info){ .vocabulary = STR("") };
-    if (by_entries(m, model, ret) || (last.p != model.p && by_entries(m, last, ret))) return;
-    if (by_vocabulary(m, model, ret) || (last.p != model.p && by_vocabulary(m, last, ret))) return;
-    if (by_patterns(m, model, ret) || (last.p != model.p && by_patterns(m, last, ret))) return;
-    *ret = (struct model_info){ .vocabulary = STR("") };
+    if (!find(m, model, last, ret)) *ret = (struct model_info){ .vocabulary = STR("") };
+    struct str own = buf_str(&m->shelf->image_rules);
+    ret->image_rule = image_rules_find(own.n > 0 ? own : image_rules_builtin(), last);
+}
+
+enum err models_read_image_rules(struct models *m, const char *dir, struct why *why)
+{
+    char path[PATH_MAX], chunk[4096];
+    size_t n;
+    struct buf text;
+    if (!join_path(dir, "images.rules", path)) return ERR_OK;
+    FILE *f = fopen(path, "rb");
+    if (f == NULL) return ERR_OK;
+    buf_init(&text, IMAGE_RULES_MAX);
+    enum err e = ERR_OK;
+    while (e == ERR_OK && (n = fread(chunk, 1, sizeof chunk, f)) > 0)
+        e = buf_append(&text, chunk, n);
+    if (e == ERR_OK && ferror(f)) e = ERR_IO;
+    fclose(f);
+    if (e == ERR_OK)
+        e = image_rules_check(buf_str(&text), why);
+    else
+        why_set(why, e, "images.rules cannot be read");
+    if (e != ERR_OK) {
+        buf_done(&text);
+        return e;
+    }
+    buf_done(&m->shelf->image_rules);
+    m->shelf->image_rules = text;
+    return ERR_OK;
 }
 
 size_t models_count(const struct models *m)

@@ -61,6 +61,12 @@ enum err models_load(const char *dir, const struct models_entry *entries, size_t
                      struct why *why) MUSTCHECK;
 /* Of vocabularies with different names, in any order; takes references of its own. ERR_NOMEM. */
 enum err models_new(struct models_vocab *const *vocabs, size_t n, struct models **ret) MUSTCHECK;
+/*
+ * Takes the rules for images from `images.rules` in dir, where there is one, instead of those built
+ * in (images.h); before m is shared. ERR_INVALID with the reason, ERR_IO, ERR_LIMIT, ERR_NOMEM: m
+ * stays as it was.
+ */
+enum err models_read_image_rules(struct models *m, const char *dir, struct why *why) MUSTCHECK;
 /* The same vocabularies and templates with other entries. */
 enum err models_with_entries(const struct models *m, const struct models_entry *entries, size_t n,
                              struct models **ret) MUSTCHECK;

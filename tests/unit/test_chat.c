@@ -126,12 +126,81 @@ static void content_is_normalised_as_servers_do(void **state)
         "user:\n\nb;>");
     expect(&f, "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", "user:;>");
     assert_true(f.count.exact);
-    expect(
-        &f,
-        "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"see\"},{\"type\":\"image_url\",\"image_url\":{\"url\":\"x\"}}]}]}",
-        "user:see;>");
+    expect(&f,
+           "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"thinking\",\"thinking\":"
+           "\"t\"},{\"type\":\"text\",\"text\":null}]}]}",
+           "user:t;>");
+    assert_true(f.count.exact);
+    expect(&f,
+           "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"see\"},"
+           "{\"type\":\"input_audio\",\"input_audio\":{}}]}]}",
+           "user:see;>");
     assert_false(f.count.exact);
     assert_true(warned(&f, "1 parts"));
+    close_fixture(&f);
+}
+
+static void only_members_that_servers_hand_on_are_seen(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, "{% for m in messages %}{{ m.keys() | join(',') }};{% endfor %}");
+    expect(&f,
+           "{\"messages\":[{\"tool_calls\":null,\"refusal\":null,\"content\":\"c\",\"role\":"
+           "\"assistant\"},{\"role\":\"assistant\",\"tool_calls\":[],\"x\":1},"
+           "{\"role\":\"assistant\",\"reasoning_content\":\"r\",\"name\":\"n\"},"
+           "{\"role\":\"assistant\",\"reasoning\":\"r\"},"
+           "{\"role\":\"tool\",\"tool_call_id\":\"1\",\"content\":\"c\",\"reasoning\":\"r\"},"
+           "{\"role\":\"user\",\"name\":7,\"tool_calls\":[{}]},{\"role\":\"developer\"}]}",
+           "role,content;role,content;role,content,reasoning,reasoning_content,name;"
+           "role,content,reasoning,reasoning_content;role,content,tool_call_id;role,content;"
+           "role,content,tools;");
+    close_fixture(&f);
+}
+
+static void tools_have_the_members_that_servers_give_them(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, "{{ tools | tojson }}");
+#define WITH_TOOLS(tools) \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"\"}],\"tools\":[" tools "]}"
+    expect(&f,
+           WITH_TOOLS("{\"function\":{\"strict\":true,\"parameters\":{\"a\":1.0},\"name\":\"f\"},"
+                      "\"x\":1}"),
+           "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"description\": null, "
+           "\"parameters\": {\"a\": 1.0}, \"strict\": true}, \"x\": 1}]");
+    expect(&f, WITH_TOOLS("{\"name\":\"f\"},7"), "[{\"name\": \"f\"}, 7]");
+    close_fixture(&f);
+}
+
+#define IMAGE(url)                                                                              \
+    "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":" url \
+    "}]}]}"
+#define PNG_2048_4096 "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAACAAAABAACAYAAAA="
+
+static void images_cost_what_the_models_rule_says(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, "{% for m in messages %}{{ m.content }}{% endfor %}");
+    assert_int_equal(count(&f, IMAGE("{\"url\":\"" PNG_2048_4096 "\"}")), ERR_OK);
+    assert_int_equal(f.count.tokens, 1105);
+    assert_false(f.count.exact);
+    assert_int_equal(f.count.warnings_n, 1);
+    assert_true(warned(&f, "an estimate"));
+    assert_int_equal(count(&f, IMAGE("{\"url\":\"https://x/y.png\",\"detail\":\"low\"}")), ERR_OK);
+    assert_int_equal(f.count.tokens, 85);
+    assert_int_equal(f.count.warnings_n, 1);
+    assert_int_equal(count(&f, IMAGE("{\"url\":\"https://x/y.png\"}")), ERR_OK);
+    assert_int_equal(f.count.tokens, 765);
+    assert_true(warned(&f, "1024 x 1024 is assumed"));
+    f.info.image_rule = STR("x; grid; side=28 min=3136 max=12845056 extra=2 assume=280x280");
+    assert_int_equal(count(&f, IMAGE("\"https://x/y.png\"")), ERR_OK);
+    assert_int_equal(f.count.tokens, 102);
+    f.info.image_rule = STR("nonsense");
+    assert_int_equal(count(&f, IMAGE("\"\"")), ERR_OK);
+    assert_true(warned(&f, "no rule"));
     close_fixture(&f);
 }
 
@@ -146,7 +215,7 @@ static void parts_stay_when_the_template_walks_over_them(void **state)
     expect(
         &f,
         "{\"messages\":[{\"role\":\"u\",\"content\":[{\"type\":\"input_text\",\"text\":\"a\"},\"b\"]},{\"role\":\"u\",\"content\":\"c\"}]}",
-        "[texta][textb]c");
+        "[texta][textb][textc]");
     assert_true(f.count.exact);
     assert_int_equal(
         count(
@@ -155,6 +224,17 @@ static void parts_stay_when_the_template_walks_over_them(void **state)
         ERR_OK);
     assert_true(str_eqz(buf_str(&f.text), "[image]"));
     assert_false(f.count.exact);
+    expect(
+        &f,
+        "{\"messages\":[{\"role\":\"u\",\"content\":null},{\"role\":\"tool\",\"content\":[\"a\",\"b\"]"
+        "}]}",
+        "a\nb");
+    assert_int_equal(count(&f,
+                           "{\"messages\":[{\"role\":\"u\",\"content\":[{\"type\":\"input_audio\"},"
+                           "{\"type\":\"video_url\"},{\"type\":\"file\"}]}]}"),
+                     ERR_OK);
+    assert_true(str_eqz(buf_str(&f.text), "[audio][video]"));
+    assert_true(warned(&f, "3 parts"));
     close_fixture(&f);
 }
 
@@ -172,7 +252,9 @@ static void arguments_of_tool_calls_become_values(void **state)
     expect(&f, CALL("assistant", "{\"b\":2}"), "assistant:;f={\"b\": 2};>");
     expect(&f, CALL("assistant", "\"\""), "assistant:;f={};>");
     expect(&f, CALL("assistant", "null"), "assistant:;f={};>");
-    expect(&f, CALL("user", "\"{}\""), "user:;f=\"{}\";>");
+    expect(&f, CALL("user", "\"{}\""), "user:;>");
+    expect(&f, CALL("assistant", "[]"), "assistant:;f={};>");
+    expect(&f, CALL("assistant", "\"null\""), "assistant:;f={};>");
     assert_int_equal(f.count.warnings_n, 0);
     expect(&f, CALL("assistant", "\"{oops\""), "assistant:;f=\"{oops\";>");
     assert_true(warned(&f, "no JSON"));
@@ -350,6 +432,9 @@ int main(void)
         cmocka_unit_test(the_template_decides),
         cmocka_unit_test(special_strings_become_control_tokens),
         cmocka_unit_test(content_is_normalised_as_servers_do),
+        cmocka_unit_test(only_members_that_servers_hand_on_are_seen),
+        cmocka_unit_test(tools_have_the_members_that_servers_give_them),
+        cmocka_unit_test(images_cost_what_the_models_rule_says),
         cmocka_unit_test(parts_stay_when_the_template_walks_over_them),
         cmocka_unit_test(arguments_of_tool_calls_become_values),
         cmocka_unit_test(a_template_that_hides_tools_is_named),
