@@ -12,13 +12,13 @@ const roots = {
   prose: ["/usr/share/doc", "/usr/share/common-licenses", "/usr/share/perl", "/usr/share/man", "/usr/share/info",
     "/usr/lib/node_modules", join(here, "node_modules"), join(here, "../../docs")],
   json: [join(here, "node_modules"), join(here, "../e2e/node_modules"), "/usr/lib/node_modules", "/usr/share"],
-  chinese: ["/usr/share/man/zh_CN", "/usr/share/man/zh_TW", "/usr/share/doc"],
+  chinese: ["/usr/share/man/zh_CN", "/usr/share/man/zh_TW"],
 };
 const endings = {
   code: [".c", ".h", ".hpp", ".py", ".js", ".mjs", ".ts", ".go", ".pm", ".pl", ".sh", ".java", ".rs", ".css", ".cmake", ".vim"],
   prose: [".md", ".txt", ".gz", ".pod", ".rst", ".html", ""],
   json: [".json", ".map", ".yaml"],
-  chinese: [".gz", ".txt", ".md"],
+  chinese: [".gz"],
 };
 
 // Files below the roots, in one order on one machine. Symbolic links are not followed.

@@ -32,7 +32,7 @@ static uint64_t next(uint64_t *state) /* splitmix64 */
 static size_t piece(uint64_t *rng, size_t left)
 {
     uint64_t r = next(rng);
-    size_t n = r % 16 == 0 ? (r >> 8) % 5000 : r % 16 < 3 ? (r >> 8) % 60 : (r >> 8) % 8;
+    size_t n = r % 512 == 0 ? (r >> 16) % 5000 : r % 16 < 3 ? (r >> 16) % 60 : (r >> 16) % 8;
     return MIN(n, left);
 }
 

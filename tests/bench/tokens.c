@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the token library costs, for `make bench-tokens`: `tokens WHAT VOCABULARY [FILE…]`. A FILE
+ * holds documents, each as its length on a line, then its bytes. WHAT is
+ *   text    count each file's documents, again and again    (JSON lines as the peers print them)
+ *   counts  the tokens of each document of a file, one a line
+ *   hard    1 MB each of what makes others slow
+ *   stream  a file's documents, fed to a meter token by token
+ *   chat    two messages of 600 bytes, rendered and counted
+ *   load    open the vocabulary
+ *   hold    open it, count the file, say "ready", wait for the end of stdin
+ * Time is that of the processor, not of the clock on the wall. One thread.
+ */
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tokenizer/chat.h"
+#include "tokenizer/meter.h"
+#include "tokenizer/tokenizer.h"
+
+enum { MAX_RUNS = 9, MAX_DOCS = 100000, HARD = 1000000, MESSAGE = 300 };
+
+/* Every allocation of the program passes here: how many were there? */
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t m);
+extern void *__libc_realloc(void *p, size_t n);
+static unsigned long long allocations;
+void *malloc(size_t n)
+{
+    allocations++;
+    return __libc_malloc(n);
+}
+void *calloc(size_t n, size_t m)
+{
+    allocations++;
+    return __libc_calloc(n, m);
+}
+void *realloc(void *p, size_t n)
+{
+    allocations++;
+    return __libc_realloc(p, n);
+}
+
+struct docs {
+    char *data;
+    struct str *text;
+    size_t n, bytes;
+};
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static int smaller(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static bool docs_read(const char *path, struct docs *d)
+{
+    struct buf b;
+    FILE *f = fopen(path, "rb");
+    char *room;
+    size_t n = 1;
+    if (f == NULL) return false;
+    buf_init(&b, (size_t)1 << 30);
+    while (n > 0 && buf_reserve(&b, 1 << 20, &room) == ERR_OK) {
+        n = fread(room, 1, 1 << 20, f);
+        b.len += n;
+    }
+    fclose(f);
+    *d = (struct docs){ .data = b.data, .text = calloc(MAX_DOCS, sizeof *d->text) };
+    for (size_t at = 0; at < b.len && d->n < MAX_DOCS;) {
+        char *end;
+        size_t len = strtoull(b.data + at, &end, 10);
+        at = (size_t)(end - b.data) + 1;
+        if (len > b.len - at) return false;
+        d->text[d->n++] = str_n(b.data + at, len);
+        d->bytes += len;
+        at += len;
+    }
+    return d->n > 0;
+}
+
+static uint64_t count_some(const struct vocab *v, const struct docs *d, size_t from, size_t to)
+{
+    uint64_t sum = 0;
+    for (size_t i = from; i < to; i++) {
+        uint64_t n = 0;
+        if (token_count(v, d->text[i], SPECIAL_TEXT, &n) != ERR_OK) abort();
+        sum += n;
+    }
+    return sum;
+}
+
+/* The second half while nothing of it was ever seen, with what the first half left in caches; then
+ * all of it again and again. */
+static void text(const struct vocab *v, const char *path, const struct docs *d)
+{
+    double took[MAX_RUNS], begin = seconds();
+    size_t half = d->n / 2, runs = 0, bytes = 0;
+    for (size_t i = half; i < d->n; i++) bytes += d->text[i].n;
+    uint64_t tokens = count_some(v, d, 0, half);
+    double between = seconds();
+    tokens += count_some(v, d, half, d->n);
+    double fresh = seconds() - between;
+    while (runs < MAX_RUNS && (runs < 3 || seconds() - begin < 1.4)) {
+        double from = seconds();
+        (void)count_some(v, d, 0, d->n);
+        took[runs++] = seconds() - from;
+    }
+    qsort(took, runs, sizeof *took, smaller);
+    printf("{\"peer\":\"ours\",\"file\":\"%s\",\"docs\":[%zu,%zu],\"bytes\":%zu,\"tokens\":%llu,"
+           "\"fresh\":%.2f,\"best\":%.2f,\"median\":%.2f}\n",
+           path, half, d->n - half, d->bytes, (unsigned long long)tokens,
+           (double)bytes / fresh / 1e6, (double)d->bytes / took[0] / 1e6,
+           (double)d->bytes / took[runs / 2] / 1e6);
+}
+
+/* One megabyte of each; the best of three. */
+static void hard(const struct vocab *v)
+{
+    static const struct {
+        const char *name, *unit;
+    } rows[] = {
+        { "'a'", "a" },
+        { "'ab'", "ab" },
+        { "'中'", "中" },
+        { "spaces", " " },
+        { "newlines", "\n" },
+        { "CRLF", "\r\n" },
+        { "spaces, x", "   x" },
+        { "combining marks", "\xcc\x81" },
+        { "digits", "7" },
+        { "punctuation", "!" },
+        { "'=-'", "=-" },
+        { "'s", "'s" },
+        { "ZWJ emoji", "👩‍💻" },
+        { "Hangul", "한" },
+        { "random bytes", NULL },
+        { "random letters", "" },
+    };
+    char *p = malloc(HARD);
+    uint64_t seed = 1;
+    for (size_t r = 0; r < ARRAY_LEN(rows); r++) {
+        size_t n = rows[r].unit != NULL ? strlen(rows[r].unit) : 0;
+        double best = 1e9;
+        uint64_t tokens = 0;
+        for (size_t i = 0; i < HARD; i++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            p[i] = n > 0                  ? rows[r].unit[i % n]
+                   : rows[r].unit == NULL ? (char)(seed >> 56)
+                                          : (char)('a' + (seed >> 40) % 26);
+        }
+        for (int k = 0; k < 3; k++) {
+            double from = seconds();
+            if (token_count(v, str_n(p, HARD), SPECIAL_TEXT, &tokens) != ERR_OK) abort();
+            best = MIN(best, seconds() - from);
+        }
+        printf("{\"input\":\"%s\",\"tokens\":%llu,\"best\":%.2f}\n", rows[r].name,
+               (unsigned long long)tokens, HARD / best / 1e6);
+    }
+    free(p);
+}
+
+/* Every token's bytes as one delta, the count and what may be delivered asked for after each. */
+static void stream(struct vocab *v, const struct docs *d, uint64_t limit)
+{
+    struct token_list l = { .want_ends = true };
+    double best = 1e9;
+    unsigned long long deltas = 0, allocated = 0, sum = 0;
+    for (int k = 0; k < 5; k++) {
+        double spent = 0;
+        deltas = allocated = 0;
+        for (size_t i = 0; i < d->n; i++) {
+            l.len = 0;
+            if (token_encode(v, d->text[i], SPECIAL_TEXT, &l) != ERR_OK) abort();
+            struct token_meter *m = meter_new(v, SPECIAL_TEXT);
+            if (m == NULL) abort();
+            meter_set_limit(m, limit);
+            unsigned long long before = allocations;
+            double from = seconds();
+            for (size_t t = 0, at = 0; t < l.len; at = l.ends[t++]) {
+                if (meter_feed(m, str_n(d->text[i].p + at, l.ends[t] - at)) != ERR_OK) abort();
+                sum += meter_count(m) + meter_deliverable(m);
+            }
+            spent += seconds() - from;
+            allocated += allocations - before;
+            deltas += l.len;
+            meter_free(m);
+        }
+        best = MIN(best, spent);
+    }
+    printf("{\"limit\":%s,\"deltas\":%llu,\"ns\":%.1f,\"allocations\":%llu,\"check\":%llu}\n",
+           limit == METER_NO_LIMIT ? "false" : "true", deltas, best * 1e9 / (double)deltas,
+           allocated, sum);
+    token_list_done(&l);
+}
+
+static int chat(struct vocab *v)
+{
+    static const char words[] =
+        "The gateway counts what a model is given before it is sent on, and "
+        "what comes back while it passes; nobody waits for it. ";
+    struct model_info m = { .vocab = v, .vocabulary = vocab_name(v) };
+    struct chat_template *t = NULL;
+    struct chat_count c = { .tokens = 0 };
+    struct why why = { "" };
+    struct buf b;
+    double best = 1e9;
+    enum { LOOPS = 2000 };
+    enum err e = chat_template_new(v, &t, &why);
+    if (e == ERR_NOT_FOUND) m.openai = true;
+    if (e != ERR_OK && e != ERR_NOT_FOUND) return 1;
+    m.chat = t;
+    buf_init(&b, 1 << 16);
+    for (int k = 0; k < 2; k++) {
+        e = buf_appendz(&b, k == 0 ? "[{\"role\":\"system\",\"content\":\""
+                                   : "\"},{\"role\":\"user\",\"content\":\"");
+        for (size_t i = 0; e == ERR_OK && i < MESSAGE; i++)
+            e = buf_append(&b, words + i % (sizeof words - 1), 1);
+    }
+    if (e == ERR_OK) e = buf_appendz(&b, "\"}]");
+    struct chat_scratch *scratch = chat_scratch_new();
+    if (scratch == NULL) e = ERR_NOMEM;
+    for (int k = 0; e == ERR_OK && k < 7; k++) {
+        double from = seconds();
+        for (int i = 0; e == ERR_OK && i < LOOPS; i++) {
+            struct chat_slices in = { .messages = buf_str(&b),
+                                      .now = 1767323045,
+                                      .scratch = scratch };
+            e = chat_count(&m, &in, &c, NULL);
+        }
+        best = MIN(best, seconds() - from);
+    }
+    if (e == ERR_OK)
+        printf("{\"tokens\":%llu,\"us\":%.2f,\"method\":\"%s\"}\n", (unsigned long long)c.tokens,
+               best * 1e6 / LOOPS, chat_method_name(c.method));
+    chat_scratch_free(scratch);
+    buf_done(&b);
+    chat_template_free(t);
+    return e != ERR_OK;
+}
+
+static int load(const char *path)
+{
+    double took[MAX_RUNS];
+    for (size_t i = 0; i < MAX_RUNS; i++) {
+        struct vocab *v;
+        struct why why;
+        double from = seconds();
+        if (vocab_open(path, &v, &why) != ERR_OK) return 1;
+        took[i] = seconds() - from;
+        vocab_unref(v);
+    }
+    double first = took[0];
+    qsort(took, MAX_RUNS, sizeof *took, smaller);
+    printf("{\"first_ms\":%.2f,\"best_ms\":%.2f}\n", first * 1e3, took[0] * 1e3);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct why why = { "" };
+    struct vocab *v = NULL;
+    struct docs d = { .n = 0 };
+    if (argc < 3) {
+        fputs("usage: tokens text|counts|hard|stream|chat|load|hold VOCABULARY [FILE...]\n",
+              stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "load") == 0) return load(argv[2]);
+    if (vocab_open(argv[2], &v, &why) != ERR_OK) {
+        fprintf(stderr, "tokens: %s\n", why.text);
+        return 1;
+    }
+    if (strcmp(argv[1], "hard") == 0) hard(v);
+    if (strcmp(argv[1], "chat") == 0) return chat(v);
+    for (int i = 3; i < argc; i++) {
+        if (!docs_read(argv[i], &d)) {
+            fprintf(stderr, "tokens: cannot read %s\n", argv[i]);
+            return 1;
+        }
+        if (strcmp(argv[1], "text") == 0) text(v, argv[i], &d);
+        if (strcmp(argv[1], "hold") == 0) (void)count_some(v, &d, 0, d.n);
+        if (strcmp(argv[1], "stream") == 0) {
+            stream(v, &d, METER_NO_LIMIT);
+            stream(v, &d, 1000000);
+        }
+        for (size_t k = 0; strcmp(argv[1], "counts") == 0 && k < d.n; k++) {
+            uint64_t n = 0;
+            if (token_count(v, d.text[k], SPECIAL_TEXT, &n) != ERR_OK) return 1;
+            printf("%llu\n", (unsigned long long)n);
+        }
+        free(d.text);
+        free(d.data);
+    }
+    if (strcmp(argv[1], "hold") == 0) {
+        puts("ready");
+        fflush(stdout);
+        while (getchar() != EOF) continue;
+    }
+    vocab_unref(v);
+    return 0;
+}
