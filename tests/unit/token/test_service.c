@@ -256,6 +256,14 @@ static void wait_until(const atomic_int *n, int want)
     }
 }
 
+static void wait_idle(const struct fixture *f)
+{
+    for (uint64_t end = clock_mono_ms(clock_system()) + 10000; pool_inflight(f->s.pool) > 0;) {
+        if (clock_mono_ms(clock_system()) > end) fail_msg("jobs do not end");
+        sched_yield();
+    }
+}
+
 static void small_requests_pass_large_ones_and_a_full_queue_says_503(void **state)
 {
     struct fixture *f = *state;
@@ -282,8 +290,9 @@ static void small_requests_pass_large_ones_and_a_full_queue_says_503(void **stat
     expect(f, "/calculate", "{\"model\":\"qwen3\",\"text\":\"abc\"}", 503, "\"code\":\"busy\"");
     atomic_store(&small.open, true);
     atomic_store(&large.open, true);
-    wait_until(&large.entered, 2 + QUEUE_JOBS);
-    wait_until(&small.entered, 2 + QUEUE_JOBS);
+    wait_idle(f); /* the gates are on this stack */
+    assert_int_equal(atomic_load(&large.entered), 2 + QUEUE_JOBS);
+    assert_int_equal(atomic_load(&small.entered), 2 + QUEUE_JOBS);
     expect(f, "/calculate", "{\"model\":\"qwen3\",\"text\":\"abc\"}", 200, "\"tokens\":3,");
 }
 
@@ -342,11 +351,7 @@ static void edges_are_answered_over_the_bus(void **state)
     assert_int_equal(ask(f, &text, &a, &error), ERR_OK);
     assert_int_equal(a.tokens, 400000);
     free(big);
-    /* A worker is done shortly after its answer is out. */
-    for (uint64_t end = clock_mono_ms(clock_system()) + 10000;
-         pool_inflight(f->s.pool) > 0 && clock_mono_ms(clock_system()) < end;)
-        sched_yield();
-    assert_int_equal(pool_inflight(f->s.pool), 0);
+    wait_idle(f); /* a thread is done shortly after its answer is out */
     bus_face_quiesce(f->s.face);
     char subject[SUBJECT_LEN];
     struct buf in;
