@@ -19,6 +19,8 @@
     X(TOKEN_COUNT,     "token.count",     "token",   "request-reply", "edge -> token",        "count a text or a chat for a model (carries prompts)") \
     X(POLICY_LEASE,    "policy.lease",    "policy",  "request-reply", "edge -> policy",       "ask, renew, return and settle leases: a batch") \
     X(POLICY_REJECTED, "policy.rejected", NULL,      "pub-sub",       "edge -> all",          "a refusal and why, sampled") \
+    X(POLICY_COUNTERS, "policy.counters", "policy",  "request-reply", "config -> policy",     "counters of a policy: what is used of them, or a reset") \
+    X(EDGE_EXPLAIN,    "edge.explain",    "edge",    "request-reply", "config -> edge",       "what would be done with a sample request, and why") \
     X(USAGE,           "usage.%s",        NULL,      "JetStream",     "edge -> metrics",      "one usage record per request, by namespace") \
     X(USAGE_DEAD,      "dead.usage",      NULL,      "JetStream",     "metrics -> operators", "a usage record that could not be decoded, and why") \
     X(UPSTREAM_HEALTH, "upstream.health", NULL,      "pub-sub",       "edge -> edges, config","a server went up or down, seen by whom, why") \

@@ -21,6 +21,16 @@ bool claim_is_first(const struct claim *c)
     return c->first;
 }
 
+const char *claim_marks(const struct claim *c)
+{
+    return c->marks;
+}
+
+void claim_set_marks(struct claim *c, const char *marks)
+{
+    (void)str_copyz(c->marks, sizeof c->marks, str_of(marks));
+}
+
 const char *claim_holder(const struct claim *c)
 {
     return c->holder;
@@ -35,6 +45,7 @@ static enum err write_claim(struct claim *c, uint64_t expected, bool released)
     json_setz(o, "incarnation", c->incarnation);
     json_set_u64(o, "renewed", c->renewals);
     json_set_bool(o, "released", released);
+    json_setz(o, "marks", c->marks);
     enum err e = json_print(o, &b);
     if (e == ERR_OK) e = c->kv.update(c->kv.ctx, c->key, buf_str(&b), expected, &c->revision);
     if (e == ERR_OK) c->renewals++;
@@ -85,6 +96,8 @@ static enum claim_event look(struct claim *c, uint64_t *ret_until_ns)
     struct str incarnation = json_str(json_get(o, "incarnation"));
     struct str holder = json_str(json_get(o, "instance"));
     if (json_get_bool(o, "released", &released) != ERR_OK) released = false;
+    struct str marks = json_str(json_get(o, "marks"));
+    if (!c->held) (void)str_copyz(c->marks, sizeof c->marks, marks.p != NULL ? marks : STR(""));
     if (str_eqz(incarnation, c->incarnation)) {
         uint64_t sent = clock_mono_ns(c->clock);
         bool held = c->held;

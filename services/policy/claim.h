@@ -9,7 +9,11 @@
  * CLAIM_TTL_MS by its own clock, or at once when the holder signed off. A key that never was means
  * that nothing was ever granted.
  *
- *   {"instance","incarnation","renewed":N,"released":bool}
+ *   {"instance","incarnation","renewed":N,"released":bool,"marks":<name of the file of quotas>}
+ *
+ * marks is what the counters of this claim are written down in (marks.h). A successor takes over
+ * the word as it finds it, and puts its own only when it has drawn the consequence of finding
+ * another.
  *
  * Not thread-safe; claim_step() blocks as long as the bucket does.
  */
@@ -40,7 +44,7 @@ enum claim_event {
 struct claim {
     struct claim_kv kv;
     const struct clock *clock;
-    char key[64], instance[128], incarnation[UUID_LEN + 1];
+    char key[64], instance[128], incarnation[UUID_LEN + 1], marks[UUID_LEN + 1];
     bool held, first;
     uint64_t revision, renewals;
     /* of the other one */
@@ -55,6 +59,10 @@ void claim_init(struct claim *c, const struct claim_kv *kv, const char *key, con
 enum claim_event claim_step(struct claim *c, uint64_t *ret_until_ns);
 /* After CLAIM_WON: there was never a holder before. */
 bool claim_is_first(const struct claim *c);
+/* After CLAIM_WON: the marks of whoever held it before; "" when there is no word of any. */
+const char *claim_marks(const struct claim *c);
+/* From the next renewal on. */
+void claim_set_marks(struct claim *c, const char *marks);
 /* After CLAIM_OTHER: its instance. */
 const char *claim_holder(const struct claim *c);
 /* Signs off, so that a successor need not wait. */

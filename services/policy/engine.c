@@ -80,10 +80,18 @@ void engine_free(struct engine *e)
 enum err engine_set_policies(struct engine *e, const struct snapshot *s, struct why *why)
 {
     struct rules *r, *old;
+    const struct rule *rule, *was;
+    struct str id;
     enum err err = rules_new(s, &r, why);
     if (err != ERR_OK) return err;
     pthread_mutex_lock(&e->lock);
     old = e->rules;
+    for (size_t i = 0; old != NULL && (rule = rules_next(r, &i, &id)) != NULL;) {
+        was = rules_get(old, id);
+        if (was == NULL) continue;
+        rule->use->refused = was->use->refused;
+        rule->use->permille = was->use->permille;
+    }
     e->rules = r;
     pthread_mutex_unlock(&e->lock);
     rules_unref(old);
@@ -212,6 +220,28 @@ static uint64_t count_edges(struct engine *e)
 
 /* --- serving --- */
 
+static void note_use(const struct rule *r, const struct lease_result *result)
+{
+    uint64_t most = ledger_capacity(&r->ledger);
+    if (result->status == LEASE_REFUSED || result->status == LEASE_NEVER) r->use->refused++;
+    if (result->status != LEASE_GRANTED && result->status != LEASE_REFUSED) return;
+    r->use->permille = (most - MIN(result->remaining, most)) * 1000 / MAX(most, UINT64_C(1));
+}
+
+void engine_tell_policies(struct engine *e,
+                          void (*fn)(void *ctx, struct str slug, double utilization,
+                                     uint64_t refused),
+                          void *ctx)
+{
+    struct rules *rules = rules_take(e);
+    const struct rule *r;
+    struct str id;
+    for (size_t i = 0; rules != NULL && (r = rules_next(rules, &i, &id)) != NULL;)
+        fn(ctx, str_of(r->slug), (double)r->use->permille / 1000,
+           atomic_exchange(&r->use->refused, 0));
+    rules_unref(rules);
+}
+
 /* Runs the ops of policies that we know through the store; index says where each result goes. */
 static enum err run(struct engine *e, const struct lease_ask *ask, const struct rules *rules,
                     struct lease_reply *reply, char *ret_epoch, struct why *why)
@@ -244,6 +274,7 @@ static enum err run(struct engine *e, const struct lease_ask *ask, const struct 
     for (size_t i = 0; i < n && err == ERR_OK; i++) {
         *place[i] = items[i].result;
         if (items[i].lost) note_lost(e, &items[i]);
+        note_use(rules_get(rules, items[i].op->policy), &items[i].result);
         if (items[i].result.status == LEASE_GRANTED && items[i].op->kind == LEASE_ASK &&
             items[i].result.granted > items[i].op->known)
             e->granted_units += items[i].result.granted - items[i].op->known;

@@ -45,6 +45,12 @@ struct engine_stats {
     uint64_t lost, seeded; /* quotas that wait to be seeded, and that were */
 };
 void engine_stats(struct engine *e, struct engine_stats *ret);
+/* For each policy: how full the counter was that was asked for last, and how many asks were refused
+ * since this was called last. */
+void engine_tell_policies(struct engine *e,
+                          void (*fn)(void *ctx, struct str slug, double utilization,
+                                     uint64_t refused),
+                          void *ctx);
 
 /* --- for operators --- */
 

@@ -10,10 +10,13 @@
 
 #include "claim.h"
 #include "config/follower.h"
+#include "counters.h"
 #include "engine.h"
+#include "proto/envelope.h"
 #include "proto/subjects.h"
+#include "rebuild.h"
 
-enum { REPLY_MAX = 512 * 1024 };
+enum { REPLY_MAX = 512 * 1024, LEDGER_TIMEOUT_MS = 1000, SEEDS_AT_ONCE = 16 };
 #define CLAIM_KEY "policy.memory"
 #define REDIS_KEY "policy.redis"
 static const char no_config[] = "no configuration yet";
@@ -25,7 +28,9 @@ struct keeper {
     struct engine *engine;
     struct follower *follower;
     bool memory;
-    char subject[SUBJECT_LEN], bucket[SUBJECT_LEN];
+    struct marks *marks; /* of quotas; NULL with Redis, which keeps them itself */
+    char subject[SUBJECT_LEN], counters_subject[SUBJECT_LEN], query_subject[SUBJECT_LEN];
+    char bucket[SUBJECT_LEN];
     struct bus_sub *presence;
 
     /* the thread's */
@@ -40,8 +45,8 @@ struct keeper {
     bool end, again;
 
     _Atomic bool configured, quiesced, signed_off, serving;
-    struct bus_sub *_Atomic lease; /* NULL while we do not serve */
-    struct engine_stats told;      /* at the last scrape */
+    struct bus_sub *_Atomic lease, *_Atomic counters; /* NULL while we do not serve */
+    struct engine_stats told;                         /* at the last scrape */
     struct store_status told_store;
 };
 
@@ -62,6 +67,23 @@ static void on_ask(void *ctx, const struct bus_msg *msg)
     buf_done(&reply);
     metric_observe(metrics_get(daemon_metrics(k->daemon), M_SECONDS, NULL),
                    (double)(clock_mono_ns(clock) - begun) / 1e9);
+}
+
+static void on_counters(void *ctx, const struct bus_msg *msg)
+{
+    struct keeper *k = ctx;
+    struct daemon *d = k->daemon;
+    struct why why = { "" };
+    struct buf reply;
+    char note[256];
+    buf_init(&reply, REPLY_MAX);
+    if (counters_serve(k->engine, daemon_clock(d), daemon_rng(d), daemon_instance(d), msg->data,
+                       &reply, note, &why) != ERR_OK)
+        bus_endpoint_error(atomic_load(&k->counters), why.text);
+    if (note[0] != '\0') log_info("an operator reset counters", LS("what", note));
+    if (bus_reply(k->bus, msg->reply, buf_str(&reply)) != ERR_OK)
+        log_debug("a reply could not be sent: the bus is away");
+    buf_done(&reply);
 }
 
 /* Edges that are alive, so that each knows its share. */
@@ -165,18 +187,99 @@ static void set_unready(struct keeper *k, const char *reason)
     if (old[0] != '\0') daemon_ready(k->daemon, old);
 }
 
-static void subscribe(struct keeper *k, bool want)
+static void subscribe_one(struct keeper *k, bool want, const struct bus_endpoint *endpoint,
+                          bus_msg_fn fn, struct bus_sub *_Atomic *ret)
 {
-    struct bus_endpoint endpoint = { "lease", k->subject, subject_queue(SUBJECT_POLICY_LEASE) };
-    struct bus_sub *sub = atomic_load(&k->lease);
+    struct bus_sub *sub = atomic_load(ret);
     if (want == (sub != NULL)) return;
     if (!want) {
-        atomic_store(&k->lease, NULL);
+        atomic_store(ret, NULL);
         bus_unsubscribe(sub);
-    } else if (bus_serve(k->bus, &endpoint, on_ask, k, &sub) == ERR_OK) {
-        atomic_store(&k->lease, sub);
+    } else if (bus_serve(k->bus, endpoint, fn, k, &sub) == ERR_OK) {
+        atomic_store(ret, sub);
     }
+}
+
+static void subscribe(struct keeper *k, bool want)
+{
+    struct bus_endpoint lease = { "lease", k->subject, subject_queue(SUBJECT_POLICY_LEASE) };
+    struct bus_endpoint counters = { "counters", k->counters_subject,
+                                     subject_queue(SUBJECT_POLICY_COUNTERS) };
+    subscribe_one(k, want, &lease, on_ask, &k->lease);
+    subscribe_one(k, want, &counters, on_counters, &k->counters);
     atomic_store(&k->serving, atomic_load(&k->lease) != NULL);
+}
+
+/* --- quotas that were lost --- */
+
+static enum err ask_ledger(struct keeper *k, const struct rule *r, const struct engine_lost *l,
+                           uint64_t *ret_used, struct why *why)
+{
+    struct daemon *d = k->daemon;
+    const struct settings *s = daemon_settings(d);
+    struct ledger_window w = rule_window(r, clock_wall_ns(daemon_clock(d)) / 1000);
+    struct metrics_query q;
+    struct buf text, reply;
+    struct json *m = envelope_new(daemon_clock(d), daemon_rng(d), daemon_instance(d));
+    buf_init(&text, 64 * 1024);
+    buf_init(&reply, MESSAGE_MAX_BYTES);
+    rebuild_ask(r, str_of(l->key), &w, &q);
+    metrics_query_encode(&q, m);
+    enum err e = json_print(m, &text);
+    if (e == ERR_OK)
+        e = bus_request_wait(k->bus, k->query_subject, buf_str(&text), LEDGER_TIMEOUT_MS, &reply);
+    if (e != ERR_OK)
+        (void)why_set(why, e, "the usage ledger does not answer");
+    else
+        e = rebuild_answer(r, buf_str(&reply), (unsigned)s->quota_margin, ret_used, why);
+    json_free(m);
+    buf_done(&text);
+    buf_done(&reply);
+    return e;
+}
+
+/* Until it is done, the engine answers that it warms: edges do as their policies say for an engine
+ * that is away. */
+static void rebuild_lost(struct keeper *k)
+{
+    struct engine_lost l;
+    for (int i = 0; i < SEEDS_AT_ONCE && engine_next_lost(k->engine, &l); i++) {
+        struct rules *rules = engine_rules(k->engine);
+        const struct rule *r = rules_get(rules, str_of(l.policy));
+        struct why why = { "" };
+        uint64_t used = 0;
+        enum err e = r != NULL ? ask_ledger(k, r, &l, &used, &why) : ERR_OK;
+        if (e == ERR_OK) e = engine_seed(k->engine, &l, used, &why);
+        if (e == ERR_OK && r != NULL)
+            log_warn("a quota was lost and is rebuilt from the usage ledger", LS("policy", r->slug),
+                     LS("key", l.key), LI("used", (int64_t)used),
+                     LI("limit", (int64_t)r->ledger.limit));
+        else if (e != ERR_OK)
+            log_warn("a quota was lost and cannot be rebuilt: trying on", LS("policy", l.policy),
+                     LS("key", l.key), LS("why", why.text));
+        rules_unref(rules);
+        if (e != ERR_OK) return; /* whoever did not answer will not answer the next one */
+    }
+}
+
+/* --- the claim --- */
+
+/* Whether the marks are those that the counters before us were written down in. */
+static enum err take_marks(struct keeper *k)
+{
+    struct why why = { "" };
+    const char *before = claim_marks(&k->claim);
+    bool lost = before[0] != '\0' && strcmp(before, marks_id(k->marks)) != 0;
+    if (lost) {
+        enum err e = store_memory_lose(k->store, &why);
+        if (e != ERR_OK) {
+            log_error("the file of quotas cannot be written", LS("why", why.text));
+            return e;
+        }
+        log_warn("quotas were counted elsewhere before: they are rebuilt from the usage ledger");
+    }
+    claim_set_marks(&k->claim, marks_id(k->marks));
+    return ERR_OK;
 }
 
 static void step_claim(struct keeper *k)
@@ -186,6 +289,11 @@ static void step_claim(struct keeper *k)
     struct why why;
     switch (claim_step(&k->claim, &until)) {
     case CLAIM_WON:
+        if (take_marks(k) != ERR_OK) {
+            claim_release(&k->claim);
+            set_unready(k, "the file of quotas cannot be written");
+            break;
+        }
         uuid_v7(daemon_clock(k->daemon), daemon_rng(k->daemon), epoch);
         store_memory_begin(k->store, epoch, claim_is_first(&k->claim));
         store_memory_until(k->store, until);
@@ -214,6 +322,7 @@ static void step(struct keeper *k)
     if (atomic_load(&k->quiesced)) {
         subscribe(k, false);
         if (k->memory) {
+            store_memory_settle(k->store);
             store_memory_end(k->store);
             claim_release(&k->claim);
         }
@@ -223,7 +332,11 @@ static void step(struct keeper *k)
     if (k->memory) step_claim(k);
     store_tick(k->store);
     store_status(k->store, &status);
-    if (!k->memory) set_unready(k, status.ready ? "" : "Redis is away, or has no epoch yet");
+    if (!k->memory)
+        set_unready(k, status.ready                ? ""
+                       : status.problem[0] != '\0' ? status.problem
+                                                   : "Redis is away, or has no epoch yet");
+    if (atomic_load(&k->serving)) rebuild_lost(k);
     subscribe(k,
               atomic_load(&k->configured) && !atomic_load(&k->quiesced) && k->unready[0] == '\0');
 }
@@ -259,7 +372,10 @@ static enum err open_store(struct keeper *k, const struct settings *s, struct wh
     k->memory = str_eqz(STR("memory:"), s->counter_url);
     if (k->memory) {
         k->store = store_memory_new(clock, (size_t)s->max_counters);
-        return ERR_OK;
+        enum err e = marks_open(daemon_state_dir(k->daemon), (size_t)s->max_counters + 1, clock,
+                                daemon_rng(k->daemon), &k->marks, why);
+        if (e == ERR_OK) store_memory_keep(k->store, k->marks);
+        return e;
     }
     return store_redis_new(&(struct store_redis_options){ .url = s->counter_url,
                                                           .prefix = bus_prefix(k->bus),
@@ -302,6 +418,8 @@ enum err keeper_new(struct daemon *d, struct keeper **ret, struct why *why)
     pthread_cond_init(&k->wake, &attr);
     pthread_condattr_destroy(&attr);
     subject_make(bus_prefix(k->bus), SUBJECT_POLICY_LEASE, NULL, k->subject);
+    subject_make(bus_prefix(k->bus), SUBJECT_POLICY_COUNTERS, NULL, k->counters_subject);
+    subject_make(bus_prefix(k->bus), SUBJECT_METRICS_QUERY, NULL, k->query_subject);
     subject_store(bus_prefix(k->bus), STORE_BUCKET_CLAIMS, k->bucket);
     claim_init(&k->claim, &(struct claim_kv){ kv_get, kv_update, k }, CLAIM_KEY, instance,
                daemon_clock(d), daemon_rng(d));
@@ -349,6 +467,7 @@ void keeper_free(struct keeper *k)
     bus_kv_close(k->kv);
     engine_free(k->engine);
     store_free(k->store);
+    marks_free(k->marks);
     pthread_cond_destroy(&k->wake);
     pthread_mutex_destroy(&k->lock);
     free(k);
@@ -366,6 +485,19 @@ static void add(struct keeper *k, enum metric_id id, const char *label, uint64_t
 static void set(struct keeper *k, enum metric_id id, double v)
 {
     metric_set(metrics_get(daemon_metrics(k->daemon), id, NULL), v);
+}
+
+/* Per policy: how full its fullest counter was at its last op, and what it refused. */
+static void told_of_policy(void *ctx, struct str slug, double utilization, uint64_t refused)
+{
+    struct metrics *m = daemon_metrics(((struct keeper *)ctx)->daemon);
+    metric_set(metrics_get(m, M_UTILIZATION, &slug), utilization);
+    metric_add(metrics_get(m, M_REFUSALS, &slug), (double)refused);
+}
+
+static void scrape_policies(struct keeper *k)
+{
+    engine_tell_policies(k->engine, told_of_policy, k);
 }
 
 void keeper_scrape(struct keeper *k)
@@ -388,6 +520,12 @@ void keeper_scrape(struct keeper *k)
     add(k, M_CLOCK_STEPS, NULL, s.clock_steps, u->clock_steps);
     add(k, M_STORE_ERRORS, NULL, s.errors, u->errors);
     add(k, M_OVERFLOWS, NULL, s.overflows, u->overflows);
+    add(k, M_LOSSES, NULL, s.losses, u->losses);
+    add(k, M_SEEDED, NULL, e.seeded, t->seeded);
+    add(k, M_MARK_WRITES, "done", s.mark_writes, u->mark_writes);
+    add(k, M_MARK_WRITES, "failed", s.mark_failures, u->mark_failures);
+    set(k, M_LOST, (double)e.lost);
+    scrape_policies(k);
     set(k, M_COUNTERS, (double)s.counters);
     set(k, M_EDGES, (double)e.edges);
     set(k, M_POLICIES, (double)e.policies);

@@ -10,7 +10,7 @@
 
 struct settings {
     const char *counter_url;
-    int64_t max_counters, timeout_ms;
+    int64_t max_counters, timeout_ms, quota_margin;
 };
 
 enum metric_id {
@@ -22,6 +22,12 @@ enum metric_id {
     M_CLOCK_STEPS,
     M_STORE_ERRORS,
     M_OVERFLOWS,
+    M_LOSSES,
+    M_LOST,
+    M_SEEDED,
+    M_MARK_WRITES,
+    M_UTILIZATION,
+    M_REFUSALS,
     M_COUNTERS,
     M_EDGES,
     M_POLICIES,

@@ -10,12 +10,14 @@
 #include <stdlib.h>
 
 #include "keeper.h"
+#include "rt/redis_url.h"
 
 #define F(member) offsetof(struct settings, member)
 /* clang-format off */
 static const struct opt opts[] = {
-    { "COUNTER_URL", OPT_SECRET, F(counter_url), "memory:", 0, 0, NULL, "Where counters live: memory: (this process) or redis://[:password@]host[:port][/db]." },
+    { "COUNTER_URL", OPT_SECRET, F(counter_url), "memory:", 0, 0, NULL, "Where counters live: memory: (this process), redis://[user:password@]host[:port][/db], or redis+sentinel://[user:password@]host[:port],…/master-name[/db]." },
     { "COUNTERS_MAX", OPT_INT, F(max_counters), "262144", 16, 100000000, NULL, "Counters kept in memory at most; further keys of a policy share one." },
+    { "QUOTA_MARGIN_PERCENT", OPT_INT, F(quota_margin), "1", 0, 100, NULL, "Added to what the usage ledger says was used of a quota that was lost, in hundredths of its limit: requests that were under way are not in the ledger." },
     { "COUNTER_TIMEOUT_MS", OPT_INT, F(timeout_ms), "40", 1, 10000, "ms", "How long a call to Redis may take; edges wait 50 ms altogether." },
 };
 
@@ -28,6 +30,12 @@ static const struct metric_def metrics[M_MAX] = {
     [M_CLOCK_STEPS] = { "aigw_policy_clock_steps_total", METRIC_COUNTER, "Times the clock of Redis did not go on as ours did.", { NULL }, { 0 }, 0 },
     [M_STORE_ERRORS] = { "aigw_policy_store_errors_total", METRIC_COUNTER, "Calls to the store that failed.", { NULL }, { 0 }, 0 },
     [M_OVERFLOWS] = { "aigw_policy_overflows_total", METRIC_COUNTER, "Ops counted on a policy's overflow counter, since there was no room for one of their own.", { NULL }, { 0 }, 0 },
+    [M_LOSSES] = { "aigw_policy_losses_total", METRIC_COUNTER, "Times the memory of quotas was lost: Redis was flushed, or another engine had counted with a file that is not ours.", { NULL }, { 0 }, 0 },
+    [M_LOST] = { "aigw_policy_lost_quotas", METRIC_GAUGE, "Quotas that were asked for and wait for the usage ledger to say what was used.", { NULL }, { 0 }, 0 },
+    [M_SEEDED] = { "aigw_policy_rebuilt_quotas_total", METRIC_COUNTER, "Quotas that were rebuilt from the usage ledger.", { NULL }, { 0 }, 0 },
+    [M_MARK_WRITES] = { "aigw_policy_mark_writes_total", METRIC_COUNTER, "Writes of high-water marks of quotas to the disk: done or failed.", { "result" }, { 0 }, 2 },
+    [M_UTILIZATION] = { "aigw_policy_utilization_ratio", METRIC_GAUGE, "How much of a limit is used or leased, of the policy's counter that was asked for last; above 1: debt.", { "policy" }, { 0 }, 1000 },
+    [M_REFUSALS] = { "aigw_policy_refusals_total", METRIC_COUNTER, "Asks that were refused or can never be granted, by policy.", { "policy" }, { 0 }, 1000 },
     [M_COUNTERS] = { "aigw_policy_counters", METRIC_GAUGE, "Counters in memory.", { NULL }, { 0 }, 0 },
     [M_EDGES] = { "aigw_policy_edges", METRIC_GAUGE, "Edges that have a share of each limit.", { NULL }, { 0 }, 0 },
     [M_POLICIES] = { "aigw_policy_policies", METRIC_GAUGE, "Policies that are counted here.", { NULL }, { 0 }, 0 },
@@ -40,10 +48,13 @@ static const struct metric_def metrics[M_MAX] = {
 static void check(const void *settings, struct opt_problems *problems)
 {
     const struct settings *s = settings;
+    struct redis_address address;
+    struct why why;
     struct str url = str_of(s->counter_url);
-    if (!str_eqz(url, "memory:") && !str_starts(url, STR("redis://")))
-        opt_problem(problems,
-                    "COUNTER_URL: must be memory: or redis://[:password@]host[:port][/db]");
+    if (!str_eqz(url, "memory:") && redis_url_parse(url, &address, &why) != ERR_OK)
+        opt_problem(problems, "COUNTER_URL: must be memory:, redis://[user:password@]host[:port]"
+                              "[/db] or redis+sentinel://[user:password@]host[:port],…/"
+                              "master-name[/db]");
 }
 
 static enum err start(struct daemon *d, struct why *why)

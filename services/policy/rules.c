@@ -2,7 +2,6 @@
 /* See the header. */
 #include "rules.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/map.h"
@@ -16,6 +15,7 @@ struct rules {
     struct map by_id; /* -> struct rule in v */
     struct rule *v;
     struct str *ids;
+    struct rule_use *uses;
     size_t n;
     struct map zones; /* name -> struct zone */
     _Atomic unsigned refs;
@@ -28,6 +28,18 @@ static char unit_of(const struct snap_policy *p)
     if (p->kind == SNAP_QUOTA && p->unit == SNAP_UNIT_REQUESTS) return 'r';
     if (p->kind == SNAP_QUOTA && p->unit == SNAP_UNIT_COST) return 'c';
     return p->count == SNAP_COUNT_INPUT ? 'i' : p->count == SNAP_COUNT_OUTPUT ? 'o' : 't';
+}
+
+const char *rule_unit_name(const struct rule *r)
+{
+    switch (r->unit) {
+    case 's': return "slots";
+    case 't': return "tokens";
+    case 'i': return "input_tokens";
+    case 'o': return "output_tokens";
+    case 'c': return "cost";
+    default: return "requests";
+    }
 }
 
 bool rule_of(const struct snap_policy *p, struct rule *ret)
@@ -100,6 +112,7 @@ static enum err add(struct rules *r, const struct snap_policy *p, struct why *wh
     if (e == ERR_OK) e = arena_dup(&r->arena, p->id, &r->ids[r->n]);
     if (e == ERR_OK && rule->calendar) e = zone_of(r, p->timezone, &rule->zone, why);
     if (e == ERR_OK) e = map_put(&r->by_id, r->ids[r->n], rule, NULL);
+    rule->use = &r->uses[r->n];
     if (e == ERR_OK) r->n++;
     if (e == ERR_NOMEM) (void)why_set(why, e, "out of memory for the policies");
     return e;
@@ -117,7 +130,9 @@ enum err rules_new(const struct snapshot *s, struct rules **ret, struct why *why
     map_init(&r->zones, MAX_ZONES);
     r->v = calloc(s->policies_n + 1, sizeof *r->v);
     r->ids = calloc(s->policies_n + 1, sizeof *r->ids);
-    if (r->v == NULL || r->ids == NULL) e = why_set(why, ERR_NOMEM, "out of memory");
+    r->uses = calloc(s->policies_n + 1, sizeof *r->uses);
+    if (r->v == NULL || r->ids == NULL || r->uses == NULL)
+        e = why_set(why, ERR_NOMEM, "out of memory");
     for (size_t i = 0; i < s->policies_n && e == ERR_OK; i++) e = add(r, &s->policies[i], why);
     if (e == ERR_OK)
         *ret = r;
@@ -141,6 +156,7 @@ void rules_unref(struct rules *r)
     map_done(&r->by_id);
     free(r->v);
     free(r->ids);
+    free(r->uses);
     arena_done(&r->arena);
     free(r);
 }

@@ -6,6 +6,8 @@
 #ifndef POLICY_RULES_H
 #define POLICY_RULES_H
 
+#include <stdatomic.h>
+
 #include "base/zone.h"
 #include "ledger.h"
 #include "proto/snapshot.h"
@@ -25,7 +27,17 @@ struct rule {
     bool calendar;
     enum zone_period period;
     const struct zone *zone;
+    struct rule_use *use; /* figures, which change */
 };
+
+/* Any thread. */
+struct rule_use {
+    _Atomic uint64_t permille; /* used or leased, of the counter that was asked for last */
+    _Atomic uint64_t refused;  /* since it was told last */
+};
+
+/* "requests", "slots", "tokens", "input_tokens", "output_tokens", "cost". */
+const char *rule_unit_name(const struct rule *r);
 
 struct rules;
 
