@@ -18,7 +18,7 @@ __asm__(".section .rodata\n"
         ".previous\n");
 extern const char aigw_image_rules_begin[], aigw_image_rules_end[];
 
-enum { PARAMETER_MAX = 1 << 30 };
+enum { PARAMETER_MAX = 1 << 30, TOKENS_MAX = 1 << 30 };
 
 struct str image_rules_builtin(void)
 {
@@ -190,13 +190,13 @@ static double area(const struct image_rule *r, double w, double h)
 
 uint64_t image_tokens(const struct image_rule *r, struct image_size size, bool low)
 {
-    double w = size.w, h = size.h;
+    double w = size.w, h = size.h, n = 0;
     if (low && r->kind == IMAGE_TILES) return r->low;
     switch (r->kind) {
-    case IMAGE_TILES: return (uint64_t)tiles(r, w, h);
-    case IMAGE_PATCHES: return (uint64_t)patches(r, w, h);
-    case IMAGE_GRID: return (uint64_t)grid(r, w, h);
-    case IMAGE_AREA: return (uint64_t)area(r, w, h);
+    case IMAGE_TILES: n = tiles(r, w, h); break;
+    case IMAGE_PATCHES: n = patches(r, w, h); break;
+    case IMAGE_GRID: n = grid(r, w, h); break;
+    case IMAGE_AREA: n = area(r, w, h); break;
     }
-    return 0;
+    return (uint64_t)MIN(n, (double)TOKENS_MAX);
 }
