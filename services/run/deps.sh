@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages of a group that are missing, and nothing else:
-#   deps.sh build|run|test|bench|npm …
+#   deps.sh build|run|test|bench|npm|nginx …
 # Asks no question, prints what it does. Uses sudo when it is not root. Stops nothing that runs, and keeps the
 # packages' own services (nats-server, redis, mariadb) from starting: the suite and its tests start private ones.
 set -eu
@@ -11,7 +11,7 @@ build="gcc libc6-dev make pkg-config libmicrohttpd-dev libcurl4-openssl-dev libs
 run="nats-server curl ca-certificates"
 test="redis-server mariadb-server clang clang-format libclang-rt-14-dev libcmocka-dev jq"
 bench="manpages-zh"
-services="nats-server redis-server mariadb"
+services="nats-server redis-server mariadb nginx"
 
 want=""
 for group in "$@"; do
@@ -20,6 +20,7 @@ for group in "$@"; do
     run) want="$want $run" ;;
     test) want="$want $test" ;;
     bench) want="$want $bench" ;;
+    nginx) want="$want nginx" ;;
     # Any npm with its node will do: only a machine without one gets Debian's.
     npm) command -v npm >/dev/null 2>&1 || want="$want npm" ;;
     *) echo "deps.sh: no group '$group'" >&2; exit 2 ;;
