@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "support_vocab.h"
+#include "support_chars.h"
 #include "tokenizer/estimate.h"
 #include "tokenizer/meter.h"
 
@@ -72,11 +72,16 @@ static struct outcome stream(struct vocab *v, enum special_mode mode, const char
 
 static void any_split_gives_the_same_count_and_cut(void **state)
 {
-    const char *const names[] = { "nfc", "raw", "qwen3", "o200k_base", "deepseek_v3", NULL };
+    const char *const names[] = { "nfc",        "raw",         "chars",  "spaces",     "qwen3",
+                                  "o200k_base", "deepseek_v3", "gemma3", "mistral_v1", NULL };
+    static struct support_vocab chars;
+    chars_init(&chars);
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
         struct vocab *v = k == 0             ? open_made(PATTERN_QWEN, true)
                           : k == 1           ? open_made(PATTERN_CL100K, false)
+                          : k == 2           ? chars_open(&chars, &chars_shapes[0], "")
+                          : k == 3           ? chars_open(&chars, &chars_shapes[2], "")
                           : names[k] != NULL ? support_real(names[k])
                                              : NULL;
         struct rng_fake rng;
