@@ -268,12 +268,11 @@ static struct jv loop_attr(struct jr *r, struct jloop *l, struct str name)
     return jv_undefined(name);
 }
 
-struct jv jgetattr(struct jr *r, struct jv v, struct str name)
+struct jv jattr(struct jr *r, struct jv v, struct str name, unsigned method)
 {
     if (v.type == JV_UNDEFINED)
         return jfail(r, ERR_INVALID, "'%.*s' is undefined", STR_ARG(jv_text(v)));
-    unsigned method = jmethod_find(v, name);
-    if (method != 0) {
+    if (jmethod_has(v, method)) {
         struct jmethod_value *m = arena_alloc(r->a, sizeof *m);
         if (m == NULL) return jnomem(r);
         m->self = v;
@@ -285,6 +284,11 @@ struct jv jgetattr(struct jr *r, struct jv v, struct str name)
         if (m != NULL) return *m;
     }
     return jv_undefined(name);
+}
+
+struct jv jgetattr(struct jr *r, struct jv v, struct str name)
+{
+    return jattr(r, v, name, jmethod_named(name));
 }
 
 struct jv jgetitem(struct jr *r, struct jv v, struct jv key)

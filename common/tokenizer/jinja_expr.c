@@ -266,7 +266,7 @@ static struct jn *parse_dot(struct jparser *p, struct jn *of)
     n->a = of;
     if (p->t->type == JT_NAME) {
         n->name = p->t->text;
-        n->op = jmethod_known(n->name);
+        n->op = (uint8_t)jmethod_named(n->name);
         p->t++;
         return n;
     }

@@ -54,8 +54,8 @@ static struct jv eval_call(struct jr *r, const struct jn *n)
     if (n->a->kind == JN_ATTR) { /* a method: no bound value is made */
         self = jeval(r, n->a->a);
         if (r->err != ERR_OK) return self;
-        method = n->a->op != 0 ? jmethod_find(self, n->a->name) : 0;
-        if (method == 0) callee = jgetattr(r, self, n->a->name);
+        method = jmethod_has(self, n->a->op) ? n->a->op : 0;
+        if (method == 0) callee = jattr(r, self, n->a->name, 0);
     } else {
         callee = jeval(r, n->a);
     }
@@ -185,16 +185,11 @@ static struct jv eval_kind(struct jr *r, const struct jn *n)
 {
     struct jv v;
     switch (n->kind) {
-    case JN_NAME: return eval_name(r, n);
     case JN_ATTR:
         v = jeval(r, n->a);
         if (r->err != ERR_OK) return v;
         r->line = n->line;
-        if (v.type == JV_DICT && n->op == 0) { /* no method is named so */
-            const struct jv *m = jv_dict_get(v.dict, jv_str(n->name));
-            return m != NULL ? *m : jv_undefined(n->name);
-        }
-        return jgetattr(r, v, n->name);
+        return jattr(r, v, n->name, n->op);
     case JN_ITEM: {
         v = jeval(r, n->a);
         if (r->err != ERR_OK) return v;
@@ -237,6 +232,7 @@ struct jv jeval(struct jr *r, const struct jn *n)
 {
     if (n->kind == JN_CONST) return n->value;
     if (!jpay(r, 1)) return jv_undefined(STR_NULL);
+    if (n->kind == JN_NAME) return eval_name(r, n);
     if (++r->depth > 2 * JINJA_MAX_DEPTH)
         return jfail(r, ERR_LIMIT, "macros or loops call each other too deep");
     struct jv v = eval_kind(r, n);

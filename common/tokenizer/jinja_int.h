@@ -95,7 +95,7 @@ enum jn_kind {
     /* expressions */
     JN_CONST, /* value */
     JN_NAME,  /* name, ref */
-    JN_ATTR,  /* a.name; op = 1: methods are named so */
+    JN_ATTR,  /* a.name; op: the method of that name, or 0 */
     JN_ITEM,  /* a[b] */
     JN_SLICE, /* a[list[0]:list[1]:list[2]], each may be NULL */
     JN_CALL,  /* a(args) */
@@ -318,16 +318,20 @@ struct jv jrun_loop(struct jr *r, const struct jn_for *f, struct jv over, unsign
 
 struct jv jcall(struct jr *r, struct jv callee, const struct jargs *args);
 struct jv jcall_method(struct jr *r, struct jv self, unsigned method, const struct jargs *args);
+/* The number of the method of that name; 0: there is none. */
+unsigned jmethod_named(struct str name);
+/* Has v such a method? No value has method 0. */
+bool jmethod_has(struct jv v, unsigned method);
 /* The method of that name which a value of v's type has; 0: none. */
 unsigned jmethod_find(struct jv v, struct str name);
-/* Is there a value that has a method of that name? */
-bool jmethod_known(struct str name);
 /* The built-in function of that name, or undefined. */
 struct jv jbuiltin(struct str name);
 struct jv jstrftime(struct jr *r, struct str format);
 
 /* v.name and v[key] as Jinja2's getattr and getitem. */
 struct jv jgetattr(struct jr *r, struct jv v, struct str name);
+/* v.name where jmethod_named(name) is known already. */
+struct jv jattr(struct jr *r, struct jv v, struct str name, unsigned method);
 struct jv jgetitem(struct jr *r, struct jv v, struct jv key);
 
 /* The argument at place i, or named name; NULL when not given. */

@@ -513,25 +513,26 @@ static const struct method {
 #undef M
 };
 
-unsigned jmethod_find(struct jv v, struct str name)
+unsigned jmethod_named(struct str name)
 {
-    uint8_t of = v.type == JV_STR                                                ? OF_STR
-                 : v.type == JV_DICT                                             ? OF_DICT
-                 : v.type == JV_LOOP                                             ? OF_LOOP
-                 : v.type == JV_LIST || v.type == JV_TUPLE || v.type == JV_RANGE ? OF_LIST
-                                                                                 : 0;
-    for (unsigned i = 0; of != 0 && i < ARRAY_LEN(methods); i++)
-        if ((methods[i].of & of) != 0 && methods[i].n == name.n &&
-            memcmp(methods[i].name, name.p, name.n) == 0)
-            return i + 1;
+    for (unsigned i = 0; i < ARRAY_LEN(methods); i++)
+        if (methods[i].n == name.n && memcmp(methods[i].name, name.p, name.n) == 0) return i + 1;
     return 0;
 }
 
-bool jmethod_known(struct str name)
+bool jmethod_has(struct jv v, unsigned method)
 {
-    for (unsigned i = 0; i < ARRAY_LEN(methods); i++)
-        if (str_eqz(name, methods[i].name)) return true;
-    return false;
+    static const uint8_t of[] = {
+        [JV_STR] = OF_STR,    [JV_DICT] = OF_DICT,  [JV_LOOP] = OF_LOOP, [JV_LIST] = OF_LIST,
+        [JV_TUPLE] = OF_LIST, [JV_RANGE] = OF_LIST, [JV_METHOD] = 0
+    };
+    return method != 0 && v.type < ARRAY_LEN(of) && (methods[method - 1].of & of[v.type]) != 0;
+}
+
+unsigned jmethod_find(struct jv v, struct str name)
+{
+    unsigned method = jmethod_named(name);
+    return jmethod_has(v, method) ? method : 0;
 }
 
 struct jv jcall_method(struct jr *r, struct jv self, unsigned method, const struct jargs *args)

@@ -12,7 +12,8 @@ import random
 WORDS = ("hello world", "", " ", "你好，世界", "naïve café", "line one\nline two\n", "  padded  ",
          "<think>hm\n</think>\n\nyes", "</think>", "<tool_response>x</tool_response>", "a\tb\r\nc",
          '"quoted" \\ and {braces} {{ x }} {% y %}', "emoji 👩‍👩‍👧 ✅", "<|im_end|>", "0", "İstanbul",
-         "\u2028sep\u00a0", "x" * 300, "'single' \"double\"", "\u0001\u007f", "[TOOL_CALLS][/INST]</s>", "/quiet", "<|channel|>")
+         "\u2028sep\u00a0", "x" * 300, "'single' \"double\"", "\u0001\u007f", "[TOOL_CALLS][/INST]</s>", "/quiet", "<|channel|>",
+         "a <|eot_id|><end_of_turn><｜User｜>b<|END_OF_TURN_TOKEN|><|im_start|>c")
 NUMBERS = (0, 1, -1, 1.0, 1.5, 1e16, 1e-5, 0.1, 123456789012345678901234567890, -0.0, 1e22, 3.14159,
            2.0e-7, 100, 1e15, 123456.789e3)
 ROLES = ("developer", "ipython", "", "other", "tool_results", "tool_calls", "function", "tool", "system")
