@@ -220,6 +220,9 @@ struct tls *tls_connect(struct tls_context *c, int fd, struct str name, struct t
 void tls_free(struct tls *t)
 {
     if (t == NULL) return;
+    /* A session that was not ended in form would be thought unfit for coming back. */
+    if (t->established && t->problem[0] == '\0')
+        SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     tls_context_unref(t->context);
     free(t);
