@@ -156,6 +156,13 @@ static void warn_found(const struct model_info *m, const struct chat_values *in,
         chat_warn(c, "the model's template does not show it the tool calls of earlier turns");
 }
 
+static void warn_guess(const struct model_info *m, struct chat_count *c)
+{
+    c->exact = false;
+    chat_warn(c, "counted with the vocabulary %.*s, which the model's name suggests",
+              STR_ARG(m->vocabulary));
+}
+
 static enum err count_values(const struct model_info *m, const struct chat_values *in,
                              struct arena *a, struct buf *whole, struct chat_count *ret,
                              struct chat_error *error)
@@ -190,6 +197,7 @@ static enum err count_values(const struct model_info *m, const struct chat_value
     else
         e = chat_rule_texts(m, in, messages, a, &c);
     if (e != ERR_OK) return e;
+    if (m->guess) warn_guess(m, &c);
     if (m->sibling && rendered) {
         c.exact = false;
         chat_warn(&c, "counted with the chat template of %.*s: this model's own may differ",
@@ -277,6 +285,7 @@ enum err chat_count_text_until(const struct model_info *m, struct str text,
     ret->vocabulary = m->vocab != NULL ? m->vocabulary : STR("");
     ret->template_digest = STR_NULL;
     ret->warnings_n = 0;
+    if (m->guess) warn_guess(m, ret);
     if (m->vocab == NULL && m->not_installed)
         chat_warn(ret, "an estimate: the vocabulary %.*s is not installed", STR_ARG(m->vocabulary));
     else if (m->vocab == NULL)

@@ -67,6 +67,7 @@ struct model_info {
     struct str vocabulary;            /* its name; "" when it is none */
     bool openai;                      /* chats without a template follow OpenAI's rule */
     bool sibling;          /* the template is that of a close relative, the vocabulary fits */
+    bool guess;            /* the name only suggests the vocabulary: never exact */
     bool not_installed;    /* the model is known, but its vocabulary `vocabulary` is not loaded */
     struct str image_rule; /* what an image costs (images.h); p = NULL: as for unknown models */
 };

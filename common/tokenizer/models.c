@@ -287,13 +287,14 @@ static const struct models_vocab *find_vocab(const struct models *m, struct str 
     return NULL;
 }
 
-static void fill(const struct models_vocab *f, bool sibling, struct model_info *ret)
+static void fill(const struct models_vocab *f, enum models_fit fit, struct model_info *ret)
 {
     *ret = (struct model_info){ .vocab = f->vocab,
                                 .chat = f->chat,
                                 .vocabulary = vocab_name(f->vocab),
                                 .openai = f->openai,
-                                .sibling = sibling };
+                                .sibling = fit != FIT_OWN,
+                                .guess = fit == FIT_GUESS };
 }
 
 /* Known, but not to be counted: its vocabulary (which may be none) is not here. */
@@ -308,7 +309,7 @@ static bool by_entries(const struct models *m, struct str name, struct model_inf
         if (m->entries[i].vocabulary.n == 0 || !models_match(m->entries[i].pattern, name)) continue;
         const struct models_vocab *f = find_vocab(m, m->entries[i].vocabulary);
         if (f != NULL)
-            fill(f, false, ret);
+            fill(f, FIT_OWN, ret);
         else
             fill_missing(m->entries[i].vocabulary, ret);
         return true;
@@ -320,7 +321,7 @@ static bool by_vocabulary(const struct models *m, struct str name, struct model_
 {
     for (size_t i = 0; i < m->shelf->n; i++) {
         if (!str_ieq(vocab_name(m->shelf->v[i]->vocab), name)) continue;
-        fill(m->shelf->v[i], false, ret);
+        fill(m->shelf->v[i], FIT_OWN, ret);
         return true;
     }
     return false;
@@ -335,7 +336,7 @@ static bool by_patterns(const struct models *m, struct str name, struct model_in
         if (p->vocabulary == NULL) break;
         const struct models_vocab *f = find_vocab(m, str_of(p->vocabulary));
         if (f != NULL) {
-            fill(f, p->sibling, ret);
+            fill(f, p->fit, ret);
             return true;
         }
         if (!found) fill_missing(str_of(p->vocabulary), ret);
@@ -349,7 +350,7 @@ static bool find(const struct models *m, struct str model, struct str last, stru
     bool two = last.p != model.p;
     return by_entries(m, model, ret) || (two && by_entries(m, last, ret)) ||
            by_vocabulary(m, model, ret) || (two && by_vocabulary(m, last, ret)) ||
-           by_patterns(m, model, ret) || (two && by_patterns(m, last, ret));
+           by_patterns(m, last, ret); /* they know no '/' */
 }
 
 void models_find(const struct models *m, struct str model, struct model_info *ret)
@@ -403,5 +404,5 @@ size_t models_count(const struct models *m)
 void models_at(const struct models *m, size_t i, struct model_info *ret)
 {
     ASSERT(i < m->shelf->n);
-    fill(m->shelf->v[i], false, ret);
+    fill(m->shelf->v[i], FIT_OWN, ret);
 }

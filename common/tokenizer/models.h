@@ -12,7 +12,8 @@
  *  2. among the names of the loaded vocabularies themselves;
  *  3. in the patterns built in (models_pattern()).
  * What is found in none of them is counted as an estimate. A name that is known to belong to a
- * family with another vocabulary is never counted with a neighbour's.
+ * family with another vocabulary is never counted with a neighbour's; one that only contains the
+ * name of a family ("hermes-3-llama-3.1-8b") is counted as that family, never as exact.
  */
 #ifndef TOKENIZER_MODELS_H
 #define TOKENIZER_MODELS_H
@@ -85,7 +86,11 @@ void models_at(const struct models *m, size_t i, struct model_info *ret);
 struct models_pattern {
     const char *pattern;    /* what the name must match */
     const char *vocabulary; /* NULL: known to be none of ours */
-    bool sibling;           /* same vocabulary, but the template may differ */
+    enum models_fit {
+        FIT_OWN,      /* the vocabulary, and its chat template */
+        FIT_RELATIVE, /* the same vocabulary, but the template may differ */
+        FIT_GUESS     /* the name says what it was made of; it may have been given more tokens */
+    } fit;
 };
 const struct models_pattern *models_pattern(size_t i);
 

@@ -128,6 +128,9 @@ static void names_lead_to_vocabularies(void **state)
         { "deepseek-v3", "deepseek_v3" },
         { "deepseek-ai/DeepSeek-R1", "deepseek_v3" },
         { "meta-llama/Llama-3.2-3B-Instruct", "llama3_2" },
+        { "gpt-5-mini", "o200k_base" },
+        { "text-embedding-3-small", "cl100k_base" },
+        { "deepseek-r1:671b", "deepseek_v3" },
         { "my-model", "My-Model" },
         { "someone/MY-MODEL", "My-Model" },
     };
@@ -144,6 +147,32 @@ static void relatives_are_marked(void **state)
     expect(m, "qwen2.5-7b-instruct", "qwen3",
            true); /* qwen2_5 is not loaded, the merges are the same */
     expect(m, "deepseek-r1-distill-llama-8b", "llama3_2", true);
+    expect(m, "deepseek-r1-distill-qwen-32b", "qwen3", true);
+    expect(m, "deepseek-r1:70b", "llama3_2", true);
+    expect(m, "gpt-oss-20b", "o200k_base", true); /* the ranks are the same */
+    expect(m, "QwQ-32B", "qwen3", true);
+    expect(m, "meta-llama/Meta-Llama-3-8B-Instruct", "llama3_2", true);
+}
+
+static void what_a_name_only_suggests_is_never_exact(void **state)
+{
+    const struct models *m = ((struct folder *)*state)->models;
+    static const char *const names[][2] = {
+        { "my-qwen3-8b-tuned", "qwen3" },
+        { "NousResearch/Hermes-3-Llama-3.1-8B", "llama3_2" },
+        { "us.meta.llama3-2-3b-instruct-v1:0", "llama3_2" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct model_info info;
+        struct chat_count c;
+        expect(m, names[i][0], names[i][1], true);
+        models_find(m, str_of(names[i][0]), &info);
+        assert_true(info.guess);
+        assert_int_equal(chat_count_text(&info, STR("abc"), SPECIAL_TEXT, NULL, &c), ERR_OK);
+        assert_int_equal(c.tokens, 3);
+        assert_false(c.exact);
+        assert_int_equal(c.warnings_n, 1);
+    }
 }
 
 static void other_families_are_not_guessed(void **state)
@@ -156,7 +185,27 @@ static void other_families_are_not_guessed(void **state)
                                            "llama-4-scout",
                                            "",
                                            "/",
-                                           "my-qwen3-8b-tuned",
+                                           "qwen3.6-35b-a3b",
+                                           "my-qwen3.5-9b-tuned",
+                                           "qwen-vl-max",
+                                           "qwen-plus",
+                                           "codeqwen1.5-7b",
+                                           "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+                                           "tuned-llama-4-maverick",
+                                           "gemma-4-27b-it",
+                                           "deepseek-v4",
+                                           "deepseek-v2.5",
+                                           "deepseek-coder-6.7b-instruct",
+                                           "deepseek-r1:8b",
+                                           "deepseek-r1-7b",
+                                           "mistral-7b-instruct-v0.3",
+                                           "mistral-small-2506",
+                                           "yi-large",
+                                           "internlm3-8b-instruct",
+                                           "kimi-k2",
+                                           "phi-4",
+                                           "gpt2-chinese",
+                                           "claude-3-opus-like-gpt-4",
                                            "gpt",
                                            "glm-4.6",
                                            "mistral-large",
@@ -254,6 +303,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_read_is_left_out),
         cmocka_unit_test(names_lead_to_vocabularies),
         cmocka_unit_test(relatives_are_marked),
+        cmocka_unit_test(what_a_name_only_suggests_is_never_exact),
         cmocka_unit_test(other_families_are_not_guessed),
         cmocka_unit_test(configuration_comes_first),
         cmocka_unit_test(a_registry_lives_as_long_as_somebody_holds_it),
