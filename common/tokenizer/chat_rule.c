@@ -166,6 +166,9 @@ enum err chat_rule_openai(const struct model_info *m, const struct chat_values *
     r.extra += in->no_generation_prompt ? 0 : PER_ANSWER;
     c->method = CHAT_OPENAI;
     total(&r, c);
+    if (str_eqz(m->vocabulary, "o200k_harmony"))
+        chat_warn(c,
+                  "an estimate: the harmony template is not here, OpenAI's rule stands in for it");
     if (has_tools(in)) chat_warn(c, "tools are counted by OpenAI's documented rule for functions");
     return ERR_OK;
 }

@@ -5,7 +5,8 @@
  *   bench_chat [--seconds S] [--shape NAME] VOCAB_DIR [MODEL...]
  *                                          (default: all shapes, each vocabulary with a template)
  *
- * One JSON line per model and shape: {"model","shape","bytes","tokens","us","mean_us","rounds"}.
+ * One JSON line per model and shape: {"model","shape","bytes","tokens","us","mean_us","rounds"}, or
+ * "refused" where the model's template does not take it.
  * bytes: of the messages' texts; us: CPU time of one count, the best of many batches. Shapes:
  * `short` two messages of 600 bytes, `prompt` one of 16 KiB, `talk` forty messages with tools.
  */
@@ -129,13 +130,16 @@ static int run(const struct model_info *m, const struct shape *shape, double sec
                STR_ARG(m->vocabulary), shape->name, q.text, (unsigned long long)c.tokens,
                (double)best / 1e3, (double)spent / 1e3 / (double)MAX(rounds, 1),
                (unsigned long long)rounds);
+    else if (e == ERR_INVALID) /* this family's template does not take tools of that shape */
+        printf("{\"model\":\"%.*s\",\"shape\":\"%s\",\"refused\":true}\n", STR_ARG(m->vocabulary),
+               shape->name);
     else
         fprintf(stderr, "bench_chat: %.*s %s: %s\n", STR_ARG(m->vocabulary), shape->name,
                 error.why.text);
     chat_scratch_free(scratch);
     buf_done(&q.messages);
     buf_done(&q.tools);
-    return e != ERR_OK;
+    return e != ERR_OK && e != ERR_INVALID;
 }
 
 static int run_all(const struct model_info *m, const char *shape, double seconds)

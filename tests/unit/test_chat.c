@@ -353,6 +353,49 @@ static void openais_rule_counts_messages_names_and_tools(void **state)
     close_fixture(&f);
 }
 
+static void a_model_whose_harmony_template_is_missing_says_so(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, NULL);
+    f.info.openai = true;
+    f.info.vocabulary = STR("o200k_harmony");
+    assert_int_equal(count(&f, "{\"messages\":[{\"role\":\"user\",\"content\":\"abc\"}]}"), ERR_OK);
+    assert_int_equal(f.count.method, CHAT_OPENAI);
+    assert_false(f.count.exact);
+    assert_true(warned(&f, "harmony"));
+    close_fixture(&f);
+}
+
+/* Any allocation of a count may be the one that fails: it says so, and the next count is right. */
+static void a_count_that_runs_out_of_memory_says_so(void **state)
+{
+    (void)state;
+    static const char request[] =
+        "[{\"role\":\"system\",\"content\":[\"a\",\"b\"]},{\"role\":\"user\",\"content\":\"\\n\"},"
+        "{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":"
+        "\"{\\\"x\\\":[1]}\"}}]}]";
+    static const char tools[] = "[{\"function\":{\"name\":\"f\",\"a\":1}}]";
+    struct fixture f;
+    struct why why;
+    bool done = false;
+    open_fixture(&f, "{% macro m(x) %}{{ x | tojson }}{% endmacro %}{% for t in tools %}{{ m(t) }}"
+                     "{% endfor %}" SIMPLE);
+    for (size_t budget = 0; !done; budget += 16) {
+        struct arena a;
+        struct chat_values in = { .now = 0 };
+        arena_init(&a, budget);
+        enum err e = jv_read_json(&a, str_of(request), &in.messages, &why);
+        if (e == ERR_OK) e = jv_read_json(&a, str_of(tools), &in.tools, &why);
+        if (e == ERR_OK) e = chat_count_values(&f.info, &in, &a, &f.count, &f.error);
+        if (e != ERR_OK && e != ERR_NOMEM) fail_msg("%zu: %s", budget, f.error.why.text);
+        done = e == ERR_OK;
+        arena_done(&a);
+    }
+    assert_true(f.count.tokens > 100);
+    close_fixture(&f);
+}
+
 static void unknown_models_are_estimates_that_say_so(void **state)
 {
     (void)state;
@@ -441,6 +484,8 @@ int main(void)
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(a_templates_own_refusal_comes_through),
         cmocka_unit_test(openais_rule_counts_messages_names_and_tools),
+        cmocka_unit_test(a_model_whose_harmony_template_is_missing_says_so),
+        cmocka_unit_test(a_count_that_runs_out_of_memory_says_so),
         cmocka_unit_test(unknown_models_are_estimates_that_say_so),
         cmocka_unit_test(slices_of_a_body_are_read_where_they_stand),
         cmocka_unit_test(long_chats_are_counted_as_they_are_rendered),
