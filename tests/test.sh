@@ -43,6 +43,9 @@ step "unit tests"
 # A test that does not build is missing when its turn comes, and has failed then.
 $make -k SAN=asan $jobs unit-programs || echo "0 passed, 1 failed" >>$log
 counted tests/unit.sh $build
+step "token ids beside other tokenizers, in short (all of it: make oracle)"
+$make -s SAN=asan $jobs $build/oracle/stream || echo "0 passed, 1 failed" >>$log
+ORACLE_MB=1 ORACLE_ONLY='^(qwen3|cl100k_base|o200k_base)$' counted tests/oracle/run.sh $build "${VOCAB_DIR:-vocab}" npm
 step "reference pages"
 counted tests/reference.sh $build
 step "end-to-end tests"

@@ -18,7 +18,9 @@ export function families(vocabDir, cache = join(vocabDir, "cache")) {
     names.add(basename(vocab));
     if (!existsSync(vocab)) continue;
     const kind = ["tokenizer", "tiktoken", "tekken"].find((k) => arg(`--${k}`));
-    const f = { name, vocab, kind, source: arg(`--${kind}`), config: arg("--config"), pattern: arg("--pattern"), specials: JSON.parse(arg("--specials") ?? "{}") };
+    const specials = JSON.parse(arg("--specials") ?? "{}"), [first, last] = (arg("--reserved") ?? "1-0").split("-").map(Number);
+    for (let id = first; id <= last; id++) if (!Object.values(specials).includes(id)) specials[`<|reserved_${id}|>`] = id;
+    const f = { name, vocab, kind, source: arg(`--${kind}`), config: arg("--config"), pattern: arg("--pattern"), specials };
     if (!existsSync(f.source)) throw new Error(`${name}: ${f.source} is not there: make vocab`);
     known.push(f);
   }
