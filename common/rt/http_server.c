@@ -65,7 +65,7 @@ struct exchange {
     int refused; /* a status that was decided before the body came; 0: none */
     const char *refused_why;
     bool begun; /* on_access has seen the headers */
-    bool later, answered;
+    bool later, answered, noted;
     size_t held; /* bytes of server->bodies */
     char ip[INET6_ADDRSTRLEN];
 };
@@ -154,6 +154,14 @@ static void *on_request_line(void *ctx, const char *uri, struct MHD_Connection *
     return x;
 }
 
+static void note(struct exchange *x)
+{
+    const struct http_server *s = x->server;
+    x->noted = true;
+    if (s->o.after != NULL)
+        s->o.after(s->o.ctx, &x->req, x->route, x->reply.status, now_ns() - x->start_ns);
+}
+
 static void drop_body(struct exchange *x)
 {
     buf_done(&x->body);
@@ -171,6 +179,7 @@ static void on_completed(void *ctx, struct MHD_Connection *conn, void **con_ctx,
     (void)how;
     if (x == NULL) return;
     *con_ctx = NULL;
+    if (x->answered && !x->noted) note(x); /* the client went before it could be told */
     drop_body(x);
     buf_done(&x->reply.body);
     arena_done(&x->arena);
@@ -292,9 +301,8 @@ static enum MHD_Result finish(struct exchange *x)
         x->reply.headers_len = 0;
         reply_error(s, MHD_HTTP_INTERNAL_SERVER_ERROR, "internal error", &x->reply);
     }
-    int status = x->reply.status;
     enum MHD_Result result = send_reply(x, &x->reply);
-    if (s->o.after != NULL) s->o.after(s->o.ctx, &x->req, x->route, status, now_ns() - x->start_ns);
+    note(x);
     return result;
 }
 
