@@ -5,17 +5,13 @@
 #include <stdlib.h>
 
 #include "tokenizer/chars.h"
+#include "tokenizer/joins.h"
+#include "tokenizer/unicode.h"
 
-size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids)
+/* Merges n ids; of each, the rank and the outcome of its merge with the next. */
+static size_t merge_all(const struct vocab *v, uint32_t *ids, uint32_t *ranks, uint32_t *merged,
+                        size_t n)
 {
-    uint32_t ranks[BPE_SHORT], merged[BPE_SHORT]; /* of the pair that begins here */
-    ASSERT(n > 0 && n <= BPE_SHORT);
-    for (size_t i = 0; i < n; i++) ids[i] = v->byte_ids[(unsigned char)p[i]];
-    for (size_t i = 0; i + 1 < n; i++) {
-        const struct vocab_pair *m = vocab_pair(v, ids[i], ids[i + 1]);
-        ranks[i] = m != NULL ? m->rank : VOCAB_NO_RANK;
-        merged[i] = m != NULL ? m->id : 0;
-    }
     while (n > 1) {
         size_t at = 0;
         uint32_t best = ranks[0];
@@ -36,6 +32,38 @@ size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t 
         }
     }
     return n;
+}
+
+size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids)
+{
+    uint32_t ranks[BPE_SHORT], merged[BPE_SHORT];
+    ASSERT(n > 0 && n <= BPE_SHORT);
+    for (size_t i = 0; i < n; i++) ids[i] = v->byte_ids[(unsigned char)p[i]];
+    for (size_t i = 0; i + 1 < n; i++) {
+        unsigned char a = (unsigned char)p[i], b = (unsigned char)p[i + 1];
+        const struct vocab_byte_pair *m = &v->byte_pairs[(unsigned)a << 8 | b];
+        ranks[i] = m->rank;
+        merged[i] = m->id;
+    }
+    return merge_all(v, ids, ranks, merged, n);
+}
+
+/* Begins with characters; 0 when one of them is no token. */
+static size_t merge_chars(const struct vocab *v, const char *p, size_t n, uint32_t *ids)
+{
+    uint32_t ranks[BPE_SHORT], merged[BPE_SHORT], cp;
+    size_t count = 0;
+    for (const char *end = p + n; p < end;) {
+        p += utf8_next_valid(p, &cp);
+        ids[count] = v->chars[cp];
+        if (ids[count++] == VOCAB_NO_TOKEN) return 0;
+    }
+    for (size_t i = 0; i + 1 < count; i++) {
+        const struct vocab_pair *m = vocab_pair(v, ids[i], ids[i + 1]);
+        ranks[i] = m != NULL ? m->rank : VOCAB_NO_RANK;
+        merged[i] = m != NULL ? m->id : 0;
+    }
+    return merge_all(v, ids, ranks, merged, count);
 }
 
 /* ---- heap ---- */
@@ -255,46 +283,61 @@ static enum err linear_piece(const struct vocab *v, const char *p, size_t n, str
     return e;
 }
 
+static enum err list_append(struct token_list *to, const uint32_t *ids, size_t n)
+{
+    if (to == NULL) return ERR_OK;
+    enum err e = list_reserve(to, n);
+    if (e != ERR_OK) return e;
+    memcpy(to->ids + to->len, ids, n * sizeof *ids);
+    to->len += n;
+    return ERR_OK;
+}
+
+static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                           uint64_t *ret)
+{
+    uint32_t *ids = malloc(n * sizeof *ids);
+    size_t count = 0;
+    enum err e = ids != NULL ? bpe_merge_heap(v, p, n, ids, &count) : ERR_NOMEM;
+    if (e == ERR_OK) e = list_append(to, ids, count);
+    if (e == ERR_OK) *ret = count;
+    free(ids);
+    return e;
+}
+
+enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, struct token_list *to,
+                  uint64_t *ret)
+{
+    if (n > BPE_SHORT)
+        return v->h->linear != 0 ? linear_piece(v, p, n, to, ret) : heap_piece(v, p, n, to, ret);
+    uint32_t ids[BPE_SHORT];
+    size_t count = 0;
+    if (v->h->shape == SCAN_CHARS && chars_one(p, n))
+        for (; count < n; count++) ids[count] = v->byte_ids[(unsigned char)p[count]];
+    else if (chars)
+        count = merge_chars(v, p, n, ids);
+    if (count == 0) count = bpe_merge_plain(v, p, n, ids);
+    *ret = count;
+    return list_append(to, ids, count);
+}
+
 enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
                    uint64_t *ret)
 {
     uint32_t whole = vocab_whole(v, p, n);
     if (whole != VOCAB_NO_TOKEN) {
-        if (to != NULL) {
-            enum err e = token_list_push(to, whole);
-            if (e != ERR_OK) return e;
-        }
         *ret = 1;
-        return ERR_OK;
+        return to != NULL ? token_list_push(to, whole) : ERR_OK;
     }
-    if (n <= BPE_SHORT) {
-        uint32_t ids[BPE_SHORT];
-        size_t count = n;
-        if (v->h->shape == SCAN_CHARS && chars_one(p, n))
-            for (size_t i = 0; i < n; i++) ids[i] = v->byte_ids[(unsigned char)p[i]];
-        else
-            count = bpe_merge_plain(v, p, n, ids);
-        if (to != NULL) {
-            enum err e = list_reserve(to, count);
-            if (e != ERR_OK) return e;
-            memcpy(to->ids + to->len, ids, count * sizeof *ids);
-            to->len += count;
-        }
-        *ret = count;
-        return ERR_OK;
+    if (v->h->joins == 0 || n <= BPE_WORD) return bpe_part(v, p, n, false, to, ret);
+    uint64_t total = 0, count = 0;
+    for (size_t part; n > 0; p += part, n -= part) {
+        bool chars;
+        part = joins_part(v, p, n, &chars);
+        enum err e = bpe_part(v, p, part, chars, to, &count);
+        if (e != ERR_OK) return e;
+        total += count;
     }
-    if (v->h->linear != 0) return linear_piece(v, p, n, to, ret);
-    uint32_t *ids = malloc(n * sizeof *ids);
-    size_t count = 0;
-    enum err e = ids != NULL ? bpe_merge_heap(v, p, n, ids, &count) : ERR_NOMEM;
-    if (e == ERR_OK && to != NULL) e = list_reserve(to, count);
-    if (e == ERR_OK) {
-        if (to != NULL) {
-            memcpy(to->ids + to->len, ids, count * sizeof *ids);
-            to->len += count;
-        }
-        *ret = count;
-    }
-    free(ids);
-    return e;
+    *ret = total;
+    return ERR_OK;
 }

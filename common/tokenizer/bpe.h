@@ -12,6 +12,7 @@
 #include "tokenizer/vocab_file.h"
 
 enum {
+    BPE_WORD = 15,    /* bytes up to which a piece is not looked at for parts */
     BPE_SHORT = 64,   /* bytes up to which the plain merge is used */
     BPE_STACK = 4096, /* bytes up to which nothing is allocated but what `to` needs */
 };
@@ -20,6 +21,13 @@ enum {
  * room or fails with ERR_NOMEM). */
 enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
                    uint64_t *ret) MUSTCHECK;
+
+/*
+ * The same of a part of a piece (joins_part()), which is not a token for being whole. chars:
+ * merging may begin with characters.
+ */
+enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, struct token_list *to,
+                  uint64_t *ret) MUSTCHECK;
 
 /* The methods, without looking the whole piece up first. ids holds n. They return how many tokens.
  */

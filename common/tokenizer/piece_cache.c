@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tokenizer/bpe.h"
+#include "tokenizer/joins.h"
 
 struct piece_cache *piece_cache_take(const struct vocab *v)
 {
@@ -36,37 +37,89 @@ void piece_pool_done(struct piece_pool *pool)
         free(atomic_exchange_explicit(&pool->idle[i], NULL, memory_order_acquire));
 }
 
+/* A piece, or a part of one: joined by whole characters or not. */
+enum what { PIECE, PART, PART_OF_CHARS };
+
+/*
+ * A token that merges do not make is one only as a whole piece: such are not kept, since a part may
+ * have the same bytes.
+ */
+static uint64_t count_now(const struct vocab *v, const char *p, size_t n, enum what what,
+                          bool *ret_keep)
+{
+    uint64_t count = 1;
+    uint32_t id = vocab_whole(v, p, n);
+    *ret_keep = id == VOCAB_NO_TOKEN || v->splits[id].rank != VOCAB_NO_RANK;
+    if (id != VOCAB_NO_TOKEN && (what == PIECE || *ret_keep)) return 1;
+    enum err e = bpe_part(v, p, n, what == PART_OF_CHARS, NULL, &count);
+    ASSERT(e == ERR_OK && count > 0 && count <= n); /* so short a piece needs no memory */
+    return count;
+}
+
 /* What is not the latest of its set, 1 to PIECE_CACHE_LONGEST bytes. */
 static __attribute__((noinline)) uint64_t missed(struct vocab_key *at, const struct vocab *v,
-                                                 const char *p, size_t n, struct vocab_key k)
+                                                 const char *p, size_t n, struct vocab_key k,
+                                                 enum what what)
 {
-    uint64_t count = 0;
     for (int i = 1; i < PIECE_CACHE_WAYS; i++) {
-        count = piece_cache_get(&at[i], k);
+        unsigned count = piece_cache_get(&at[i], k);
         if (count == 0) continue;
         struct vocab_key found = at[i];
         for (; i > 0; i--) at[i] = at[i - 1];
         at[0] = found;
         return count;
     }
-    enum err e = bpe_piece(v, p, n, NULL, &count);
-    ASSERT(e == ERR_OK && count > 0 && count <= n); /* so short a piece needs no memory */
+    bool keep;
+    uint64_t count = count_now(v, p, n, what, &keep);
+    if (!keep) return count;
     for (int i = PIECE_CACHE_WAYS - 1; i > 0; i--) at[i] = at[i - 1];
     at[0] = (struct vocab_key){ k.lo, k.hi | count << PIECE_KEY_COUNT };
     return count;
 }
 
-enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
-                     uint64_t *ret)
+static uint64_t short_piece(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                            enum what what)
 {
-    if (c == NULL || n > PIECE_CACHE_LONGEST) return bpe_piece(v, p, n, NULL, ret);
     struct vocab_key k = vocab_key_of(p, n), *at = c->at[piece_cache_set(k)];
     uint64_t count = piece_cache_get(at, k);
-    *ret = count > 0 ? count : missed(at, v, p, n, k);
+    return count > 0 ? count : missed(at, v, p, n, k, what);
+}
+
+/* Part by part: most of them are short. */
+static enum err parts(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                      uint64_t *ret)
+{
+    uint64_t total = 0, count = 0;
+    for (size_t part; n > 0; p += part, n -= part) {
+        bool chars;
+        part = joins_part(v, p, n, &chars);
+        if (part <= PIECE_CACHE_LONGEST) {
+            count = short_piece(c, v, p, part, chars ? PART_OF_CHARS : PART);
+        } else {
+            enum err e = bpe_part(v, p, part, chars, NULL, &count);
+            if (e != ERR_OK) return e;
+        }
+        total += count;
+    }
+    *ret = total;
     return ERR_OK;
 }
 
-static __attribute__((noinline)) uint64_t long_piece(const struct vocab *v, const char *p, size_t n)
+enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                     uint64_t *ret)
+{
+    if (c == NULL) return bpe_piece(v, p, n, NULL, ret);
+    if (n <= PIECE_CACHE_LONGEST) {
+        *ret = short_piece(c, v, p, n, PIECE);
+        return ERR_OK;
+    }
+    if (v->h->joins == 0) return bpe_piece(v, p, n, NULL, ret);
+    if (vocab_whole(v, p, n) == VOCAB_NO_TOKEN) return parts(c, v, p, n, ret);
+    *ret = 1;
+    return ERR_OK;
+}
+
+static __attribute__((noinline)) uint64_t long_ascii(const struct vocab *v, const char *p, size_t n)
 {
     uint64_t count = 0;
     enum err e = bpe_piece(v, p, n, NULL, &count);
@@ -92,7 +145,7 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
         const char *q = p + from;
         from = to;
         if (n > PIECE_CACHE_LONGEST || c == NULL) {
-            total += long_piece(v, q, n);
+            total += long_ascii(v, q, n);
             continue;
         }
         struct vocab_key k;
@@ -101,7 +154,7 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
         k.hi = (k.hi & keep[n].hi) | (uint64_t)n << 56;
         struct vocab_key *at = c->at[piece_cache_set(k)];
         unsigned count = piece_cache_get(at, k);
-        total += __builtin_expect(count > 0, 1) ? count : missed(at, v, q, n, k);
+        total += __builtin_expect(count > 0, 1) ? count : missed(at, v, q, n, k, PIECE);
     }
     return total;
 }

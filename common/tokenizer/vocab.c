@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tokenizer/joins.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/vocab_file.h"
 
@@ -36,8 +37,24 @@ uint64_t vocab_file_checksum(const unsigned char *file, size_t n)
 {
     struct vocab_header h;
     memcpy(&h, file, sizeof h);
-    h.checksum = 0;
+    h.checksum = h.sample = 0;
     return vocab_mix(vocab_checksum(&h, sizeof h), vocab_checksum(file + sizeof h, n - sizeof h));
+}
+
+uint64_t vocab_file_sample(const unsigned char *file, size_t n)
+{
+    enum { PAGE = 4096, LINE = 64 };
+    struct vocab_header h;
+    memcpy(&h, file, sizeof h);
+    h.checksum = h.sample = 0;
+    uint64_t sum = vocab_checksum(&h, sizeof h);
+    for (size_t at = PAGE; at < n; at += PAGE) {
+        uint64_t line[LINE / 8] = { 0 }, x = at;
+        memcpy(line, file + at, MIN((size_t)LINE, n - at));
+        for (int i = 0; i < LINE / 8; i++) x = (x ^ line[i]) * 0x9e3779b97f4a7c15u;
+        sum = (sum + (x ^ x >> 29)) * 0xd6e8feb86659fd93u;
+    }
+    return sum;
 }
 
 uint64_t vocab_hash_long(const char *p, size_t n)
@@ -89,6 +106,9 @@ static bool sections_fit(const struct vocab_header *h, size_t n)
         [VS_STATES] = (uint64_t)h->states * sizeof(struct vocab_state),
         [VS_EDGES] = ((uint64_t)h->edge_mask + 1) * sizeof(struct vocab_edge),
         [VS_NEIGHBOURS] = (uint64_t)h->neighbours * sizeof(uint64_t),
+        [VS_JOINS] = (uint64_t)h->joins * sizeof(uint64_t),
+        [VS_CHARS] = h->joins > 0 ? 65536 * sizeof(uint32_t) : 0,
+        [VS_BYTE_PAIRS] = 65536 * sizeof(struct vocab_byte_pair),
     };
     for (int i = 0; i < VS_COUNT; i++) {
         uint64_t at = h->sections[i].at, size = h->sections[i].size;
@@ -107,10 +127,11 @@ static enum err attach(struct vocab *v, struct why *why)
         return why_set(why, ERR_UNSUPPORTED,
                        "vocabulary file of version %u, this program reads %d: make it again",
                        h->version, VOCAB_VERSION);
-    if (h->file_size != v->map_size || h->checksum != vocab_file_checksum(v->map, v->map_size))
+    if (h->file_size != v->map_size || h->sample != vocab_file_sample(v->map, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (checksum)");
     if (h->shape == 0 || h->shape >= SCAN_END || h->size == 0 || h->ids > h->size ||
-        (h->shape == SCAN_CHARS) != (h->neighbours > 0) || !sections_fit(h, v->map_size))
+        (h->shape == SCAN_CHARS) != (h->neighbours > 0) || (h->joins > 0 && !joins_fit(h->joins)) ||
+        !sections_fit(h, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (sections)");
     const unsigned char *s[VS_COUNT];
     for (int i = 0; i < VS_COUNT; i++) s[i] = v->map + h->sections[i].at;
@@ -129,6 +150,9 @@ static enum err attach(struct vocab *v, struct why *why)
     v->states = (const void *)s[VS_STATES];
     v->edges = (const void *)s[VS_EDGES];
     v->neighbours = (const void *)s[VS_NEIGHBOURS];
+    v->joins = (const void *)s[VS_JOINS];
+    v->chars = (const void *)s[VS_CHARS];
+    v->byte_pairs = (const void *)s[VS_BYTE_PAIRS];
     v->window = scan_window_best((enum scan_shape)h->shape);
     v->pool = calloc(1, sizeof *v->pool);
     return v->pool != NULL ? ERR_OK : ERR_NOMEM;
@@ -158,7 +182,7 @@ enum err vocab_open(const char *path, struct vocab **ret, struct why *why)
     }
     atomic_init(&v->refs, 1);
     v->map_size = (size_t)st.st_size;
-    void *map = mmap(NULL, v->map_size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    void *map = mmap(NULL, v->map_size, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
         e = why_set(why, ERR_IO, "%s: %s", path, strerror(errno));
         goto out;
@@ -196,6 +220,13 @@ enum err vocab_open_mem(const void *data, size_t n, struct vocab **ret, struct w
     else
         *ret = v;
     return e;
+}
+
+enum err vocab_verify(const struct vocab *v, struct why *why)
+{
+    if (v->h->checksum != vocab_file_checksum(v->map, v->map_size))
+        return why_set(why, ERR_INVALID, "vocabulary file is damaged (checksum)");
+    return ERR_OK;
 }
 
 struct vocab *vocab_ref(struct vocab *v)

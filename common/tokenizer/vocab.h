@@ -18,13 +18,18 @@ struct vocab;
 #define VOCAB_SUFFIX ".aigwvocab"
 
 /*
- * Maps the file, checks its version and checksum. ERR_NOT_FOUND: no such file; ERR_UNSUPPORTED: of
- * another version of this program; ERR_INVALID: damaged; ERR_IO, ERR_NOMEM. The reference returned
- * is the caller's.
+ * Maps the file, checks its version, its sections, and a sample of each page (a file cut short,
+ * with holes or mixed with another; not a single flipped bit: vocab_verify() reads all of it).
+ * Pages come into memory as they are used. ERR_NOT_FOUND: no such file; ERR_UNSUPPORTED: of another
+ * version of this program; ERR_INVALID: damaged; ERR_IO, ERR_NOMEM. The reference returned is the
+ * caller's.
  */
 enum err vocab_open(const char *path, struct vocab **ret, struct why *why) MUSTCHECK;
 /* The same from n bytes in memory, which are copied. For tests and for checking what was built. */
 enum err vocab_open_mem(const void *data, size_t n, struct vocab **ret, struct why *why) MUSTCHECK;
+
+/* Reads the whole file once and compares its checksum. ERR_INVALID: damaged. */
+enum err vocab_verify(const struct vocab *v, struct why *why) MUSTCHECK;
 
 struct vocab *vocab_ref(struct vocab *v); /* returns v; any thread */
 void vocab_unref(struct vocab *v);        /* NULL is fine; unmaps with the last reference */

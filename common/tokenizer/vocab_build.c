@@ -8,6 +8,7 @@
 #include "tokenizer/automaton.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/chars.h"
+#include "tokenizer/joins.h"
 
 void build_init(struct build *b)
 {
@@ -121,7 +122,9 @@ struct image {
     struct vocab_pair *pairs;
     struct vocab_split *splits;
     struct automaton automaton;
-    uint64_t *neighbours;
+    uint64_t *neighbours, *joins;
+    struct vocab_byte_pair *byte_pairs;
+    uint32_t *chars;
 };
 
 static void image_done(struct image *m)
@@ -134,6 +137,9 @@ static void image_done(struct image *m)
     free(m->pairs);
     free(m->splits);
     free(m->neighbours);
+    free(m->joins);
+    free(m->byte_pairs);
+    free(m->chars);
     automaton_done(&m->automaton);
 }
 
@@ -185,6 +191,18 @@ static enum err image_pairs(const struct build *b, struct image *m)
         m->pairs[at & mask] = in[i];
     }
     m->h.pair_mask = mask;
+    return ERR_OK;
+}
+
+static enum err image_byte_pairs(struct image *m)
+{
+    m->byte_pairs = malloc(65536 * sizeof *m->byte_pairs);
+    if (m->byte_pairs == NULL) return ERR_NOMEM;
+    for (unsigned i = 0; i < 65536; i++) {
+        const struct vocab_pair *p = vocab_pair(&m->v, m->byte_ids[i >> 8], m->byte_ids[i & 255]);
+        m->byte_pairs[i] = p != NULL ? (struct vocab_byte_pair){ p->rank, p->id }
+                                     : (struct vocab_byte_pair){ VOCAB_NO_RANK, 0 };
+    }
     return ERR_OK;
 }
 
@@ -351,6 +369,9 @@ static enum err write_file(const struct build *b, struct image *m, struct buf *r
         [VS_SPLITS] = { m->splits, (size_t)m->h.size * sizeof *m->splits },
         [VS_STATES] = { a->states, (size_t)m->h.states * sizeof *a->states },
         [VS_EDGES] = { a->edges, ((size_t)m->h.edge_mask + 1) * sizeof *a->edges },
+        [VS_JOINS] = { m->joins, (size_t)m->h.joins * sizeof *m->joins },
+        [VS_CHARS] = { m->chars, m->chars != NULL ? 65536 * sizeof *m->chars : 0 },
+        [VS_BYTE_PAIRS] = { m->byte_pairs, 65536 * sizeof *m->byte_pairs },
         [VS_NEIGHBOURS] = { m->neighbours, (size_t)m->h.neighbours * sizeof *m->neighbours },
     };
     size_t at = sizeof m->h;
@@ -371,6 +392,7 @@ static enum err write_file(const struct build *b, struct image *m, struct buf *r
     m->h.header_size = sizeof m->h;
     m->h.file_size = at;
     memcpy(out, &m->h, sizeof m->h);
+    m->h.sample = vocab_file_sample((const unsigned char *)out, at);
     m->h.checksum = vocab_file_checksum((const unsigned char *)out, at);
     memcpy(out, &m->h, sizeof m->h);
     ret->len += at;
@@ -397,7 +419,9 @@ enum err build_finish(struct build *b, struct buf *ret, struct why *why)
                           .byte_ids = m.byte_ids,
                           .pairs = m.pairs,
                           .splits = m.splits };
-    e = image_splits(&m);
+    e = image_byte_pairs(&m);
+    m.v.byte_pairs = m.byte_pairs;
+    if (e == ERR_OK) e = image_splits(&m);
     if (e == ERR_OK) e = image_wholes(b, &m);
     if (e == ERR_OK) e = automaton_build(&m.automaton, m.bytes, m.offsets, m.h.size, m.splits);
     if (e != ERR_OK) goto out;
@@ -406,6 +430,10 @@ enum err build_finish(struct build *b, struct buf *ret, struct why *why)
     m.v.states = m.automaton.states;
     m.v.edges = m.automaton.edges;
     if (b->shape == SCAN_CHARS) e = chars_neighbours(&m.v, &m.neighbours, &m.h.neighbours);
+    if (e == ERR_OK && b->shape != SCAN_CHARS) {
+        e = joins_build(&m.v, &m.joins, &m.h.joins);
+        if (e == ERR_OK) e = joins_chars(&m.v, &m.chars);
+    }
     if (e == ERR_OK) e = check_linear(&m);
     if (e == ERR_OK) e = image_added(b, &m, why);
     if (e == ERR_OK) e = write_file(b, &m, ret);

@@ -18,7 +18,7 @@
 #include "tokenizer/vocab.h"
 
 #define VOCAB_MAGIC "AIGWVOCB"
-enum { VOCAB_VERSION = 2, VOCAB_ALIGN = 64 };
+enum { VOCAB_VERSION = 3, VOCAB_ALIGN = 64 };
 #define VOCAB_NO_TOKEN UINT32_MAX
 #define VOCAB_NO_RANK UINT32_MAX
 
@@ -37,6 +37,9 @@ enum vocab_section {
     VS_STATES,     /* struct vocab_state[states] */
     VS_EDGES,      /* struct vocab_edge[edge_mask + 1] */
     VS_NEIGHBOURS, /* u64[neighbours]: which characters stand side by side in tokens, see chars.h */
+    VS_JOINS,      /* u64[joins]: which characters may merge, see joins.h */
+    VS_BYTE_PAIRS, /* struct vocab_byte_pair[65536]: merges of two single bytes */
+    VS_CHARS,      /* u32[65536], with VS_JOINS: the token that a character is, or VOCAB_NO_TOKEN */
     VS_COUNT
 };
 
@@ -44,7 +47,8 @@ struct vocab_header {
     char magic[8];
     uint32_t version, header_size;
     uint64_t file_size;
-    uint64_t checksum; /* vocab_file_checksum() */
+    uint64_t checksum; /* of the whole file: vocab_verify() */
+    uint64_t sample;   /* of a part of every page: vocab_open() */
     uint32_t size;     /* one more than the largest id */
     uint32_t shape;    /* enum scan_shape */
     uint32_t normal;   /* CLEAN_NFC, CLEAN_SPACE */
@@ -53,10 +57,12 @@ struct vocab_header {
     uint32_t added, texts, states;
     uint32_t linear; /* 1: the linear method agreed with the merges when it was built */
     uint32_t edge_mask;
-    uint32_t ids;            /* one more than the largest id that is given out; the rest is inner */
-    uint32_t lead;           /* VOCAB_LEAD_... */
-    uint32_t neighbours;     /* words of VS_NEIGHBOURS: 0, or a power of 2 */
-    uint32_t chars;          /* CHARS_... */
+    uint32_t ids;        /* one more than the largest id that is given out; the rest is inner */
+    uint32_t lead;       /* VOCAB_LEAD_... */
+    uint32_t neighbours; /* words of VS_NEIGHBOURS: 0, or a power of 2 */
+    uint32_t chars;      /* CHARS_... */
+    uint32_t joins;      /* words of VS_JOINS, 0 for SCAN_CHARS */
+    uint32_t unused;
     uint64_t added_first[4]; /* bitmap: bytes that added tokens begin with */
     struct {
         uint64_t at, size;
@@ -81,6 +87,11 @@ struct vocab_key {
  * VOCAB_NO_TOKEN. */
 struct vocab_pair {
     uint32_t left, right, rank, id;
+};
+/* Of struct vocab_pair, by left byte << 8 | right byte; rank VOCAB_NO_RANK when they do not merge.
+ */
+struct vocab_byte_pair {
+    uint32_t rank, id;
 };
 struct vocab_added {
     uint32_t at, n, id; /* content in VS_STRINGS */
@@ -125,6 +136,9 @@ struct vocab {
     const struct vocab_state *states;
     const struct vocab_edge *edges;
     const uint64_t *neighbours;
+    const uint64_t *joins;
+    const struct vocab_byte_pair *byte_pairs;
+    const uint32_t *chars;
     scan_window_fn *window;
     struct piece_pool *pool; /* see piece_cache.h */
 };
@@ -171,8 +185,11 @@ static inline uint32_t vocab_hash_edge(uint32_t key)
 }
 
 uint64_t vocab_hash_long(const char *p, size_t n);
-/* Of a whole file, its header included, as if the checksum in there were 0. */
+/* Of a whole file, its header included, as if the checksums in there were 0. */
 uint64_t vocab_file_checksum(const unsigned char *file, size_t n);
+/* Of the header and the first line of each page: cheap, and finds a file that was cut short, has
+ * holes, or is another one's in part. */
+uint64_t vocab_file_sample(const unsigned char *file, size_t n);
 
 /* NULL when the two do not merge. */
 static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_t left,

@@ -118,6 +118,7 @@ static int keep(const char *input, enum err e, struct why *why, const struct buf
 {
     struct vocab *v = NULL;
     if (e == ERR_OK) e = vocab_open_mem(made->data, made->len, &v, why);
+    if (e == ERR_OK) e = vocab_verify(v, why);
     vocab_unref(v);
     if (e != ERR_OK) return fail(input, why->text[0] != '\0' ? why->text : err_name(e));
     return write_all(out, buf_str(made)) ? EXIT_SUCCESS : fail(out, strerror(errno));
@@ -276,6 +277,7 @@ int main(int argc, char **argv)
     struct why why = { "" };
     struct vocab *v;
     enum err e = vocab_open(a.file, &v, &why);
+    if (e == ERR_OK && strcmp(argv[1], "info") == 0) e = vocab_verify(v, &why);
     if (e != ERR_OK) return fail("open", why.text[0] != '\0' ? why.text : err_name(e));
     int rc = EXIT_SUCCESS;
     if (strcmp(argv[1], "info") == 0)

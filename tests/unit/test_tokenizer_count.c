@@ -10,6 +10,8 @@
 #include "support_vocab.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/estimate.h"
+#include "tokenizer/joins.h"
+#include "tokenizer/piece_cache.h"
 
 static struct support_vocab made;
 
@@ -52,6 +54,74 @@ static void all_methods_merge_alike(void **state)
     }
     assert_true(long_pieces > 1000);
     vocab_unref(v);
+}
+
+/* A piece of n bytes, n <= room, of valid UTF-8: characters of tokens, and others near them. */
+static size_t make_piece(const struct rng *rng, const struct vocab *v, char *p, size_t room)
+{
+    size_t n = 0, want = 1 + rng_below(rng, room);
+    for (int tries = 0; tries < 200 && n < want; tries++) {
+        struct str t = vocab_token(v, (uint32_t)rng_below(rng, v->h->size));
+        uint32_t cp;
+        for (size_t i = 0, len; i < t.n && n + 4 <= want; i += len) {
+            len = utf8_decode(t.p + i, t.n - i, &cp);
+            if (len == 0) {
+                /* a token that begins or ends within a character: any character around it */
+                char u[4];
+                unsigned char c = (unsigned char)t.p[i];
+                cp = c < 0xc0 ? 0x4e00 + (uint32_t)rng_below(rng, 300) * 64 + (c & 63)
+                              : ((c & 15u) << 12 | (uint32_t)rng_below(rng, 4096));
+                len = 1;
+                if (cp < 0x800 || (cp >= 0xd800 && cp < 0xe000)) continue;
+                size_t k = utf8_encode(cp, u);
+                memcpy(p + n, u, k);
+                n += k;
+            } else {
+                memcpy(p + n, t.p + i, len);
+                n += len;
+            }
+        }
+    }
+    return n;
+}
+
+static void parts_of_a_piece_merge_like_the_whole(void **state)
+{
+    const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3", "llama3_2" };
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        struct vocab *v = names[k] == NULL ? open_made(false) : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 11 + k);
+        struct piece_cache *cache = piece_cache_take(v);
+        size_t parts = 0;
+        assert_non_null(cache);
+        for (int round = 0; round < 40000; round++) {
+            char p[96];
+            uint32_t heap[96];
+            size_t n = make_piece(&rng.rng, v, p, sizeof p), want = 1;
+            struct token_list l = { 0 };
+            uint64_t got, counted;
+            bool chars;
+            if (n == 0) continue;
+            uint32_t whole = vocab_whole(v, p, n);
+            if (whole == VOCAB_NO_TOKEN)
+                assert_int_equal(bpe_merge_heap(v, p, n, heap, &want), ERR_OK);
+            else
+                heap[0] = whole;
+            assert_int_equal(bpe_piece(v, p, n, &l, &got), ERR_OK);
+            assert_int_equal(piece_count(cache, v, p, n, &counted), ERR_OK);
+            assert_int_equal(got, want);
+            assert_int_equal(counted, want);
+            assert_memory_equal(l.ids, heap, want * sizeof *heap);
+            token_list_done(&l);
+            parts += joins_part(v, p, n, &chars) < n;
+        }
+        assert_true(parts > 1000);
+        piece_cache_give(v, cache);
+        vocab_unref(v);
+    }
 }
 
 static void a_long_run_is_counted_in_time(void **state)
@@ -216,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_methods_merge_alike),
+        cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),
         cmocka_unit_test(a_long_run_is_counted_in_time),
         cmocka_unit_test(added_tokens_are_tokens_only_when_asked_for),
         cmocka_unit_test(what_the_normalizer_rewrites_counts_as_rewritten),

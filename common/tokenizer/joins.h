@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which characters occur side by side in a token, and so may merge. Between two that do not, a
+ * piece can be cut without changing its tokens: long runs of Chinese, which are no words, become
+ * words again. The answer "they may" can be wrong (bits are shared), "they do not" never is. Made
+ * with a vocabulary over bytes; those over characters have chars.h. Internal to this folder. Pure.
+ *
+ * Tokens over bytes may begin or end within a character, hence four sets of bits:
+ *   tail   a character's last byte and the next character: for tokens that begin within a character
+ *   head   a character and the first two bytes of the next: for tokens that end within one
+ *   inner  a last byte and two first ones: for tokens that do both
+ *   pairs  whole characters
+ */
+#ifndef TOKENIZER_JOINS_H
+#define TOKENIZER_JOINS_H
+
+#include "tokenizer/vocab_file.h"
+
+enum {
+    JOINS_PART = 1 << 10, /* words of each of the first three sets */
+    JOINS_PARTS = 3 * JOINS_PART,
+};
+
+/*
+ * The length of the first part of a piece that may be counted on its own; n when it is all.
+ * *ret_whole: within it no token begins or ends inside a character, so each character first becomes
+ * what it is alone, and merging may begin with that.
+ */
+size_t joins_part(const struct vocab *v, const char *p, size_t n, bool *ret_whole);
+
+/* Collects the sets from the tokens of v. *ret is the caller's to free. */
+enum err joins_build(const struct vocab *v, uint64_t **ret, uint32_t *ret_n) MUSTCHECK;
+
+/* The token of each character of at most three bytes that merges make one token. *ret is the
+ * caller's to free. */
+enum err joins_chars(const struct vocab *v, uint32_t **ret) MUSTCHECK;
+
+/* False when a file has the wrong number of words. */
+static inline bool joins_fit(uint32_t n)
+{
+    uint32_t pairs = n - JOINS_PARTS;
+    return n > JOINS_PARTS && (pairs & (pairs - 1)) == 0;
+}
+
+#endif
