@@ -24,6 +24,8 @@
 #include "base/log.h"
 #include "config/library_copy.h"
 
+#define IMAGE_RULES "images.rules"
+
 enum { SETTLE_MS = 300, SCAN_MS = 5000, REST_MS = 50 };
 
 static const uint32_t EVENTS = IN_CLOSE_WRITE | IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_TO |
@@ -57,6 +59,9 @@ struct library {
     /* The thread's own. */
     struct entry **entries; /* in the order of their names */
     size_t entries_n, entries_cap;
+    struct library_print rules_seen, rules_taken; /* of IMAGE_RULES */
+    uint64_t rules_ms;
+    struct why rules_problem;
     bool first;
 };
 
@@ -185,6 +190,16 @@ static void note_file(struct library *l, const char *file, uint64_t now)
     e->seen_ms = now;
 }
 
+static void note_rules(struct library *l, uint64_t now)
+{
+    char path[PATH_MAX];
+    if (!path_of(l, IMAGE_RULES, path)) return;
+    struct library_print print = library_print_of(path);
+    if (same_print(l->rules_seen, print)) return;
+    l->rules_seen = print;
+    l->rules_ms = now;
+}
+
 /* What is there now; and watches for what will be. */
 static void look(struct library *l, uint64_t now)
 {
@@ -192,6 +207,7 @@ static void look(struct library *l, uint64_t now)
     struct stat st;
     for (size_t i = 0; i < l->entries_n; i++) l->entries[i]->there = false;
     DIR *d = l->dir[0] != '\0' ? opendir(l->dir) : NULL;
+    note_rules(l, now);
     if (d == NULL) return;
     if (l->copies[0] == '\0') library_copy_folder(l->dir, l->o.state_dir, l->copies);
     if (l->inotify >= 0) (void)inotify_add_watch(l->inotify, l->dir, EVENTS);
@@ -234,7 +250,14 @@ static bool settle(struct library *l, uint64_t now, int *ret_wait_ms)
         l->entries[kept++] = e;
     }
     l->entries_n = kept;
-    return changed;
+    if (same_print(l->rules_seen, l->rules_taken)) return changed;
+    uint64_t at = l->rules_ms + (uint64_t)l->o.settle_ms;
+    if (now < at && !l->first) {
+        *ret_wait_ms = MIN(*ret_wait_ms, (int)(at - now) + 1);
+        return changed;
+    }
+    l->rules_taken = l->rules_seen;
+    return true;
 }
 
 /* --- what others see --- */
@@ -250,8 +273,11 @@ static void free_problems(struct library_problem *p, size_t n)
 
 static void publish_problems(struct library *l)
 {
-    struct library_problem *list = xcalloc(l->entries_n + 1, sizeof *list), *old;
+    struct library_problem *list = xcalloc(l->entries_n + 2, sizeof *list), *old;
     size_t n = 0, old_n;
+    if (l->rules_problem.text[0] != '\0')
+        list[n++] = (struct library_problem){ xstrdup(IMAGE_RULES), xstrdup(l->rules_problem.text),
+                                              LIBRARY_NOT };
     for (size_t i = 0; i < l->entries_n; i++) {
         const struct entry *e = l->entries[i];
         if (e->problem.text[0] == '\0' && !e->double_name) continue;
@@ -296,6 +322,12 @@ static enum err publish_models(struct library *l)
     enum err e = models_new(v, n, &models);
     free(v);
     if (e != ERR_OK) return e;
+    l->rules_problem.text[0] = '\0';
+    if (l->dir[0] != '\0' && models_read_image_rules(models, l->dir, &l->rules_problem) != ERR_OK)
+        report(l, LOG_WARN, "rules for images cannot be used, those built in are", IMAGE_RULES,
+               l->rules_problem.text);
+    else
+        l->rules_problem.text[0] = '\0';
     pthread_mutex_lock(&l->lock);
     struct models *old = l->models;
     l->models = models;

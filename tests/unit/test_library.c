@@ -291,6 +291,18 @@ static void a_folder_that_comes_later_is_found_by_looking(void **state)
     wait_tokens(f, "a", 3);
 }
 
+static void rules_for_images_are_followed_too(void **state)
+{
+    struct fixture *f = *state;
+    begin(f);
+    put_bytes(in(f, "images.rules"), "wb", "no such rule at all\n", 20);
+    struct found found = wait_problem(f, "images.rules", 1);
+    assert_int_equal(found.served, LIBRARY_NOT);
+    assert_int_equal(atomic_load(&f->warnings), 1);
+    assert_int_equal(unlink(in(f, "images.rules")), 0);
+    (void)wait_problem(f, "images.rules", 0);
+}
+
 static int count_files(const char *dir)
 {
     DIR *d = opendir(dir);
@@ -327,6 +339,7 @@ int main(void)
         T(a_bad_file_is_reported_and_hurts_nobody_else),
         T(of_two_with_one_name_the_first_is_served),
         T(a_folder_that_comes_later_is_found_by_looking),
+        T(rules_for_images_are_followed_too),
         T(copies_that_nobody_uses_are_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
