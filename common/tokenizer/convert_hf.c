@@ -74,8 +74,16 @@ static void check_added(struct hf *h)
     if (!h->normalized_added) return;
     const struct vocab_added *a = (const struct vocab_added *)(const void *)h->b.added.data;
     size_t n = h->b.added.len / sizeof *a;
-    if (h->b.normal != 0)
+    /* A mere Replace of spaces leaves strings without them alone. */
+    if (h->b.normal == CLEAN_SPACE && h->replace && !h->prepend) {
+        for (size_t i = 0; i < n && h->err == ERR_OK; i++) {
+            struct str s = { h->b.strings.data + a[i].at, a[i].n };
+            if (str_contains(s, STR(" ")) || str_contains(s, STR("\xe2\x96\x81")))
+                hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: normalized ones with spaces", s);
+        }
+    } else if (h->b.normal != 0) {
         hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: normalized ones with a normalizer", STR_NULL);
+    }
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < n && h->err == ERR_OK; k++) {
             struct str s = { h->b.strings.data + a[i].at, a[i].n };

@@ -88,7 +88,9 @@ struct step {
     char part;             /* of DeepSeek's: '1', '2', '3' */
     bool by_space;         /* the split is at single spaces */
     bool use_regex, prefix_space;
-    bool split;
+    enum { KEEP_ALL, KEEP_MATCHES, KEEP_PREVIOUS } keep; /* of a split */
+    bool invert;
+    bool split; /* of a Metaspace */
     unsigned lead;
 };
 
@@ -154,12 +156,14 @@ static void read_member(struct hf *h, struct steps *steps, struct step *s, struc
         read_pattern(h, s);
     } else if (str_eqz(key, "behavior")) {
         struct str v = jpull_skip(j);
-        if (!j->failed && !str_eqz(v, "\"Isolated\"") && !str_eqz(v, "\"MergedWithPrevious\""))
+        if (str_eqz(v, "\"Removed\""))
+            s->keep = KEEP_MATCHES; /* inverted: what does not match is removed */
+        else if (str_eqz(v, "\"MergedWithPrevious\""))
+            s->keep = KEEP_PREVIOUS;
+        else if (!j->failed && !str_eqz(v, "\"Isolated\""))
             hf_refuse(h, ERR_UNSUPPORTED, "pre_tokenizer.behavior: not known here", v);
-        s->split = str_eqz(v, "\"Isolated\"");
     } else if (str_eqz(key, "invert")) {
-        if (jpull_bool(j))
-            hf_refuse(h, ERR_UNSUPPORTED, "pre_tokenizer.invert: an inverted split", STR_NULL);
+        s->invert = jpull_bool(j);
     } else if (str_eqz(key, "use_regex")) {
         s->use_regex = jpull_bool(j);
     } else if (str_eqz(key, "add_prefix_space")) {
@@ -210,6 +214,9 @@ static void read_step(struct hf *h, struct steps *steps)
         s.type = STEP_METASPACE;
     else
         hf_refuse(h, ERR_UNSUPPORTED, "pre_tokenizer: not known here", type);
+    if (s.type == STEP_SPLIT && s.invert != (s.keep == KEEP_MATCHES))
+        hf_refuse(h, ERR_UNSUPPORTED, "pre_tokenizer: Split that is inverted or Removed, not both",
+                  STR_NULL);
     if (steps->n == STEPS)
         hf_refuse(h, ERR_LIMIT, "pre_tokenizer: too many steps", STR_NULL);
     else
@@ -223,7 +230,14 @@ static bool is_byte_level(const struct step *s, bool use_regex)
 
 static bool is_part(const struct step *s, char part)
 {
-    return s->type == STEP_SPLIT && s->split && s->part == part;
+    return s->type == STEP_SPLIT && s->keep == KEEP_ALL && s->part == part;
+}
+
+/* A split by one of the patterns that leave nothing over: then it is the same whether the matches
+ * are isolated or what is no match removed. */
+static bool is_whole(const struct step *s)
+{
+    return s->type == STEP_SPLIT && s->shape != 0 && s->keep != KEEP_PREVIOUS;
 }
 
 /* The combinations that there are scanners for. */
@@ -243,8 +257,7 @@ static bool understand(struct hf *h, const struct steps *steps)
     }
     if (n == 1 && is_byte_level(s, true)) {
         h->b.shape = SCAN_GPT2;
-    } else if (n == 2 && s[0].type == STEP_SPLIT && s[0].split && s[0].shape != 0 &&
-               is_byte_level(&s[1], false)) {
+    } else if (n == 2 && is_whole(&s[0]) && is_byte_level(&s[1], false)) {
         h->b.shape = s[0].shape;
     } else if (n == 2 && s[0].type == STEP_DIGITS && is_byte_level(&s[1], true)) {
         h->b.shape = SCAN_DIGITS;
