@@ -9,12 +9,14 @@
 #include "fleet.h"
 #include "model.h"
 #include "push.h"
+#include "rt/bus.h"
 #include "rt/http_server.h"
 
 struct api {
     struct store *store;
     struct push *push;
     struct fleet *fleet;
+    struct bus *bus; /* for questions to edges and policy engines */
     struct secrets secrets;
     const char *admin_token; /* "": every call is refused */
     struct json *openapi;    /* owned by main.c */

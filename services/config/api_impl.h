@@ -62,6 +62,10 @@ void api_patch(void *ctx, const struct http_request *req, struct http_reply *rep
 void api_delete(void *ctx, const struct http_request *req, struct http_reply *reply);
 void api_key_rotate(void *ctx, const struct http_request *req, struct http_reply *reply);
 
+void api_policy_usage(void *ctx, const struct http_request *req, struct http_reply *reply);
+void api_policy_reset(void *ctx, const struct http_request *req, struct http_reply *reply);
+void api_explain(void *ctx, const struct http_request *req, struct http_reply *reply);
+
 void api_servers_list(void *ctx, const struct http_request *req, struct http_reply *reply);
 void api_servers_create(void *ctx, const struct http_request *req, struct http_reply *reply);
 void api_server_get(void *ctx, const struct http_request *req, struct http_reply *reply);

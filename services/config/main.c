@@ -302,6 +302,7 @@ static enum err start(struct daemon *d, struct why *why)
     c->api.store = c->store;
     c->api.push = c->push;
     c->api.fleet = c->fleet;
+    c->api.bus = daemon_bus(d);
     c->api.observe = on_request;
     c->api.ctx = c;
     struct http_server_options http = { .bind = s->bind,

@@ -105,6 +105,9 @@ enum err tx_begin(struct store *s, struct arena *a, struct tx *ret, struct why *
  * the times are filled in. ERR_EXISTS: slug or uniq are in use. */
 enum err tx_put(struct tx *t, struct row *r, struct why *why) MUSTCHECK;
 enum err tx_delete(struct tx *t, const struct row *r, struct why *why) MUSTCHECK;
+/* Writes down that something was done to an entity that is not changed by it; counts as a change.
+ */
+enum err tx_note(struct tx *t, const char *action, const struct row *r, struct why *why) MUSTCHECK;
 /* Without changes, nothing is written, and *ret_revision is the present one. */
 enum err tx_commit(struct tx *t, const char *actor, const char *summary, uint64_t *ret_revision,
                    struct why *why) MUSTCHECK;
@@ -131,7 +134,7 @@ enum err store_revision_list(struct db *d, uint64_t before, size_t limit, struct
 
 struct audit {
     uint64_t revision;
-    struct str action; /* create, update, delete */
+    struct str action; /* create, update, delete; reset (of counters: before and after are equal) */
     enum kind kind;
     struct str id, slug;
     struct str before, after; /* bodies; p == NULL: there was, or is, none */

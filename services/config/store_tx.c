@@ -122,6 +122,11 @@ enum err tx_delete(struct tx *t, const struct row *r, struct why *why)
     return e == ERR_OK ? write_audit(t, "delete", r, r->body, STR_NULL, why) : e;
 }
 
+enum err tx_note(struct tx *t, const char *action, const struct row *r, struct why *why)
+{
+    return write_audit(t, action, r, r->body, r->body, why);
+}
+
 static enum err write_revision(struct tx *t, const char *actor, const char *summary,
                                struct why *why)
 {

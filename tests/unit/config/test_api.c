@@ -46,6 +46,7 @@ static int set_up(void **state)
     api = (struct api){ .store = bench.store,
                         .push = push_new(&po),
                         .fleet = fleet_new(clock_system()),
+                        .bus = bus,
                         .secrets = bench.secrets,
                         .admin_token = token };
     assert_int_equal(yaml_parse(openapi_yaml(), SIZE_MAX, &api.openapi, NULL), ERR_OK);
@@ -594,6 +595,168 @@ static void bodies_are_bounded(void **state)
     buf_done(&text);
 }
 
+/* --- what others know ---------------------------------------------------------------------------
+ */
+
+/* A policy engine and an edge that answer by heart, and keep what they were asked. */
+static struct bus *others;
+static char asked[4096];
+
+static void on_question(void *ctx, const struct bus_msg *msg)
+{
+    (void)str_copyz(asked, sizeof(asked), msg->data);
+    assert_int_equal(bus_reply(others, msg->reply, str_of(ctx)), ERR_OK);
+}
+
+static struct bus_sub *answer_with(const char *subject, const char *text)
+{
+    struct bus_sub *sub;
+    union {
+        const char *in;
+        void *out;
+    } ctx = { .in = text };
+    assert_int_equal(bus_subscribe(others, subject, NULL, on_question, ctx.out, &sub), ERR_OK);
+    return sub;
+}
+
+static void begin_others(void)
+{
+    struct bus_options o = { .url = bus_fake_url(server),
+                             .instance = "policy-1",
+                             .service = "policy",
+                             .version = "0",
+                             .description = "",
+                             .prefix = "aigw",
+                             .clock = clock_system(),
+                             .rng = rng_system() };
+    others = bus_new(&o);
+}
+
+#define ENVELOPE "\"v\":1,\"id\":\"x\",\"ts\":\"2026-11-23T02:27:53.390Z\",\"from\":\"policy-1\""
+
+static void counters_are_asked_of_the_policy_engine(void **state)
+{
+    (void)state;
+    char path[200];
+    begin_others();
+    seed();
+    expect(201, "POST", "policies",
+           "{\"namespace\":\"team\",\"slug\":\"qps\",\"kind\":\"request_rate\",\"limit\":5,"
+           "\"window\":\"1s\"}");
+    struct str id = text_of("id");
+    char policy[64];
+    (void)str_copyz(policy, sizeof(policy), id);
+    expect(503, "GET", "policies/qps/usage", ""); /* nobody answers */
+    struct bus_sub *sub = answer_with("aigw.policy.counters",
+                                      "{" ENVELOPE ",\"policy\":\"p\",\"counters\":[{\"key\":"
+                                      "\"ns=a\",\"used\":3}],\"next\":null}");
+    (void)snprintf(path, sizeof(path), "policies/%s/usage?key=ns%%3Da&limit=7", policy);
+    expect(200, "GET", path, "");
+    assert_true(str_eqz(text_of("slug"), "qps"));
+    assert_null(json_get(answer, "from")); /* of the bus, not of the API */
+    assert_int_equal(json_len(json_get(answer, "counters")), 1);
+    assert_non_null(strstr(asked, policy));
+    assert_non_null(strstr(asked, "\"op\":\"look\""));
+    assert_non_null(strstr(asked, "\"keys\":[\"ns=a\"]"));
+    assert_non_null(strstr(asked, "\"limit\":7"));
+    expect(404, "GET", "policies/nope/usage", "");
+    bus_unsubscribe(sub);
+    sub = answer_with("aigw.policy.counters",
+                      "{" ENVELOPE
+                      ",\"error\":{\"code\":\"not_found\",\"message\":\"no policy that "
+                      "is counted\"}}");
+    expect(404, "GET", "policies/qps/usage", "");
+    assert_non_null(strstr(buf_z(&body), "no policy that is counted"));
+    bus_unsubscribe(sub);
+    bus_free(others);
+}
+
+static void resets_are_written_down(void **state)
+{
+    (void)state;
+    begin_others();
+    seed();
+    expect(201, "POST", "policies",
+           "{\"namespace\":\"team\",\"slug\":\"month\",\"kind\":\"quota\",\"limit\":5,\"period\":"
+           "\"month\"}");
+    uint64_t before = number_of("revision");
+    static const char *const wrong[] = { "{}",
+                                         "{\"all\":false}",
+                                         "{\"key\":\"\"}",
+                                         "{\"key\":\"a\",\"all\":true}",
+                                         "{\"keys\":[]}",
+                                         "{\"keys\":[7]}" };
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+        expect(422, "POST", "policies/month/reset", wrong[i]);
+    expect(503, "POST", "policies/month/reset", "{\"all\":true}"); /* nobody answers */
+    expect(200, "GET", "revisions", "");
+    struct bus_sub *sub = answer_with("aigw.policy.counters",
+                                      "{" ENVELOPE ",\"policy\":\"p\",\"reset\":2}");
+    expect(200, "POST", "policies/month/reset", "{\"keys\":[\"ns=a\",\"ns=b\"]}");
+    assert_int_equal(number_of("reset"), 2);
+    assert_non_null(strstr(asked, "\"op\":\"reset\""));
+    assert_non_null(strstr(asked, "\"keys\":[\"ns=a\",\"ns=b\"]"));
+    char path[64];
+    (void)snprintf(path, sizeof(path), "audit?after=%llu", (unsigned long long)before);
+    expect(200, "GET", path, "");
+    const struct json *entry = json_first(json_get(answer, "items"));
+    assert_int_equal(json_len(json_get(answer, "items")), 1); /* none of what failed */
+    assert_true(str_eqz(json_str(json_get(entry, "action")), "reset"));
+    assert_true(str_eqz(json_str(json_get(entry, "slug")), "month"));
+    (void)snprintf(path, sizeof(path), "revisions/%llu/diff/%llu", (unsigned long long)before,
+                   (unsigned long long)before + 1);
+    expect(200, "GET", path, "");
+    assert_int_equal(json_len(json_get(answer, "changes")), 0); /* the configuration is the same */
+    bus_unsubscribe(sub);
+    bus_free(others);
+}
+
+static void explanations_join_the_edges_view_and_the_counters(void **state)
+{
+    (void)state;
+    begin_others();
+    seed();
+    expect(201, "POST", "keys", "{\"namespace\":\"team\",\"slug\":\"k1\"}");
+    char key[64];
+    (void)str_copyz(key, sizeof(key), text_of("id"));
+    expect(422, "POST", "explain", "{\"methd\":\"GET\",\"headers\":[]}");
+    assert_true(violates("/methd") && violates("/target") && violates("/headers"));
+    expect(503, "POST", "explain", "{\"target\":\"/v1/models\"}");
+    expect(422, "POST", "explain", "{\"target\":\"/\",\"key\":\"nope\"}");
+    struct bus_sub *edge = answer_with(
+        "aigw.edge.explain",
+        "{" ENVELOPE ",\"edge\":\"edge-1\",\"status\":200,\"why\":\"\",\"policies\":["
+        "{\"id\":\"p0\",\"slug\":\"s\",\"mode\":\"shadow\",\"verdict\":\"counter\",\"key\":\"ns=a\","
+        "\"units\":9,\"limit\":10},"
+        "{\"id\":\"p1\",\"slug\":\"qps\",\"mode\":\"enforce\",\"verdict\":\"counter\",\"key\":"
+        "\"ns=a\",\"units\":9,\"limit\":10},"
+        "{\"id\":\"p2\",\"slug\":\"a\",\"mode\":\"enforce\",\"verdict\":\"passes\"}]}");
+    expect(200, "POST", "explain", "{\"target\":\"/v1/models\"}");
+    const struct json *first = json_first(json_get(answer, "policies"));
+    assert_true(str_eqz(json_str(json_get(first, "verdict")), "unknown")); /* no engine */
+    assert_int_equal(number_of("status"), 200);
+    struct bus_sub *engine = answer_with("aigw.policy.counters",
+                                         "{" ENVELOPE ",\"counters\":[{\"key\":\"ns=a\",\"left\":"
+                                         "8}],\"next\":null}");
+    expect(200, "POST", "explain",
+           "{\"target\":\"/v1/models\",\"key\":\"k1\",\"namespace\":\"team\"}");
+    assert_int_equal(number_of("status"), 429);
+    assert_non_null(strstr(buf_z(&body), "policy qps has too little left"));
+    first = json_first(json_get(answer, "policies"));
+    assert_true(str_eqz(json_str(json_get(first, "verdict")), "refuses"));
+    bus_unsubscribe(engine);
+    engine = answer_with("aigw.policy.counters", "{" ENVELOPE ",\"counters\":[],\"next\":null}");
+    expect(200, "POST", "explain", "{\"target\":\"/v1/models\"}");
+    assert_int_equal(number_of("status"), 200); /* a counter that nobody asked for is unused */
+    bus_unsubscribe(engine);
+    bus_unsubscribe(edge);
+    edge = answer_with("aigw.edge.explain", "{" ENVELOPE ",\"policies\":[]}");
+    expect(200, "POST", "explain", "{\"target\":\"/\",\"key\":\"k1\",\"namespace\":\"team\"}");
+    assert_non_null(strstr(asked, key)); /* the edge knows ids */
+    bus_unsubscribe(edge);
+    bus_free(others);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 int main(void)
 {
@@ -617,6 +780,9 @@ int main(void)
         TEST(keys_without_a_secret_get_one_at_import),
         TEST(history_can_be_read_compared_and_undone),
         TEST(bodies_are_bounded),
+        TEST(counters_are_asked_of_the_policy_engine),
+        TEST(resets_are_written_down),
+        TEST(explanations_join_the_edges_view_and_the_counters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
