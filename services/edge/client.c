@@ -93,7 +93,7 @@ static void linger(struct client *c)
 {
     c->state = CLIENT_LINGER;
     buf_done(&c->in);
-    (void)shutdown(c->conn.fd, SHUT_WR);
+    conn_end_output(&c->conn);
     conn_pause(&c->conn, false);
     set_timer(c, LINGER_MS);
 }

@@ -7,13 +7,61 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "rt/tls.h"
+
 static void set_watch(struct conn *c)
 {
     unsigned want = c->read_paused || c->connecting ? 0 : LOOP_READ;
-    if (c->out.len > 0 || c->connecting) want |= LOOP_WRITE;
+    if (c->shaking && !c->connecting) {
+        want = tls_wants_write(c->tls) ? LOOP_WRITE : LOOP_READ;
+    } else if (c->connecting || c->read_waits_to_write ||
+               (c->out.len > 0 && !c->write_waits_to_read)) {
+        want |= LOOP_WRITE;
+    }
+    if (c->write_waits_to_read) want |= LOOP_READ;
     if (c->read_paused && c->tell_end) want |= LOOP_PEER_CLOSED;
     loop_watch(c->loop, &c->io, want);
 }
+
+/* --- TLS --- */
+
+static void read_again(void *ctx)
+{
+    struct conn *c = ctx;
+    c->again = false;
+    if (c->fd >= 0 && !c->read_paused && !c->shaking) c->fn(c->ctx, CONN_READABLE);
+}
+
+/* What TLS has decrypted already is not seen by the loop. */
+static void offer_rest(struct conn *c)
+{
+    if (c->tls == NULL || c->again || c->read_paused || c->shaking || !tls_has_more(c->tls)) return;
+    c->again = true;
+    loop_defer(c->loop, read_again, c);
+}
+
+static void shake(struct conn *c)
+{
+    enum err e = tls_handshake(c->tls);
+    if (e == ERR_OK) {
+        c->shaking = false;
+        set_watch(c);
+        c->fn(c->ctx, CONN_CONNECTED);
+    } else if (e == ERR_AGAIN) {
+        set_watch(c);
+    } else {
+        c->fn(c->ctx, CONN_BROKEN);
+    }
+}
+
+void conn_secure(struct conn *c, struct tls *t)
+{
+    c->tls = t;
+    c->shaking = true;
+    set_watch(c);
+}
+
+/* --- events --- */
 
 static void on_io(void *ctx, unsigned events)
 {
@@ -27,6 +75,10 @@ static void on_io(void *ctx, unsigned events)
         }
         if (!(events & LOOP_WRITE)) return;
         c->connecting = false;
+        if (c->shaking) {
+            shake(c);
+            return;
+        }
         set_watch(c);
         c->fn(c->ctx, CONN_CONNECTED);
         return;
@@ -35,17 +87,23 @@ static void on_io(void *ctx, unsigned events)
         c->fn(c->ctx, CONN_BROKEN);
         return;
     }
+    if (c->shaking) {
+        shake(c);
+        return;
+    }
     uint32_t generation = c->io.generation;
-    if (events & LOOP_WRITE) {
+    if (events & LOOP_WRITE && c->read_waits_to_write) events |= LOOP_READ;
+    if (events & LOOP_WRITE || (events & LOOP_READ && c->write_waits_to_read)) {
         if (conn_flush(c) != ERR_OK) {
             c->fn(c->ctx, CONN_BROKEN);
             return;
         }
-        if (c->out.len == 0) c->fn(c->ctx, CONN_DRAINED);
+        if (c->out.len == 0 && events & LOOP_WRITE) c->fn(c->ctx, CONN_DRAINED);
         if (c->io.generation != generation || generation == 0) return; /* closed meanwhile */
     }
-    if (events & LOOP_READ) {
+    if (events & LOOP_READ && !(c->read_paused && c->write_waits_to_read)) {
         c->fn(c->ctx, CONN_READABLE);
+        if (c->io.generation == generation) offer_rest(c);
     } else if (events & LOOP_HANGUP ||
                (events & LOOP_PEER_CLOSED && c->read_paused && c->tell_end)) {
         c->fn(c->ctx, CONN_BROKEN);
@@ -91,6 +149,9 @@ void conn_close(struct conn *c, bool reset)
 {
     if (c->fd < 0) return;
     loop_remove(c->loop, &c->io);
+    if (!reset && c->tls != NULL) tls_end(c->tls);
+    tls_free(c->tls);
+    c->tls = NULL;
     if (reset) {
         struct linger l = { .l_onoff = 1, .l_linger = 0 };
         (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
@@ -100,7 +161,13 @@ void conn_close(struct conn *c, bool reset)
     buf_done(&c->out);
 }
 
-enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
+void conn_end_output(struct conn *c)
+{
+    if (c->tls != NULL) tls_end(c->tls);
+    (void)shutdown(c->fd, SHUT_WR);
+}
+
+static enum err plain_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
 {
     ssize_t n = recv(c->fd, into, cap, 0);
     if (n > 0) return *ret_n = (size_t)n, ERR_OK;
@@ -108,9 +175,23 @@ enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
     return errno == EAGAIN || errno == EINTR ? ERR_AGAIN : ERR_IO;
 }
 
-bool conn_is_quiet(const struct conn *c)
+enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
+{
+    if (c->tls == NULL) return plain_read(c, into, cap, ret_n);
+    if (c->shaking) return ERR_AGAIN;
+    enum err e = tls_read(c->tls, into, cap, ret_n);
+    bool waits = e == ERR_AGAIN && tls_wants_write(c->tls);
+    if (waits != c->read_waits_to_write) {
+        c->read_waits_to_write = waits;
+        set_watch(c);
+    }
+    return e;
+}
+
+bool conn_is_quiet(struct conn *c)
 {
     char byte;
+    if (c->tls != NULL) return tls_is_quiet(c->tls);
     return recv(c->fd, &byte, 1, MSG_PEEK) < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
@@ -119,21 +200,31 @@ enum err conn_write(struct conn *c, struct str data)
     return buf_append_str(&c->out, data);
 }
 
+/* ERR_AGAIN when the socket takes no more. */
+static enum err send_some(struct conn *c, size_t from, size_t *ret_n)
+{
+    if (c->tls != NULL) {
+        enum err e = tls_write(c->tls, c->out.data + from, c->out.len - from, ret_n);
+        c->write_waits_to_read = e == ERR_AGAIN && !tls_wants_write(c->tls);
+        return e;
+    }
+    ssize_t n = send(c->fd, c->out.data + from, c->out.len - from, MSG_NOSIGNAL);
+    if (n > 0) return *ret_n = (size_t)n, ERR_OK;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return ERR_AGAIN;
+    return n < 0 && errno == EINTR ? (*ret_n = 0, ERR_OK) : ERR_IO;
+}
+
 enum err conn_flush(struct conn *c)
 {
-    size_t sent = 0;
-    if (c->connecting) return ERR_OK;
+    size_t sent = 0, n;
+    if (c->connecting || c->shaking) return ERR_OK;
     while (sent < c->out.len) {
-        ssize_t n = send(c->fd, c->out.data + sent, c->out.len - sent, MSG_NOSIGNAL);
-        if (n > 0) {
-            sent += (size_t)n;
-            continue;
-        }
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-        return ERR_IO;
+        enum err e = send_some(c, sent, &n);
+        if (e == ERR_AGAIN) break;
+        if (e != ERR_OK) return ERR_IO;
+        sent += n;
     }
-    c->sent += sent;
+    c->sent = c->tls != NULL ? tls_bytes_written(c->tls) : c->sent + sent;
     buf_consume(&c->out, sent);
     if (c->out.len == 0) buf_done(&c->out); /* idle connections keep no memory */
     set_watch(c);
@@ -152,4 +243,5 @@ void conn_pause(struct conn *c, bool paused)
     if (c->read_paused == paused || c->fd < 0) return;
     c->read_paused = paused;
     set_watch(c);
+    offer_rest(c);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A non-blocking connection, the same for both sides: reads are taken by the owner, writes are
- * gathered and sent when the owner flushes; what the socket does not take waits here and goes on by
- * itself. One worker's thread.
+ * A non-blocking connection, plain or TLS, the same for both sides: reads are taken by the owner,
+ * writes are gathered and sent when the owner flushes; what the socket does not take waits here and
+ * goes on by itself. One worker's thread.
  */
 #ifndef EDGE_CONN_H
 #define EDGE_CONN_H
@@ -12,8 +12,10 @@
 #include "base/buf.h"
 #include "rt/loop.h"
 
+struct tls;
+
 enum conn_event {
-    CONN_CONNECTED, /* conn_connect() came through */
+    CONN_CONNECTED, /* conn_connect() came through, or conn_secure() */
     CONN_READABLE,
     CONN_DRAINED, /* all output that waited is sent */
     CONN_BROKEN   /* reset, or the connect failed: close it */
@@ -27,6 +29,10 @@ struct conn {
     struct loop_io io;
     int fd; /* -1: none */
     bool connecting, read_paused;
+    struct tls *tls;                               /* NULL: plain */
+    bool shaking;                                  /* hands, of TLS */
+    bool read_waits_to_write, write_waits_to_read; /* what TLS wants of the socket */
+    bool again;                                    /* a deferred CONN_READABLE will come */
     bool tell_end;  /* the peer's end is CONN_BROKEN also while reading is paused */
     uint64_t sent;  /* bytes the socket has taken so far */
     struct buf out; /* not yet taken by the socket */
@@ -41,6 +47,9 @@ enum err conn_open(struct conn *c, struct loop *loop, int fd, size_t out_max, co
 /* Begins to connect; CONN_CONNECTED or CONN_BROKEN follows, never from inside of this call. */
 enum err conn_connect(struct conn *c, struct loop *loop, const struct sockaddr *addr, socklen_t len,
                       size_t out_max, conn_fn fn, void *ctx) MUSTCHECK;
+/* Makes it TLS (takes t, also when it fails): before anything is read or written. CONN_CONNECTED or
+ * CONN_BROKEN follows, never from inside of this call; after conn_connect() one event for both. */
+void conn_secure(struct conn *c, struct tls *t);
 /* Closes; no event follows. reset: with RST, so that the peer does not take it for an orderly end.
  */
 void conn_close(struct conn *c, bool reset);
@@ -52,7 +61,9 @@ static inline bool conn_is_open(const struct conn *c)
 /* ERR_OK with *ret_n > 0; ERR_AGAIN; ERR_CLOSED (the peer sent its end); ERR_IO. */
 enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n) MUSTCHECK;
 /* Whether the peer has neither sent anything nor ended: for a connection that should be idle. */
-bool conn_is_quiet(const struct conn *c);
+bool conn_is_quiet(struct conn *c);
+/* Sends our end behind what was flushed; what the peer sends can still be read. */
+void conn_end_output(struct conn *c);
 /* Gathers; sent by conn_flush(). ERR_LIMIT when too much waits. */
 enum err conn_write(struct conn *c, struct str data) MUSTCHECK;
 /* Sends what it can: ERR_OK also when some waits (CONN_DRAINED follows); ERR_IO when broken. */
