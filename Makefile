@@ -31,7 +31,7 @@ VERSION  := $(shell cat proto/VERSION)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings \
         -Wformat=2 -Wundef -fno-common -Wvla -Werror
-PKGS := libmicrohttpd libcurl openssl sqlite3 libcjson libmariadb hiredis yaml-0.1 zlib
+PKGS := libmicrohttpd libcurl openssl sqlite3 libcjson libmariadb hiredis yaml-0.1 zlib libpcre2-8
 # Asked when first used (a fresh machine has no pkg-config while `make deps` runs), and then once.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
@@ -146,6 +146,12 @@ $(BUILD)/oracle/%: $(BUILD)/tests/oracle/%.o $(COMMON_LIB)
 	@mkdir -p $(@D)
 	$(call say,  LINK $@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+# tests/bench/edge/x.c links the edge's files too.
+$(BUILD)/bench/edge/%: $(BUILD)/tests/bench/edge/%.o \
+		$(patsubst %.c,$(BUILD)/%.o,$(filter-out services/edge/main.c,$(call service_src,edge))) $(COMMON_LIB)
+	@mkdir -p $(@D)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(COMMON_LIB)
 	@mkdir -p $(@D)
 	$(call say,  LINK $@)
@@ -224,6 +230,9 @@ bench-tokens: ## What counting tokens costs, beside every other counter that can
 	@$(MAKE) --no-print-directory vocab
 	@tests/bench/tokens.sh $(BUILD) $(VOCAB_DIR)
 
+bench-limits: $(BUILD)/bench/edge/limits ## What a decision over five limits costs when leases cover it (CPU time)
+	@$(BUILD)/bench/edge/limits
+
 diff-framing: ## MUTANTS (100000) malformed requests to the edge, nginx and Node: none may be forwarded that they frame differently
 	@services/run/deps.sh build run npm nginx
 	@tests/e2e/node.sh
@@ -259,6 +268,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle bench-tokens diff-framing chaos-limits lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle bench-tokens bench-limits diff-framing chaos-limits lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:
