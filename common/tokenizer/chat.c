@@ -156,11 +156,17 @@ static void warn_found(const struct model_info *m, const struct chat_values *in,
         chat_warn(c, "the model's template does not show it the tool calls of earlier turns");
 }
 
-static void warn_guess(const struct model_info *m, struct chat_count *c)
+/* What makes the vocabulary itself less than exact. */
+static void warn_vocab(const struct model_info *m, struct chat_count *c)
 {
-    c->exact = false;
-    chat_warn(c, "counted with the vocabulary %.*s, which the model's name suggests",
-              STR_ARG(m->vocabulary));
+    bool pattern = m->vocab != NULL && !vocab_exact(m->vocab);
+    if (m->guess || pattern) c->exact = false;
+    if (m->guess)
+        chat_warn(c, "counted with the vocabulary %.*s, which the model's name suggests",
+                  STR_ARG(m->vocabulary));
+    if (pattern)
+        chat_warn(c, "the vocabulary splits text by a pattern of its own, which PCRE2 runs: it "
+                     "knows fewer characters");
 }
 
 static enum err count_values(const struct model_info *m, const struct chat_values *in,
@@ -197,7 +203,7 @@ static enum err count_values(const struct model_info *m, const struct chat_value
     else
         e = chat_rule_texts(m, in, messages, a, &c);
     if (e != ERR_OK) return e;
-    if (m->guess) warn_guess(m, &c);
+    warn_vocab(m, &c);
     if (m->sibling && rendered) {
         c.exact = false;
         chat_warn(&c, "counted with the chat template of %.*s: this model's own may differ",
@@ -285,7 +291,7 @@ enum err chat_count_text_until(const struct model_info *m, struct str text,
     ret->vocabulary = m->vocab != NULL ? m->vocabulary : STR("");
     ret->template_digest = STR_NULL;
     ret->warnings_n = 0;
-    if (m->guess) warn_guess(m, ret);
+    warn_vocab(m, ret);
     if (m->vocab == NULL && m->not_installed)
         chat_warn(ret, "an estimate: the vocabulary %.*s is not installed", STR_ARG(m->vocabulary));
     else if (m->vocab == NULL)

@@ -142,6 +142,7 @@ enum err convert_huggingface(struct str json, const struct convert_opts *o, stru
     buf_init(&h.left, 4 * BUILD_MAX_TOKEN);
     buf_init(&h.right, 4 * BUILD_MAX_TOKEN);
     buf_init(&h.bytes, BUILD_MAX_TOKEN);
+    buf_init(&h.pattern, BUILD_MAX_TOKEN);
     if (parts.normalizer.p != NULL) hf_read_normalizer(&h, parts.normalizer);
     if (h.err == ERR_OK) hf_read_pre_tokenizer(&h, parts.pre_tokenizer);
     if (h.err == ERR_OK) hf_read_model(&h, parts.model);
@@ -151,12 +152,15 @@ enum err convert_huggingface(struct str json, const struct convert_opts *o, stru
     e = h.err;
     h.b.whole_all = h.ignore_merges;
     if (e == ERR_OK) e = convert_common(&h.b, o, why);
+    if (e == ERR_OK && h.b.shape == SCAN_REGEX)
+        e = build_text(&h.b, "pattern", buf_str(&h.pattern));
     if (e == ERR_OK && h.b.shape == SCAN_CHARS) e = chars_add_inner(&h.b, why);
     if (e == ERR_OK) e = build_finish(&h.b, ret, why);
     buf_done(&h.word);
     buf_done(&h.left);
     buf_done(&h.right);
     buf_done(&h.bytes);
+    buf_done(&h.pattern);
     map_done(&h.ids);
     build_done(&h.b);
     return e;

@@ -9,9 +9,10 @@ struct hf {
     struct build b;
     struct map ids; /* the vocabulary's own strings to ids */
     struct buf word, left, right, bytes;
-    struct jpull *j; /* what is being walked */
-    struct why *why; /* why the file is refused ... */
-    enum err err;    /* ... and how */
+    struct buf pattern; /* of SCAN_REGEX */
+    struct jpull *j;    /* what is being walked */
+    struct why *why;    /* why the file is refused ... */
+    enum err err;       /* ... and how */
     /* normalizer */
     bool prepend, replace;
     /* pre-tokenizer */

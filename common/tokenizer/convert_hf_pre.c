@@ -87,6 +87,7 @@ struct step {
     enum scan_shape shape; /* of a split */
     char part;             /* of DeepSeek's: '1', '2', '3' */
     bool by_space;         /* the split is at single spaces */
+    bool regex;            /* any other regular expression: it is in h->pattern */
     bool use_regex, prefix_space;
     enum { KEEP_ALL, KEEP_MATCHES, KEEP_PREVIOUS } keep; /* of a split */
     bool invert;
@@ -132,7 +133,13 @@ static void read_pattern(struct hf *h, struct step *s)
     s->by_space = str_eqz(text, " ");
     if (regex) s->shape = scan_shape_of(text);
     if (regex) s->part = deepseek_part(text);
-    if (!s->by_space && s->shape == 0 && s->part == 0)
+    if (s->by_space || s->shape != 0 || s->part != 0) return;
+    struct scan_regex *r = NULL;
+    struct why why = { "" };
+    s->regex = regex && scan_regex_new(text, &r, &why) == ERR_OK;
+    scan_regex_free(r);
+    buf_clear(&h->pattern);
+    if (!s->regex || buf_append_str(&h->pattern, text) != ERR_OK)
         hf_refuse(h, ERR_UNSUPPORTED, "pre_tokenizer.pattern: not known here", text);
 }
 
@@ -259,6 +266,9 @@ static bool understand(struct hf *h, const struct steps *steps)
         h->b.shape = SCAN_GPT2;
     } else if (n == 2 && is_whole(&s[0]) && is_byte_level(&s[1], false)) {
         h->b.shape = s[0].shape;
+    } else if (n == 2 && s[0].type == STEP_SPLIT && s[0].regex && s[0].keep == KEEP_ALL &&
+               is_byte_level(&s[1], false)) {
+        h->b.shape = SCAN_REGEX;
     } else if (n == 2 && s[0].type == STEP_DIGITS && is_byte_level(&s[1], true)) {
         h->b.shape = SCAN_DIGITS;
     } else if (n == 4 && is_part(&s[0], '1') && is_part(&s[1], '2') && is_part(&s[2], '3') &&

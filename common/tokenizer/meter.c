@@ -18,7 +18,7 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
     m->v = v != NULL ? vocab_ref(v) : NULL;
     m->mode = mode;
     m->limit = METER_NO_LIMIT;
-    m->exact = v != NULL;
+    m->exact = v != NULL && vocab_exact(v);
     if (v != NULL) m->open.skip = pieces_start(v);
     m->anchor = m->second = m->mid = m->open;
     buf_init(&m->raw, RAW_MAX);

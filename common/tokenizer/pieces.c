@@ -273,8 +273,9 @@ enum err pieces_next(struct pieces *it, struct piece *ret)
             bool more = !all || !it->stretch_closed;
             const char *p = it->clean + it->pos;
             enum scan_shape shape = (enum scan_shape)it->v->h->shape;
-            size_t n = shape == SCAN_CHARS ? chars_piece(it->v, p, left, more)
-                                           : scan_piece(shape, p, left, more);
+            size_t n = shape == SCAN_CHARS   ? chars_piece(it->v, p, left, more)
+                       : shape == SCAN_REGEX ? scan_regex_piece(it->v->regex, p, left, more)
+                                             : scan_piece(shape, p, left, more);
             if (n > 0) {
                 *ret = (struct piece){ it->clean + it->pos, n, VOCAB_NO_TOKEN };
                 it->pos += n;

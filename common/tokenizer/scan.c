@@ -122,6 +122,7 @@ size_t scan_piece(enum scan_shape shape, const char *p, size_t n, bool more)
     case SCAN_GPT2: return scan_gpt2(p, end, more);
     case SCAN_DIGITS: return scan_gpt2_digits(p, end, more);
     case SCAN_CHARS:
+    case SCAN_REGEX:
     case SCAN_END: break;
     }
     ASSERT(!"a shape that vocab_open() let through");

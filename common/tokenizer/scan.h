@@ -22,6 +22,7 @@ enum scan_shape {
     SCAN_GPT2 = 6,     /* the first byte-level one */
     SCAN_CHARS = 7,    /* none: merges of characters, see chars.h */
     SCAN_DIGITS = 8,   /* SCAN_GPT2 between digits, each of which is a piece */
+    SCAN_REGEX = 9,    /* any other, see scan_regex.h */
     SCAN_END
 };
 

@@ -118,6 +118,8 @@ static bool sections_fit(const struct vocab_header *h, size_t n)
     return true;
 }
 
+static struct str text_of(const struct vocab *v, struct str kind, struct str key);
+
 static enum err attach(struct vocab *v, struct why *why)
 {
     const struct vocab_header *h = (const struct vocab_header *)(const void *)v->map;
@@ -153,6 +155,10 @@ static enum err attach(struct vocab *v, struct why *why)
     v->joins = (const void *)s[VS_JOINS];
     v->chars = (const void *)s[VS_CHARS];
     v->byte_pairs = (const void *)s[VS_BYTE_PAIRS];
+    if (h->shape == SCAN_REGEX) {
+        enum err e = scan_regex_new(text_of(v, STR("pattern"), STR_NULL), &v->regex, why);
+        if (e != ERR_OK) return e;
+    }
     v->window = scan_window_best((enum scan_shape)h->shape);
     v->pool = calloc(1, sizeof *v->pool);
     return v->pool != NULL ? ERR_OK : ERR_NOMEM;
@@ -240,6 +246,7 @@ void vocab_unref(struct vocab *v)
     if (v == NULL || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) != 1) return;
     if (v->pool != NULL) piece_pool_done(v->pool);
     free(v->pool);
+    scan_regex_free(v->regex);
     if (v->mapped)
         (void)munmap(v->map, v->map_size);
     else
@@ -272,6 +279,11 @@ struct str vocab_digest(const struct vocab *v)
 struct str vocab_config(const struct vocab *v)
 {
     return text_of(v, STR("config"), STR_NULL);
+}
+
+bool vocab_exact(const struct vocab *v)
+{
+    return v->h->shape != SCAN_REGEX;
 }
 
 struct str vocab_source(const struct vocab *v)

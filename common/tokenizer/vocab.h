@@ -7,6 +7,7 @@
 #ifndef TOKENIZER_VOCAB_H
 #define TOKENIZER_VOCAB_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -70,6 +71,8 @@ static inline struct str vocab_pad(const struct vocab *v)
  * if there was none. */
 struct str vocab_config(const struct vocab *v);
 
+/* Are counts with it exact? Not where PCRE2 splits the text (scan_regex.h). */
+bool vocab_exact(const struct vocab *v);
 /* What identified the files it was made of (folder.h), or n = 0. */
 struct str vocab_source(const struct vocab *v);
 

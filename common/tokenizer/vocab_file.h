@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "tokenizer/scan_regex.h"
 #include "tokenizer/scan_window.h"
 #include "tokenizer/vocab.h"
 
@@ -136,6 +137,7 @@ struct vocab {
     const struct vocab_state *states;
     const struct vocab_edge *edges;
     const uint64_t *neighbours;
+    struct scan_regex *regex; /* SCAN_REGEX */
     const uint64_t *joins;
     const struct vocab_byte_pair *byte_pairs;
     const uint32_t *chars;

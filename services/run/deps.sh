@@ -7,7 +7,7 @@
 set -eu
 
 build="gcc libc6-dev make pkg-config libmicrohttpd-dev libcurl4-openssl-dev libssl-dev libsqlite3-dev libcjson-dev
-       libmariadb-dev libhiredis-dev libyaml-dev libnats-dev zlib1g-dev"
+       libmariadb-dev libhiredis-dev libyaml-dev libnats-dev zlib1g-dev libpcre2-dev"
 run="nats-server curl ca-certificates"
 test="redis-server mariadb-server clang clang-format libclang-rt-14-dev libcmocka-dev jq"
 bench="manpages-zh"

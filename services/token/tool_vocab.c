@@ -212,6 +212,7 @@ static void info(const struct vocab *v)
     printf("name      %.*s\n", STR_ARG(vocab_name(v)));
     printf("sha256    %.*s\n", STR_ARG(vocab_digest(v)));
     printf("size      %u\n", vocab_size(v));
+    printf("exact     %s\n", vocab_exact(v) ? "yes" : "no: its pattern is run by PCRE2");
     printf("template  %zu bytes\n", vocab_chat_template(v).n);
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         struct str s = vocab_special(v, keys[i]);
