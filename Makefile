@@ -82,6 +82,7 @@ $(COMMON_LIB): $(COMMON_OBJ)
 
 # Put into the program by the assembler, which tells nobody.
 $(BUILD)/services/config/openapi.o: proto/openapi/admin.yaml
+$(BUILD)/services/token/openapi.o: proto/openapi/token.yaml
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
