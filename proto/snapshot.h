@@ -192,13 +192,16 @@ enum snap_upstream_auth { SNAP_UPAUTH_NONE, SNAP_UPAUTH_BEARER, SNAP_UPAUTH_HEAD
 
 /* {"id","slug","name","dialect","balance","auth":{"type","header"?,"credential"? (sealed, aad =
  * upstream id)},
- *  "timeouts":{"connect_ms","first_byte_ms","idle_ms","total_ms"},"retries","servers":[…]} */
+ *  "timeouts":{"connect_ms","first_byte_ms","idle_ms","total_ms"},"retries","servers":[…],
+ *  "tls"?:{"ca_file","cert_file","key_file","server_name"}}: files on the edges' disks */
 struct snap_upstream {
     struct str id, slug, name;
     enum snap_dialect dialect;
     enum snap_balance balance;
     enum snap_upstream_auth auth;
     struct str auth_header, credential_sealed;
+    /* of https servers; "": the system's authorities, no certificate, the server's own name */
+    struct str tls_ca_file, tls_cert_file, tls_key_file, tls_server_name;
     uint64_t connect_ms, first_byte_ms, idle_ms,
         total_ms;     /* defaults 5000, 300000, 120000, 3600000 */
     uint64_t retries; /* on other servers; default 1 */

@@ -4,7 +4,13 @@
 
 #include <stdio.h>
 
-enum { NAME_MAX_BYTES = 200, SERVERS_MAX = 128, URL_MAX_BYTES = 1024, SEALED_MAX_BYTES = 16384 };
+enum {
+    NAME_MAX_BYTES = 200,
+    SERVERS_MAX = 128,
+    URL_MAX_BYTES = 1024,
+    SEALED_MAX_BYTES = 16384,
+    FILE_MAX_BYTES = 1024
+};
 static const uint64_t timeout_max_ms = 86400000, weight_max = 1000;
 
 static bool is_host_char(char c)
@@ -172,14 +178,38 @@ static void decode_timeouts(struct snap_decoder *d, const struct json *o, struct
     dec_leave(d, mark);
 }
 
+static struct str tls_text(struct snap_decoder *d, const struct json *o, const char *key,
+                           size_t max)
+{
+    struct str s = dec_text(d, o, key, 0, 0, max);
+    return s.p != NULL ? s : STR("");
+}
+
+static void decode_tls(struct snap_decoder *d, const struct json *o, struct snap_upstream *out)
+{
+    static const char *const keys[] = { "ca_file", "cert_file", "key_file", "server_name", NULL };
+    const struct json *t = dec_member(o, "tls");
+    size_t mark = dec_enter(d, STR("tls"));
+    if (t != NULL && !json_is(t, JSON_OBJECT)) dec_problem(d, "must be an object");
+    out->tls_ca_file = tls_text(d, t, "ca_file", FILE_MAX_BYTES);
+    out->tls_cert_file = tls_text(d, t, "cert_file", FILE_MAX_BYTES);
+    out->tls_key_file = tls_text(d, t, "key_file", FILE_MAX_BYTES);
+    out->tls_server_name = tls_text(d, t, "server_name", 253);
+    if ((out->tls_cert_file.n > 0) != (out->tls_key_file.n > 0))
+        dec_problem(d, "cert_file and key_file go together");
+    dec_known(d, t, keys);
+    dec_leave(d, mark);
+}
+
 void snap_decode_upstream(struct snap_decoder *d, const struct json *o, struct snap_upstream *out)
 {
     static const char *const dialects[] = {
         [SNAP_OPENAI] = "openai", [SNAP_ANTHROPIC] = "anthropic"
     };
     static const char *const balances[] = { [SNAP_ROUND_ROBIN] = "round_robin" };
-    static const char *const keys[] = { "id",   "slug",     "name",    "dialect", "balance",
-                                        "auth", "timeouts", "retries", "servers", NULL };
+    static const char *const keys[] = { "id",      "slug", "name",     "dialect",
+                                        "balance", "auth", "timeouts", "retries",
+                                        "servers", "tls",  NULL };
     out->id = dec_id(d, o, "id");
     out->slug = dec_slug(d, o);
     struct str name = dec_text(d, o, "name", 0, 0, NAME_MAX_BYTES);
@@ -190,6 +220,7 @@ void snap_decode_upstream(struct snap_decoder *d, const struct json *o, struct s
                                                SNAP_ROUND_ROBIN);
     decode_auth(d, o, out);
     decode_timeouts(d, o, out);
+    decode_tls(d, o, out);
     out->retries = dec_u64(d, o, "retries", 0, 1, 0, 10);
     decode_servers(d, o, out);
     dec_known(d, o, keys);

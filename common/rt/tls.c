@@ -19,11 +19,13 @@ struct tls_context {
 
 struct tls_ticket {
     SSL_SESSION *session; /* the newest, or NULL */
+    unsigned refs;
 };
 
 struct tls {
     SSL *ssl;
     struct tls_context *context;
+    struct tls_ticket *ticket;
     bool wants_write, established;
     char problem[PROBLEM_MAX];
 };
@@ -155,12 +157,14 @@ void tls_context_unref(struct tls_context *c)
 
 struct tls_ticket *tls_ticket_new(void)
 {
-    return xcalloc(1, sizeof(struct tls_ticket));
+    struct tls_ticket *t = xcalloc(1, sizeof *t);
+    t->refs = 1;
+    return t;
 }
 
-void tls_ticket_free(struct tls_ticket *t)
+void tls_ticket_unref(struct tls_ticket *t)
 {
-    if (t == NULL) return;
+    if (t == NULL || --t->refs > 0) return;
     SSL_SESSION_free(t->session);
     free(t);
 }
@@ -211,8 +215,11 @@ struct tls *tls_connect(struct tls_context *c, int fd, struct str name, struct t
         return NULL;
     }
     SSL_set_connect_state(t->ssl);
+    if (ticket == NULL) return t;
+    t->ticket = ticket;
+    ticket->refs++;
     SSL_set_app_data(t->ssl, ticket);
-    if (ticket != NULL && ticket->session != NULL)
+    if (ticket->session != NULL)
         (void)SSL_set_session(t->ssl, ticket->session); /* without it: a full handshake */
     return t;
 }
@@ -224,6 +231,7 @@ void tls_free(struct tls *t)
     if (t->established && t->problem[0] == '\0')
         SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
+    tls_ticket_unref(t->ticket);
     tls_context_unref(t->context);
     free(t);
 }

@@ -28,7 +28,7 @@ struct tls_context *tls_context_ref(struct tls_context *c);
 void tls_context_unref(struct tls_context *c); /* NULL is fine */
 
 struct tls_ticket *tls_ticket_new(void);
-void tls_ticket_free(struct tls_ticket *t); /* after the connections made with it; NULL is fine */
+void tls_ticket_unref(struct tls_ticket *t); /* connections hold their own; NULL is fine */
 
 /* A server's end on an accepted socket, which stays the caller's. NULL: out of memory. */
 struct tls *tls_accept(struct tls_context *c, int fd);

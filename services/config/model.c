@@ -35,6 +35,7 @@ static const struct member upstream_members[] = {
     { "timeouts", "{\"connect_ms\":5000,\"first_byte_ms\":300000,\"idle_ms\":120000,"
                   "\"total_ms\":3600000}" },
     { "retries", "1" },
+    { "tls", NULL },
     { "servers", "[]" },
     { NULL, NULL },
 };

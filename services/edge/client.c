@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "certs.h"
 #include "flow.h"
 #include "http/chunked.h"
 #include "reply.h"
+#include "rt/tls.h"
 
 enum {
     FIRST_READ = 4096,
@@ -316,11 +318,22 @@ static void on_conn(void *ctx, enum conn_event ev)
 {
     struct client *c = ctx;
     switch (ev) {
-    case CONN_CONNECTED: break;
+    case CONN_CONNECTED: break; /* hands are shaken */
     case CONN_READABLE: on_readable(c); break;
     case CONN_DRAINED: after_drained(c); break;
     case CONN_BROKEN: client_kill(c); break;
     }
+}
+
+/* Speaks TLS when the listener has a certificate. False: out of memory. */
+static bool secure(struct client *c)
+{
+    struct tls_context *context = certs_listener(c->w->edge->certs);
+    if (context == NULL) return true;
+    struct tls *t = tls_accept(context, c->conn.fd);
+    tls_context_unref(context);
+    if (t != NULL) conn_secure(&c->conn, t);
+    return t != NULL;
 }
 
 void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr)
@@ -334,6 +347,11 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
     c->addr = *addr;
     buf_init(&c->in, (size_t)w->edge->settings->max_body + HEAD_LIMIT + PIPELINE_MAX);
     if (conn_open(&c->conn, w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) {
+        free(c);
+        return;
+    }
+    if (!secure(c)) {
+        conn_close(&c->conn, true);
         free(c);
         return;
     }

@@ -61,6 +61,11 @@ void conn_secure(struct conn *c, struct tls *t)
     set_watch(c);
 }
 
+const char *conn_tls_problem(const struct conn *c)
+{
+    return c->tls != NULL && tls_problem(c->tls)[0] != '\0' ? tls_problem(c->tls) : NULL;
+}
+
 /* --- events --- */
 
 static void on_io(void *ctx, unsigned events)

@@ -62,6 +62,8 @@ static inline bool conn_is_open(const struct conn *c)
 enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n) MUSTCHECK;
 /* Whether the peer has neither sent anything nor ended: for a connection that should be idle. */
 bool conn_is_quiet(struct conn *c);
+/* Why the handshake failed; NULL when it did not. Valid until conn_close(). */
+const char *conn_tls_problem(const struct conn *c);
 /* Sends our end behind what was flushed; what the peer sends can still be read. */
 void conn_end_output(struct conn *c);
 /* Gathers; sent by conn_flush(). ERR_LIMIT when too much waits. */

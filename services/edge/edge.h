@@ -18,6 +18,7 @@
 #include "rt/daemon.h"
 #include "usage.h"
 
+struct certs;
 struct ruleset;
 struct resolver;
 struct counter;
@@ -25,7 +26,8 @@ struct models;
 struct pools;
 
 struct edge_settings {
-    const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url, *identities;
+    const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url, *identities,
+        *tls_cert, *tls_key;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
     int64_t remote_count_bytes, ask_timeout_ms;
@@ -88,6 +90,8 @@ struct edge {
     struct limiter *limiter;
     struct usage *usage;
     struct resolver *resolver;
+    struct certs *certs;
+    struct loop_timer certs_timer; /* of the main thread */
     struct library *library; /* the vocabularies of VOCAB_DIR */
     struct counter *counter;
     _Atomic uint64_t inflight, streams, connections;

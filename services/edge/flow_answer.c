@@ -24,9 +24,10 @@ static void set_deadline(struct flow *f, uint64_t ms)
 
 static void start_attempt(struct flow *f, bool fresh)
 {
+    struct exchange_tls tls = { f->rules->tls[f->upstream->index], f->upstream->tls_server_name };
     flow_attempt_begins(f);
-    f->exchange = exchange_start(f->w->pools, f->server, f->asked->head, f->asked->body, f->is_head,
-                                 fresh, &events, f);
+    f->exchange = exchange_start(f->w->pools, f->server, &tls, f->asked->head, f->asked->body,
+                                 f->is_head, fresh, &events, f);
     f->sent_ns = edge_now_ns(f->w);
     set_deadline(f, exchange_is_connected(f->exchange) ? f->upstream->first_byte_ms
                                                        : f->upstream->connect_ms);

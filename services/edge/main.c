@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "certs.h"
 #include "config/library.h"
 #include "count.h"
 #include "edge.h"
@@ -18,11 +19,15 @@
 #include "ruleset.h"
 #include "worker.h"
 
+#define CERTS_LOOK_NS 1000000000ull
+
 #define F(member) offsetof(struct edge_settings, member)
 /* clang-format off */
 static const struct opt opts[] = {
     { "GATEWAY_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the proxy's listener." },
     { "GATEWAY_PORT", OPT_INT, F(port), "8081", 1, 65535, NULL, "Port of the proxy's listener." },
+    { "TLS_CERT_FILE", OPT_STR, F(tls_cert), NULL, 0, 0, NULL, "Certificate chain of the proxy's listener (PEM): set, the listener speaks TLS. A renewed file is taken without a restart." },
+    { "TLS_KEY_FILE", OPT_STR, F(tls_key), NULL, 0, 0, NULL, "The certificate's key (PEM)." },
     { "EDGE_WORKERS", OPT_INT, F(workers), "0", 0, 256, NULL, "Threads that serve requests; 0: one per CPU." },
     { "MAX_BODY_BYTES", OPT_INT, F(max_body), "16777216", 1024, 1073741824, "bytes", "Largest request body: 413 beyond." },
     { "MAX_CONNECTIONS", OPT_INT, F(max_connections), "60000", 1, 1000000, NULL, "Client connections at a time; further ones are closed at once." },
@@ -80,13 +85,28 @@ static void vocabularies_changed(void *ctx, struct models *vocabularies)
     if (f != NULL) follower_reapply(f);
 }
 
+/* On the main thread, every second. */
+static void look_at_certs(void *ctx)
+{
+    struct edge *e = ctx;
+    struct loop *loop = daemon_loop(e->daemon);
+    struct why why;
+    unsigned changes = certs_check(e->certs, &why);
+    if (changes & CERTS_LISTENER) log_info("the listener's new certificate is in use");
+    if (changes & CERTS_BAD)
+        log_error("the listener's new certificate cannot be used: the old one stays",
+                  LS("why", why.text));
+    if (changes & CERTS_UPSTREAMS) follower_reapply(e->follower);
+    loop_timer_set(loop, &e->certs_timer, loop_now_ns(loop) + CERTS_LOOK_NS, look_at_certs, e);
+}
+
 /* On the follower's thread: builds the rules beside the old ones and swaps. */
 static enum err apply(void *ctx, struct snapshot *s, struct why *why)
 {
     struct edge *e = ctx;
     struct ruleset *r;
     struct models *vocabularies = library_models(e->library);
-    enum err err = ruleset_new(s, vocabularies, e->master_key, &r, why);
+    enum err err = ruleset_new(s, vocabularies, e->certs, e->master_key, &r, why);
     models_unref(vocabularies);
     if (err != ERR_OK) return err;
     resolver_use(e->resolver, s);
@@ -111,6 +131,8 @@ static void check(const void *settings, struct opt_problems *problems)
         opt_problem(problems, "MASTER_KEY: %s", why.text);
     if (crypto_parse_key(str_of(s->key_pepper), key, &why) != ERR_OK)
         opt_problem(problems, "KEY_PEPPER: %s", why.text);
+    if ((s->tls_cert != NULL) != (s->tls_key != NULL))
+        opt_problem(problems, "TLS_CERT_FILE and TLS_KEY_FILE go together");
     enum identity_mode mode;
     if (identity_mode_parse(str_of(s->identities), &mode) != ERR_OK)
         opt_problem(problems, "USAGE_IDENTITIES: \"%s\" is not plain, hash or none", s->identities);
@@ -157,6 +179,7 @@ static enum err open_parts(struct edge *e, struct why *why)
     };
     enum err err = crypto_parse_key(str_of(s->master_key), e->master_key, why);
     if (err == ERR_OK) err = crypto_parse_key(str_of(s->key_pepper), e->key_pepper, why);
+    if (err == ERR_OK) err = certs_new(s->tls_cert, s->tls_key, &e->certs, why);
     if (err == ERR_OK) err = library_new(&vo, &e->library, why);
     if (err == ERR_OK) err = worker_listen(s, &e->listen_fd, why);
     if (err == ERR_OK) err = usage_new(&uo, &e->usage, why);
@@ -168,6 +191,7 @@ static void close_parts(struct edge *e)
     if (e->usage != NULL) usage_free(e->usage);
     if (e->listen_fd >= 0) close(e->listen_fd);
     library_free(e->library);
+    certs_free(e->certs);
     pthread_mutex_destroy(&e->rules_lock);
     free(e);
 }
@@ -218,6 +242,7 @@ static enum err start(struct daemon *d, struct why *why)
     e->follower = follower;
     pthread_mutex_unlock(&e->rules_lock);
     follower_reapply(follower); /* vocabularies may have changed in between */
+    look_at_certs(e);
     log_info("listening", LS("bind", e->settings->bind), LI("port", e->settings->port),
              LI("workers", e->workers_n));
     return ERR_OK;
@@ -237,6 +262,7 @@ static size_t inflight(struct daemon *d)
 static void stop(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
+    loop_timer_clear(daemon_loop(d), &e->certs_timer);
     library_end(e->library); /* it calls the follower, which asks it */
     follower_free(e->follower);
     workers_end(e);

@@ -28,7 +28,15 @@ static enum err open_credential(struct ruleset *r, const struct snap_upstream *u
     return e;
 }
 
-enum err ruleset_new(struct snapshot *s, const struct models *base,
+static enum err open_tls(struct ruleset *r, const struct snap_upstream *u, struct certs *certs,
+                         struct why *why)
+{
+    for (size_t i = 0; i < u->servers_n; i++)
+        if (u->servers[i].tls) return certs_upstream(certs, u, &r->tls[u->index], why);
+    return ERR_OK;
+}
+
+enum err ruleset_new(struct snapshot *s, const struct models *base, struct certs *certs,
                      const unsigned char master_key[32], struct ruleset **ret, struct why *why)
 {
     struct ruleset *r = xcalloc(1, sizeof *r);
@@ -36,9 +44,12 @@ enum err ruleset_new(struct snapshot *s, const struct models *base,
     r->snap = snapshot_ref(s);
     r->needs_body = match_needs_body(s);
     r->credentials = xcalloc(s->upstreams_n + 1, sizeof *r->credentials);
+    r->tls = xcalloc(s->upstreams_n + 1, sizeof *r->tls);
     atomic_init(&r->refs, 1);
-    for (size_t i = 0; i < s->upstreams_n && e == ERR_OK; i++)
+    for (size_t i = 0; i < s->upstreams_n && e == ERR_OK; i++) {
         e = open_credential(r, &s->upstreams[i], master_key, why);
+        if (e == ERR_OK) e = open_tls(r, &s->upstreams[i], certs, why);
+    }
     if (e == ERR_OK) e = config_models(base, s, &r->models);
     if (e == ERR_OK) e = admit_policies_new(s, &r->policies, why);
     if (e == ERR_OK)
@@ -60,11 +71,13 @@ void ruleset_unref(struct ruleset *r)
     admit_policies_free(r->policies);
     models_unref(r->models);
     for (size_t i = 0; i < r->snap->upstreams_n; i++) {
+        tls_context_unref(r->tls[i]);
         if (r->credentials[i] == NULL) continue;
         memset(r->credentials[i], 0, strlen(r->credentials[i]));
         free(r->credentials[i]);
     }
     free(r->credentials);
+    free(r->tls);
     snapshot_unref(r->snap);
     free(r);
 }

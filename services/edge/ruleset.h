@@ -5,6 +5,7 @@
 #define EDGE_RULESET_H
 
 #include "admit.h"
+#include "certs.h"
 #include "proto/snapshot.h"
 #include "tokenizer/models.h"
 
@@ -14,12 +15,13 @@ struct ruleset {
     bool needs_body;       /* matching a namespace needs the model */
     struct models *models; /* how each model counts: vocabularies with the configuration's names */
     char **credentials;    /* by upstream index: the plain text, or NULL */
+    struct tls_context **tls; /* by upstream index; NULL when it has no https server */
     _Atomic unsigned refs;
 };
 
 /* Takes a reference of the snapshot; base: the vocabularies that are loaded. ERR_INVALID with why:
- * a credential does not open, too many policies. */
-enum err ruleset_new(struct snapshot *s, const struct models *base,
+ * a credential does not open, a certificate cannot be used, too many policies. */
+enum err ruleset_new(struct snapshot *s, const struct models *base, struct certs *certs,
                      const unsigned char master_key[32], struct ruleset **ret,
                      struct why *why) MUSTCHECK;
 struct ruleset *ruleset_ref(struct ruleset *r);

@@ -9,6 +9,7 @@
 #include "edge.h"
 #include "http/chunked.h"
 #include "resolve.h"
+#include "rt/tls.h"
 
 enum {
     HEAD_MAX = 64 * 1024,
@@ -27,7 +28,9 @@ struct pool {
     size_t idle_n;
     unsigned turn, failures;
     uint64_t down_until, used_at;
-    size_t exchanges; /* all that point here */
+    size_t exchanges;          /* all that point here */
+    struct tls_context *tls;   /* what its connections were made with; NULL: plain */
+    struct tls_ticket *ticket; /* for the next one */
 };
 
 struct pools {
@@ -96,6 +99,24 @@ static void drop_idle(struct pool *p)
     while (!list_empty(&p->idle)) bury(LIST_ENTRY(p->idle.next, struct exchange, node), false);
 }
 
+static void pool_free(struct pool *p)
+{
+    tls_ticket_unref(p->ticket);
+    tls_context_unref(p->tls);
+    free(p);
+}
+
+/* Certificates or authorities changed: what was made with the old ones is not used again. */
+static void pool_use_tls(struct pool *p, struct tls_context *tls)
+{
+    if (p->tls == tls) return;
+    drop_idle(p);
+    tls_ticket_unref(p->ticket);
+    tls_context_unref(p->tls);
+    p->tls = tls != NULL ? tls_context_ref(tls) : NULL;
+    p->ticket = tls != NULL ? tls_ticket_new() : NULL;
+}
+
 void pools_free(struct pools *p)
 {
     struct map_entry *e;
@@ -103,7 +124,7 @@ void pools_free(struct pools *p)
     if (p == NULL) return;
     while ((e = map_next(&p->by_server, &i)) != NULL) {
         drop_idle(e->value);
-        free(e->value);
+        pool_free(e->value);
     }
     map_done(&p->by_server);
     map_done(&p->turns);
@@ -125,7 +146,7 @@ void pools_sweep(struct pools *p)
         if (pool->exchanges > 0 || now - pool->used_at < forget_ns) continue;
         /* No configuration names this server any more, or nobody uses it. */
         (void)map_remove(&p->by_server, e->key);
-        free(pool);
+        pool_free(pool);
     }
 }
 
@@ -359,7 +380,12 @@ static void on_readable(struct exchange *x)
 static void on_broken(struct exchange *x)
 {
     if (x->state == X_CONNECTING) {
-        fail(x, EXCHANGE_CONNECT, "the connection was refused or could not be made");
+        const char *tls = conn_tls_problem(&x->conn);
+        char why[200]; /* the connection's own goes with it */
+        (void)str_copyz(
+            why, sizeof why,
+            str_of(tls != NULL ? tls : "the connection was refused or could not be made"));
+        fail(x, EXCHANGE_CONNECT, why);
         return;
     }
     if (!x->conn.read_paused) on_readable(x);
@@ -392,20 +418,31 @@ static void fail_now(void *ctx)
         fail(x, EXCHANGE_CONNECT, x->fail_why);
 }
 
-static enum err connect_to(struct exchange *x, const struct snap_server *s)
+static enum err secure(struct exchange *x, const struct snap_server *s,
+                       const struct exchange_tls *tls)
+{
+    struct str name = tls->server_name.n > 0 ? tls->server_name : s->host;
+    struct tls *t = tls_connect(tls->context, x->conn.fd, name, x->pool->ticket);
+    x->fail_why = "TLS cannot be set up";
+    if (t == NULL) return ERR_NOMEM;
+    conn_secure(&x->conn, t);
+    return ERR_OK;
+}
+
+static enum err connect_to(struct exchange *x, const struct snap_server *s,
+                           const struct exchange_tls *tls)
 {
     struct pools *p = x->pool->pools;
     struct sockaddr_storage addr;
     socklen_t len;
-    x->fail_why = "TLS towards upstreams is not available";
-    if (s->tls) return ERR_UNSUPPORTED;
     x->fail_why = "its name has no address";
     enum err e = resolver_get(p->w->edge->resolver, s, x->pool->turn++, &addr, &len);
     if (e != ERR_OK) return e;
     x->fail_why = "no connection can be made";
     size_t out_max = (size_t)p->w->edge->settings->max_body + OUT_EXTRA;
-    return conn_connect(&x->conn, p->w->loop, (const struct sockaddr *)&addr, len, out_max, on_conn,
-                        x);
+    e = conn_connect(&x->conn, p->w->loop, (const struct sockaddr *)&addr, len, out_max, on_conn,
+                     x);
+    return e == ERR_OK && s->tls ? secure(x, s, tls) : e;
 }
 
 /* An idle connection on which nothing has happened: not closed, and no byte came that nobody asked
@@ -427,13 +464,15 @@ static struct exchange *take_idle(struct pool *pool)
     return NULL;
 }
 
-struct exchange *exchange_start(struct pools *p, const struct snap_server *s, struct str head,
-                                struct str body, bool is_head, bool fresh,
-                                const struct exchange_events *ev, void *ctx)
+struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
+                                const struct exchange_tls *tls, struct str head, struct str body,
+                                bool is_head, bool fresh, const struct exchange_events *ev,
+                                void *ctx)
 {
     struct pool *pool = pool_of(p, s);
     enum err e = ERR_OK;
     ASSERT(pool != NULL);
+    pool_use_tls(pool, s->tls ? tls->context : NULL);
     struct exchange *x = fresh ? NULL : take_idle(pool);
     if (x == NULL) {
         x = xcalloc(1, sizeof *x);
@@ -441,7 +480,7 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s, st
         pool->exchanges++;
         x->conn.fd = -1;
         x->state = X_CONNECTING;
-        e = connect_to(x, s);
+        e = connect_to(x, s, tls);
     }
     x->ev = ev;
     x->ctx = ctx;

@@ -10,6 +10,7 @@
 #include "http/h1.h"
 #include "proto/snapshot.h"
 
+struct tls_context;
 struct worker;
 struct pools;
 struct exchange;
@@ -45,11 +46,18 @@ const struct snap_server *pools_choose(struct pools *p, const struct snap_upstre
 void pools_report(struct pools *p, const struct snap_server *s, bool ok);
 bool pools_is_up(struct pools *p, const struct snap_server *s);
 
+/* How a server is spoken to over https: NULL and "" for http. */
+struct exchange_tls {
+    struct tls_context *context; /* kept while connections made with it live */
+    struct str server_name;      /* instead of the server's own; n == 0: its own */
+};
+
 /* Sends head and body (copied). An event follows later, never from inside of this call. fresh: not
  * on a pooled connection. */
-struct exchange *exchange_start(struct pools *p, const struct snap_server *s, struct str head,
-                                struct str body, bool is_head, bool fresh,
-                                const struct exchange_events *ev, void *ctx);
+struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
+                                const struct exchange_tls *tls, struct str head, struct str body,
+                                bool is_head, bool fresh, const struct exchange_events *ev,
+                                void *ctx);
 void exchange_cancel(struct exchange *x); /* closes the connection; NULL is fine */
 void exchange_pause(struct exchange *x, bool paused);
 bool exchange_is_connected(const struct exchange *x);

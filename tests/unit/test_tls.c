@@ -202,7 +202,7 @@ static void tickets_come_while_idle_and_resume(void **state)
     assert_int_equal(handshake(&p), ERR_OK);
     assert_true(tls_was_resumed(p.client));
     pair_close(&p);
-    tls_ticket_free(ticket);
+    tls_ticket_unref(ticket);
 }
 
 static void bad_files_are_named(void **state)
