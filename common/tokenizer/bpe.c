@@ -173,52 +173,120 @@ static bool compatible(const struct vocab *v, uint32_t left, uint32_t right)
     }
 }
 
+/* Where the byte leads from a state, 0 when nowhere. */
+static uint32_t edge_to(const struct vocab *v, uint32_t state, unsigned char byte)
+{
+    uint32_t key = state << 8 | byte, mask = v->h->edge_mask;
+    for (uint32_t i = vocab_hash_edge(key);; i++) {
+        const struct vocab_edge *edge = &v->edges[i & mask];
+        if (edge->to == 0 || edge->key == key) return edge->to;
+    }
+}
+
 static uint32_t next_state(const struct vocab *v, uint32_t state, unsigned char byte)
 {
-    uint32_t mask = v->h->edge_mask;
     for (;;) {
-        uint32_t key = state << 8 | byte;
-        for (uint32_t i = vocab_hash_edge(key);; i++) {
-            const struct vocab_edge *edge = &v->edges[i & mask];
-            if (edge->to == 0) break;
-            if (edge->key == key) return edge->to;
-        }
-        if (state == 0) return 0;
+        uint32_t to = edge_to(v, state, byte);
+        if (to != 0 || state == 0) return to;
         state = v->states[state].fail;
     }
 }
 
-/* Does `token` end the tokens of p[0..end)? */
-static bool fits(const struct vocab *v, const uint32_t *last, uint32_t token, size_t end)
+struct walk {
+    const struct vocab *v;
+    const char *p;
+    uint32_t *last;
+    uint32_t grown; /* the state of the token found last, once it has grown; 0: not known */
+    /* Answers of compatible(), each with its question, since long pieces ask the same ones again
+     * and again: left << 33 | right << 1 | answer, plus 1; 0: none. */
+    uint32_t mask;
+    uint64_t answers[8192];
+};
+
+static bool compatible_again(struct walk *w, uint32_t left, uint32_t right)
 {
-    size_t start = end - vocab_token_len(v, token);
-    return start == 0 || compatible(v, last[start - 1], token);
+    uint64_t key = ((uint64_t)left << 33 | (uint64_t)right << 1) + 1;
+    uint64_t *at = &w->answers[vocab_hash_pair(left, right) & w->mask];
+    if (*at == key) return false;
+    if (*at == key + 1) return true;
+    bool answer = compatible(w->v, left, right);
+    *at = key + answer;
+    return answer;
+}
+
+/* Does `token` end the tokens of p[0..end)? */
+static bool fits(struct walk *w, uint32_t token, size_t end)
+{
+    size_t start = end - vocab_token_len(w->v, token);
+    return start == 0 || compatible_again(w, w->last[start - 1], token);
+}
+
+/* The token found last with one byte more, if that is a token: down the chain of suffixes from the
+ * longest, or, since runs of one character have chains of a hundred, by the automaton. */
+static uint32_t grow(struct walk *w, uint32_t longest, size_t end)
+{
+    enum { STEPS = 4 };
+    const struct vocab *v = w->v;
+    uint32_t want = vocab_token_len(v, w->last[end - 2]) + 1, token = longest;
+    for (int i = 0; i < STEPS && w->grown == 0; i++) {
+        uint32_t n = vocab_token_len(v, token);
+        if (n == want) return token;
+        if (n < want) return VOCAB_NO_TOKEN;
+        token = v->splits[token].suffix;
+    }
+    uint32_t state = w->grown;
+    if (state == 0)
+        for (size_t i = end - want; i + 1 < end; i++)
+            state = edge_to(v, state, (unsigned char)w->p[i]);
+    w->grown = state = edge_to(v, state, (unsigned char)w->p[end - 1]);
+    if (state == 0) return VOCAB_NO_TOKEN;
+    token = v->states[state].token;
+    return vocab_token_len(v, token) == want ? token : VOCAB_NO_TOKEN;
 }
 
 /* The one token that ends the tokens of p[0..end), of those that `longest` ends with. */
-static uint32_t last_token(const struct vocab *v, const uint32_t *last, uint32_t longest,
-                           size_t end)
+static uint32_t last_token(struct walk *w, uint32_t longest, size_t end)
 {
-    uint32_t token = longest;
-    /* Most often the one before has grown by a byte. Runs of spaces have a hundred candidates. */
+    enum { LONG = 8 };
+    uint32_t token, known = w->grown;
+    /* Most often the one before has grown by a byte. */
     if (end > 1) {
-        uint32_t want = vocab_token_len(v, last[end - 2]) + 1;
-        while (vocab_token_len(v, token) > want) token = v->splits[token].suffix;
-        if (vocab_token_len(v, token) == want && fits(v, last, token, end)) return token;
+        token = grow(w, longest, end);
+        if (token != VOCAB_NO_TOKEN && fits(w, token, end)) {
+            if (w->grown == known) w->grown = 0; /* found without the automaton */
+            return token;
+        }
+    }
+    w->grown = 0;
+    /* In a long run of something the tokens repeat. */
+    uint32_t longest_n = vocab_token_len(w->v, longest);
+    if (longest_n >= LONG && end > longest_n) {
+        token = w->last[end - 1 - longest_n];
+        uint32_t n = vocab_token_len(w->v, token);
+        if (n <= longest_n && memcmp(w->v->bytes + w->v->offsets[token], w->p + end - n, n) == 0 &&
+            fits(w, token, end))
+            return token;
     }
     /* A single byte always ends the chain: taken as it is should nothing else fit. */
-    for (token = longest; v->splits[token].suffix != VOCAB_NO_TOKEN;
-         token = v->splits[token].suffix)
-        if (fits(v, last, token, end)) break;
+    for (token = longest; w->v->splits[token].suffix != VOCAB_NO_TOKEN;
+         token = w->v->splits[token].suffix)
+        if (fits(w, token, end)) break;
     return token;
 }
 
 void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count)
 {
+    struct walk w;
     uint32_t state = 0;
+    w.v = v;
+    w.p = p;
+    w.last = last;
+    w.grown = 0;
+    w.mask = n < 1024 ? 255 : (uint32_t)ARRAY_LEN(w.answers) - 1;
+    memset(w.answers, 0, ((size_t)w.mask + 1) * sizeof w.answers[0]);
     for (size_t i = 0; i < n; i++) {
         state = next_state(v, state, (unsigned char)p[i]);
-        last[i] = last_token(v, last, v->states[state].token, i + 1);
+        last[i] = last_token(&w, v->states[state].token, i + 1);
         size_t start = i + 1 - vocab_token_len(v, last[i]);
         count[i] = 1 + (start > 0 ? count[start - 1] : 0);
     }

@@ -16,6 +16,7 @@ enum {
     HANGUL_VN = 21,
     HANGUL_TN = 28,
     SPACE_MARK = 0x2581,
+    ORDERS = 256, /* more than there are combining classes */
 };
 
 /*
@@ -189,11 +190,11 @@ static void order_marks(uint32_t *c, size_t n, uint32_t *room)
         }
         return;
     }
-    size_t at = 0;
-    for (uint32_t k = 1; at < n; k++) {
-        for (size_t i = 0; i < n; i++)
-            if (combining_order(c[i]) == k) room[at++] = c[i];
-    }
+    size_t from[ORDERS + 1] = { 0 };
+    for (size_t i = 0; i < n; i++) from[MIN(combining_order(c[i]), (uint32_t)ORDERS - 1) + 1]++;
+    for (size_t k = 1; k <= ORDERS; k++) from[k] += from[k - 1];
+    for (size_t i = 0; i < n; i++)
+        room[from[MIN(combining_order(c[i]), (uint32_t)ORDERS - 1)]++] = c[i];
     memcpy(c, room, n * sizeof *c);
 }
 
