@@ -139,6 +139,13 @@ $(BUILD)/replay/$(1)/fuzz_%: $(BUILD)/tests/fuzz/$(1)/fuzz_%.o $(BUILD)/tests/fu
 endef
 $(foreach s,$(SERVICES) run,$(eval $(call FUZZ_RULE,$(s))))
 
+# The simulator of limits: the edge's lease table and the allocator's ledgers in one program.
+SIM_SRC := $(wildcard tests/sim/sim_*.c) $(wildcard services/edge/lease*.c) $(wildcard services/policy/ledger*.c) services/policy/shares.c
+$(BUILD)/sim/limits: $(SIM_SRC:%.c=$(BUILD)/%.o) $(COMMON_LIB)
+	@mkdir -p $(@D)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 # The fuzz target's function has no header: libFuzzer names it.
 $(BUILD)/tests/fuzz/%.o: WARN += -Wno-missing-prototypes
 
@@ -212,6 +219,9 @@ e2e: ## End-to-end tests against real servers (E2E=pattern picks files; SAN=asan
 	@$(MAKE) --no-print-directory vocab-run
 	@tests/e2e.sh $(BUILD) $(E2E)
 
+sim: $(BUILD)/sim/limits ## Simulate limits under faults, millions of decisions for each algorithm (SIM="--only WORD --seed N")
+	@$< $(SIM)
+
 test: ## Everything: installs what it needs, unit tests with sanitizers, lint, end-to-end
 	@tests/test.sh
 
@@ -269,6 +279,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e test fuzz fuzz-run oracle bench-tokens bench-limits diff-framing chaos-limits lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench-tokens bench-limits diff-framing chaos-limits lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

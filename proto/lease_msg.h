@@ -60,7 +60,8 @@
  *
  * limit, remaining: of the counter, in units; remaining is what could still be granted now.
  * reset_ms: until it would be as if unused. share: units per window (slots) that this edge may use
- * by itself, beginning empty, when the engine is away; `edges`: how many edges share.
+ * by itself, beginning empty, when the engine is away; `edges`: how many edges share; 0: not known
+ * yet, keep the shares told before.
  * leaving: this edge gives up its share and all its leases.
  */
 #ifndef PROTO_LEASE_MSG_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The lease table: counters, and the decision over all claims of a request. Messages are in
- * lease_wire.c, what happens without an engine in lease_share.c. Any thread; see the header.
+ * The lease table: its counters, what their leases hold, and when they are due. lease_table.h says
+ * where the rest is. Any thread; see lease.h.
  */
 #include "lease.h"
 
@@ -29,6 +29,7 @@ struct lease_table *lease_table_new(const struct lease_table_options *o)
     t->next_due = LEASE_NEVER_NS;
     list_init(&t->lru);
     list_init(&t->waiters);
+    list_init(&t->soon);
     return t;
 }
 
@@ -39,6 +40,7 @@ void lease_table_free(struct lease_table *t)
     for (size_t i = 0; i < t->buckets_n; i++)
         for (struct lease_counter *c = t->buckets[i], *next; c != NULL; c = next) {
             next = c->chain;
+            free(c->local);
             free(c);
         }
     free(t->buckets);
@@ -52,6 +54,10 @@ void lease_unlock(struct lease_table *t)
     uint64_t due = t->heap_n > 0 ? t->heap[1]->due_ns : LEASE_NEVER_NS;
     if (!list_empty(&t->waiters))
         due = MIN(due, LIST_ENTRY(t->waiters.next, struct lease_waiter, node)->deadline_ns);
+    LIST_EACH(it, &t->soon)
+    {
+        due = MIN(due, LIST_ENTRY(it, struct lease_counter, soon)->soon_ns);
+    }
     if (due != atomic_load_explicit(&t->next_due, memory_order_relaxed))
         atomic_store(&t->next_due, due);
     pthread_mutex_unlock(&t->lock);
@@ -105,6 +111,39 @@ void lease_set_due(struct lease_table *t, struct lease_counter *c, uint64_t due_
     heap_down(t, c->place);
 }
 
+void lease_due_by(struct lease_table *t, struct lease_counter *c, uint64_t due_ns)
+{
+    if (c->inflight) return; /* the reply gives it its turn */
+    due_ns = MAX(due_ns, c->not_before_ns);
+    if (t->away) due_ns = MAX(due_ns, t->probe_ns);
+    if (due_ns < c->due_ns) lease_set_due(t, c, due_ns);
+}
+
+uint64_t lease_life_ns(const struct lease_counter *c)
+{
+    return lease_ttl_ms(c->rule.window_ms) * LEASE_MS;
+}
+
+uint64_t lease_next_tick(const struct lease_counter *c, uint64_t now)
+{
+    uint64_t tick = MIN(lease_life_ns(c) / 16, LEASE_TICK_MS * LEASE_MS);
+    tick = MAX(tick, LEASE_MS / 4);
+    return (now / tick + 1) * tick;
+}
+
+void lease_judge_at(struct lease_table *t, struct lease_counter *c, uint64_t at)
+{
+    at = MAX(at, UINT64_C(1));
+    if (c->soon_ns != 0 && c->soon_ns <= at) return;
+    if (c->soon_ns == 0) list_push_back(&t->soon, &c->soon);
+    c->soon_ns = at;
+}
+
+double lease_expected(const struct lease_counter *c, uint64_t ns)
+{
+    return c->rate * (double)ns;
+}
+
 /* --- counters --- */
 
 static struct lease_counter *find(const struct lease_table *t, uint64_t hash, struct str policy,
@@ -118,7 +157,7 @@ static struct lease_counter *find(const struct lease_table *t, uint64_t hash, st
 
 static bool idle(const struct lease_counter *c)
 {
-    return c->pins == 0 && !c->live && c->busy == 0;
+    return c->pins == 0 && !c->live && c->busy == 0 && c->owed == 0;
 }
 
 static void drop(struct lease_table *t, struct lease_counter *c)
@@ -128,7 +167,9 @@ static void drop(struct lease_table *t, struct lease_counter *c)
     *at = c->chain;
     list_remove(&c->lru);
     lease_set_due(t, c, LEASE_NEVER_NS);
+    if (c->soon_ns != 0) list_remove(&c->soon);
     t->counters--;
+    free(c->local);
     free(c);
 }
 
@@ -203,7 +244,7 @@ void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, siz
     }
     claim->counter = c;
     claim->waiter = w;
-    claim->state = LEASE_CLAIM_NONE;
+    claim->held = claim->queued = false;
     lease_unlock(t);
 }
 
@@ -211,8 +252,12 @@ void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, siz
 
 void lease_forget(struct lease_counter *c)
 {
+    /* what was not acknowledged is charged again, rather than not at all */
+    c->owed += c->debt - c->told_debt;
     c->live = false;
-    c->granted = c->spent = c->returned = c->told_spent = c->told_returned = c->last_grant = 0;
+    c->number = 0;
+    c->granted = c->spent = c->returned = c->reserved = c->last_grant = 0;
+    c->told_spent = c->told_returned = c->debt = c->told_debt = 0;
 }
 
 void lease_end_if_over(struct lease_counter *c, uint64_t now)
@@ -220,256 +265,17 @@ void lease_end_if_over(struct lease_counter *c, uint64_t now)
     if (c->live && now >= c->end_ns && !c->inflight) lease_forget(c);
 }
 
+bool lease_is_valid(const struct lease_counter *c, uint64_t now)
+{
+    return c->live && now < c->end_ns;
+}
+
 int64_t lease_available(const struct lease_counter *c, uint64_t now)
 {
-    bool valid = c->live && now < c->end_ns;
+    bool valid = lease_is_valid(c, now);
     uint64_t held = valid ? c->granted - c->returned : 0;
     if (c->rule.kind == LEASE_SLOTS) return (int64_t)held - (int64_t)c->busy;
-    return valid ? (int64_t)held - (int64_t)c->spent : 0;
-}
-
-static struct lease_view view_of(const struct lease_counter *c, uint64_t now)
-{
-    int64_t available = lease_available(c, now);
-    uint64_t own = available > 0 ? (uint64_t)available : 0;
-    struct lease_view v = { .limit = c->rule.capacity };
-    v.remaining = MIN(own + (c->told ? c->remaining : 0), v.limit);
-    v.reset_ms = c->reset_ns > now ? (c->reset_ns - now + LEASE_MS - 1) / LEASE_MS : 0;
-    v.retry_ms = c->retry_ns > now ? (c->retry_ns - now + LEASE_MS - 1) / LEASE_MS : 0;
-    return v;
-}
-
-/* --- the decision --- */
-
-/* What one counter says to units; changes nothing but a lease that is over. */
-static enum lease_look look(struct lease_table *t, struct lease_claim *claim, uint64_t now,
-                            bool last, struct lease_view *ret_view)
-{
-    struct lease_counter *c = claim->counter;
-    uint64_t retry_ms = 0;
-    enum lease_look verdict;
-    if (c == NULL) return LEASE_LOOK_UNAVAILABLE; /* no memory for a counter */
-    lease_end_if_over(c, now);
-    if (lease_available(c, now) >= (int64_t)claim->units) return LEASE_LOOK_HAVE;
-    *ret_view = view_of(c, now);
-    if (claim->units > c->rule.capacity || claim->units > c->rule.limit) {
-        ret_view->never = true;
-        return LEASE_LOOK_REFUSE;
-    }
-    if (c->recheck_ns > now) {
-        ret_view->never = c->never;
-        return LEASE_LOOK_REFUSE;
-    }
-    if (!last && !t->away && c->away_until_ns <= now) return LEASE_LOOK_LACK;
-    verdict = lease_look_away(t, c, now, claim->units, &retry_ms);
-    if (verdict == LEASE_LOOK_REFUSE) ret_view->retry_ms = retry_ms;
-    return verdict;
-}
-
-static void take(struct lease_table *t, uint64_t now, struct lease_claim *claim,
-                 enum lease_look how)
-{
-    struct lease_counter *c = claim->counter;
-    if (c == NULL) return;
-    if (how != LEASE_LOOK_HAVE)
-        lease_take_away(t, c, claim->units, how);
-    else if (c->rule.kind == LEASE_SLOTS)
-        c->busy += claim->units;
-    else
-        c->spent += claim->units;
-    if (c->rule.kind == LEASE_SLOTS) claim->state = LEASE_CLAIM_HELD;
-    if (how != LEASE_LOOK_HAVE) return;
-    c->touched = true;
-    if (!c->inflight && !c->ahead && c->last_grant >= LEASE_PREFETCH_MIN &&
-        lease_available(c, now) <= (int64_t)(c->last_grant / 4) && c->recheck_ns <= now) {
-        c->ahead = true;
-        lease_set_due(t, c, now);
-    }
-}
-
-static void note_tightest(struct lease_waiter *w, size_t i, const struct lease_view *v)
-{
-    if (w->tightest < w->claims_n && (double)v->remaining * (double)w->tightest_view.limit >=
-                                         (double)w->tightest_view.remaining * (double)v->limit)
-        return;
-    w->tightest = i;
-    w->tightest_view = *v;
-}
-
-/* Claims that hold no slots let their counters go. */
-static void unpin(struct lease_waiter *w)
-{
-    for (size_t i = 0; i < w->claims_n; i++) {
-        struct lease_claim *claim = &w->claims[i];
-        if (claim->counter == NULL || claim->state == LEASE_CLAIM_HELD) continue;
-        claim->counter->pins--;
-        claim->counter = NULL;
-    }
-}
-
-/* Decides all claims, or says WAIT and which lack (looks[i]). last: the time to wait is over. */
-static enum lease_verdict judge(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                                bool last, enum lease_look looks[LEASE_MAX_CLAIMS])
-{
-    enum lease_verdict verdict = LEASE_VERDICT_OK;
-    w->shadow_refused = w->allowed = w->shared = 0;
-    w->shadow_mask = 0;
-    w->tightest = w->refused_by = w->claims_n;
-    for (size_t i = 0; i < w->claims_n; i++) {
-        struct lease_claim *claim = &w->claims[i];
-        struct lease_view v = { 0 };
-        looks[i] = look(t, claim, now, last, &v);
-        if (looks[i] == LEASE_LOOK_LACK) {
-            if (verdict == LEASE_VERDICT_OK) verdict = LEASE_VERDICT_WAIT;
-        } else if (looks[i] == LEASE_LOOK_REFUSE || looks[i] == LEASE_LOOK_UNAVAILABLE) {
-            if (claim->shadow || verdict >= LEASE_VERDICT_REFUSED) continue;
-            verdict = looks[i] == LEASE_LOOK_REFUSE ? LEASE_VERDICT_REFUSED
-                                                    : LEASE_VERDICT_UNAVAILABLE;
-            w->refused_by = i;
-            w->refused_view = v;
-        }
-    }
-    w->verdict = verdict;
-    w->decided_ns = now;
-    if (verdict == LEASE_VERDICT_WAIT) return verdict;
-    for (size_t i = 0; i < w->claims_n; i++) {
-        struct lease_claim *claim = &w->claims[i];
-        if (looks[i] == LEASE_LOOK_REFUSE || looks[i] == LEASE_LOOK_UNAVAILABLE) {
-            if (claim->shadow) {
-                w->shadow_refused++;
-                w->shadow_mask |= UINT32_C(1) << i;
-            }
-        } else if (verdict == LEASE_VERDICT_OK) {
-            take(t, now, claim, looks[i]);
-            if (looks[i] == LEASE_LOOK_ALLOW) w->allowed++;
-            if (looks[i] == LEASE_LOOK_SHARE) w->shared++;
-        }
-        if (claim->counter == NULL || claim->shadow || claim->counter->rule.kind != LEASE_RATE)
-            continue;
-        struct lease_view v = view_of(claim->counter, now);
-        note_tightest(w, i, &v);
-    }
-    unpin(w);
-    return verdict;
-}
-
-static void enqueue(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                    const enum lease_look looks[LEASE_MAX_CLAIMS])
-{
-    for (size_t i = 0; i < w->claims_n; i++) {
-        struct lease_claim *claim = &w->claims[i];
-        struct lease_counter *c = claim->counter;
-        if (looks[i] != LEASE_LOOK_LACK) continue;
-        claim->state = LEASE_CLAIM_WAITING;
-        list_push_back(&c->queue, &claim->node);
-        c->wanted += claim->units;
-        if (!c->inflight) lease_set_due(t, c, MAX(now, c->not_before_ns));
-    }
-}
-
-static void dequeue(struct lease_waiter *w)
-{
-    for (size_t i = 0; i < w->claims_n; i++) {
-        struct lease_claim *claim = &w->claims[i];
-        if (claim->state != LEASE_CLAIM_WAITING) continue;
-        claim->state = LEASE_CLAIM_NONE;
-        list_remove(&claim->node);
-        claim->counter->wanted -= claim->units;
-    }
-}
-
-enum lease_verdict lease_admit(struct lease_table *t, uint64_t now, struct lease_waiter *w)
-{
-    enum lease_look looks[LEASE_MAX_CLAIMS];
-    ASSERT(w->claims_n <= LEASE_MAX_CLAIMS && !w->waiting);
-    pthread_mutex_lock(&t->lock);
-    enum lease_verdict verdict = judge(t, now, w, false, looks);
-    if (verdict == LEASE_VERDICT_WAIT) {
-        w->deadline_ns = now + t->ask_timeout_ns;
-        w->waiting = true;
-        t->waiting++;
-        list_push_back(&t->waiters, &w->node);
-        enqueue(t, now, w, looks);
-    }
-    lease_unlock(t);
-    return verdict;
-}
-
-/* A waiter that was taken out of all queues: decided now, or queued again. */
-static void judge_again(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                        struct list_node *done)
-{
-    enum lease_look looks[LEASE_MAX_CLAIMS];
-    if (judge(t, now, w, now >= w->deadline_ns, looks) == LEASE_VERDICT_WAIT) {
-        enqueue(t, now, w, looks);
-        return;
-    }
-    w->waiting = false;
-    t->waiting--;
-    list_remove(&w->node);
-    list_push_back(done, &w->node);
-}
-
-void lease_resolve(struct lease_table *t, uint64_t now, struct lease_counter *c,
-                   struct list_node *done)
-{
-    struct list_node queue;
-    list_init(&queue);
-    for (struct list_node *n; (n = list_pop_front(&c->queue)) != NULL;) list_push_back(&queue, n);
-    while (!list_empty(&queue)) {
-        struct lease_waiter *w = LIST_ENTRY(queue.next, struct lease_claim, node)->waiter;
-        dequeue(w);
-        judge_again(t, now, w, done);
-    }
-}
-
-void lease_expire(struct lease_table *t, uint64_t now, struct list_node *done)
-{
-    pthread_mutex_lock(&t->lock);
-    while (!list_empty(&t->waiters)) {
-        struct lease_waiter *w = LIST_ENTRY(t->waiters.next, struct lease_waiter, node);
-        if (w->deadline_ns > now) break;
-        dequeue(w);
-        judge_again(t, now, w, done);
-    }
-    lease_unlock(t);
-}
-
-bool lease_cancel(struct lease_table *t, uint64_t now, struct lease_waiter *w)
-{
-    (void)now;
-    pthread_mutex_lock(&t->lock);
-    bool was = w->waiting;
-    if (was) {
-        dequeue(w);
-        unpin(w);
-        w->waiting = false;
-        t->waiting--;
-        list_remove(&w->node);
-    }
-    lease_unlock(t);
-    return was;
-}
-
-void lease_release(struct lease_table *t, uint64_t now, struct lease_waiter *w)
-{
-    pthread_mutex_lock(&t->lock);
-    for (size_t i = 0; i < w->claims_n; i++) {
-        struct lease_claim *claim = &w->claims[i];
-        struct lease_counter *c = claim->counter;
-        if (claim->state != LEASE_CLAIM_HELD) continue;
-        ASSERT(c->busy >= claim->units && c->pins > 0);
-        c->busy -= claim->units;
-        c->pins--;
-        claim->state = LEASE_CLAIM_NONE;
-        claim->counter = NULL;
-        /* where slots are few, somebody else may be waiting for this one */
-        if (c->rule.limit <= LEASE_EAGER_SLOTS && c->live) {
-            c->touched = false;
-            if (!c->inflight) lease_set_due(t, c, now);
-        }
-    }
-    lease_unlock(t);
+    return valid ? (int64_t)held - (int64_t)(c->spent + c->reserved) : 0;
 }
 
 /* --- looking in --- */

@@ -69,8 +69,6 @@ struct lease_rule {
 
 struct lease_waiter;
 
-enum lease_claim_state { LEASE_CLAIM_NONE, LEASE_CLAIM_WAITING, LEASE_CLAIM_HELD };
-
 /* One policy of one request. The caller fills the first part and zeroes the rest. */
 struct lease_claim {
     const void *owner; /* the caller's policy */
@@ -85,11 +83,12 @@ struct lease_claim {
     uint64_t reserved; /* units it got or has left, from leases and shares */
     uint64_t spent;    /* units that it has spent */
     /* private */
-    unsigned char state;
-    bool allowed;          /* the engine was away, and the policy lets it pass: without bound */
+    bool held, queued;
+    bool allowed;          /* `local` is not of a share: the engine was away, and all may pass */
     uint64_t need, enough; /* what the admission or extension under way is for */
-    uint64_t local;        /* of `reserved`: from a share */
-    uint64_t number;       /* of the lease that the rest is of */
+    uint64_t local;        /* of `reserved`: not of a lease, but of the share that began then */
+    uint64_t local_of;
+    uint64_t number; /* of the lease that the rest is of */
     struct lease_counter *counter;
     struct lease_waiter *waiter;
     struct list_node node; /* in the counter's queue */
