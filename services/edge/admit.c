@@ -1,21 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which policies apply to a request, and what counters they are counted on. Pure; what is made here
- * is immutable and shared by all workers. The limiter is in limiter.c.
+ * Which policies apply to a request, what counters they are counted on, and for how many units.
+ * Pure; what is made here is immutable and shared by all workers. The limiter is in limiter.c.
  */
 #include "admit.h"
 
-#include <ctype.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "admit_claims.h"
-#include "base/hash.h"
-
-struct admit_list {
-    const struct snap_policy **v; /* in the snapshot's order: highest priority first */
-    size_t n;
-};
+#include "admit_list.h"
+#include "admit_local.h"
 
 struct admit_policies {
     const struct snapshot *snapshot;
@@ -27,11 +21,6 @@ static bool applies_to_ns(const struct snap_policy *p, const struct snap_namespa
     return p->enabled && (p->ns == NULL || p->ns == ns);
 }
 
-static bool needs_lease(const struct snap_policy *p)
-{
-    return p->kind == SNAP_REQUEST_RATE || p->kind == SNAP_CONCURRENCY;
-}
-
 static enum err fill_list(const struct snapshot *s, const struct snap_namespace *ns,
                           struct admit_list *list, struct why *why)
 {
@@ -39,7 +28,7 @@ static enum err fill_list(const struct snapshot *s, const struct snap_namespace 
     for (size_t i = 0; i < s->policies_n; i++) {
         if (!applies_to_ns(&s->policies[i], ns)) continue;
         n++;
-        if (needs_lease(&s->policies[i])) leased++;
+        if (snap_policy_is_leased(&s->policies[i])) leased++;
     }
     if (leased > LEASE_MAX_CLAIMS)
         return why_set(why, ERR_LIMIT, "%zu limits apply to namespace %.*s, at most %d may", leased,
@@ -85,125 +74,6 @@ const struct admit_list *admit_policies_of(const struct admit_policies *p,
     return p->lists[i].n > 0 ? &p->lists[i] : NULL;
 }
 
-/* --- models --- */
-
-static bool same(char a, char b)
-{
-    return tolower((unsigned char)a) == tolower((unsigned char)b);
-}
-
-/* '*' matches any run; compared without case. */
-static bool glob(struct str pattern, struct str s)
-{
-    size_t p = 0, i = 0, star = SIZE_MAX, from = 0;
-    while (i < s.n) {
-        if (p < pattern.n && pattern.p[p] == '*') {
-            star = p++;
-            from = i;
-        } else if (p < pattern.n && same(pattern.p[p], s.p[i])) {
-            p++;
-            i++;
-        } else if (star != SIZE_MAX) {
-            p = star + 1;
-            i = ++from;
-        } else {
-            return false;
-        }
-    }
-    while (p < pattern.n && pattern.p[p] == '*') p++;
-    return p == pattern.n;
-}
-
-/* By the name the client wrote and by the names of the model it stands for, so that an alias does
- * not lead around a limit. */
-static bool applies_to_model(const struct snap_policy *p, const struct admit_request *r)
-{
-    if (p->models.n == 0) return true;
-    for (size_t i = 0; i < p->models.n; i++) {
-        struct str pattern = p->models.v[i];
-        if (r->model.n > 0 && glob(pattern, r->model)) return true;
-        if (r->model_known == NULL) continue;
-        if (glob(pattern, r->model_known->name) || glob(pattern, r->model_known->slug)) return true;
-    }
-    return false;
-}
-
-bool admit_output_limit(const struct admit_request *r, uint64_t *ret_tokens,
-                        const struct snap_policy **ret_policy, uint64_t *ret_shadow)
-{
-    const struct snap_policy *least = NULL;
-    uint64_t shadow = 0;
-    for (size_t i = 0; r->policies != NULL && i < r->policies->n; i++) {
-        const struct snap_policy *p = r->policies->v[i];
-        if (p->kind != SNAP_OUTPUT_TOKENS || !applies_to_model(p, r)) continue;
-        if (p->shadow)
-            shadow = shadow == 0 ? p->limit : MIN(shadow, p->limit);
-        else if (least == NULL || p->limit < least->limit)
-            least = p;
-    }
-    if (ret_shadow != NULL) *ret_shadow = shadow;
-    if (least == NULL) return false;
-    *ret_tokens = least->limit;
-    if (ret_policy != NULL) *ret_policy = least;
-    return true;
-}
-
-/* --- keys --- */
-
-struct key_text {
-    char text[LEASE_KEY_MAX];
-    size_t n;
-};
-
-static void add(struct key_text *k, const char *name, struct str value)
-{
-    size_t name_n = strlen(name), sep = k->n > 0 ? 1 : 0;
-    if (value.p == NULL || value.n == 0) value = STR("-");
-    /* ids have at most 64 bytes, and each of four sources comes once */
-    ASSERT(k->n + sep + name_n + 1 + value.n <= sizeof k->text);
-    if (sep > 0) k->text[k->n++] = ';';
-    memcpy(k->text + k->n, name, name_n);
-    k->n += name_n;
-    k->text[k->n++] = '=';
-    memcpy(k->text + k->n, value.p, value.n);
-    k->n += value.n;
-}
-
-static struct str hashed(struct str s, const unsigned char hash_key[16], char out[20])
-{
-    uint64_t key[2];
-    memcpy(key, hash_key, sizeof key);
-    int n = snprintf(out, 20, "h:%016llx", (unsigned long long)hash_sip(s.p, s.n, key));
-    return str_n(out, (size_t)n);
-}
-
-static struct str counter_key(const struct snap_policy *p, const struct admit_request *r,
-                              const unsigned char hash_key[16], struct key_text *k)
-{
-    char hex[20];
-    k->n = 0;
-    for (size_t i = 0; i < p->per_n; i++) {
-        switch (p->per[i]) {
-        case SNAP_PER_NAMESPACE: add(k, "ns", r->ns->id); break;
-        case SNAP_PER_KEY: add(k, "key", r->key != NULL ? r->key->id : STR_NULL); break;
-        case SNAP_PER_MODEL:
-            if (r->model_known != NULL)
-                add(k, "model", r->model_known->id);
-            else
-                add(k, "model", r->model.n > 0 ? hashed(r->model, hash_key, hex) : STR_NULL);
-            break;
-        case SNAP_PER_UPSTREAM:
-            add(k, "up", r->upstream != NULL ? r->upstream->id : STR_NULL);
-            break;
-        case SNAP_PER_IP:
-        case SNAP_PER_USER:
-        case SNAP_PER_HEADER: break;
-        }
-    }
-    if (k->n == 0) add(k, "all", STR("1"));
-    return str_n(k->text, k->n);
-}
-
 /* --- claims --- */
 
 static void rule_of(const struct snap_policy *p, struct lease_rule *out)
@@ -211,43 +81,135 @@ static void rule_of(const struct snap_policy *p, struct lease_rule *out)
     static const enum lease_away away[] = { [SNAP_SHARE] = LEASE_AWAY_SHARE,
                                             [SNAP_DENY] = LEASE_AWAY_DENY,
                                             [SNAP_ALLOW] = LEASE_AWAY_ALLOW };
-    bool rate = p->kind == SNAP_REQUEST_RATE, bucket = rate && p->algorithm == SNAP_BUCKET;
-    *out = (struct lease_rule){ .kind = rate ? LEASE_RATE : LEASE_SLOTS,
+    bool slots = p->kind == SNAP_CONCURRENCY;
+    bool bucket = !slots && p->algorithm == SNAP_BUCKET;
+    *out = (struct lease_rule){ .kind = slots ? LEASE_SLOTS : LEASE_RATE,
                                 .away = away[p->on_unavailable],
                                 .limit = p->limit,
                                 .capacity = bucket ? p->burst : p->limit,
-                                .window_ms = rate ? p->window_ms : 0,
-                                .steady = rate && !bucket };
+                                .window_ms = slots ? 0 : p->window_ms,
+                                .steady = !slots && !bucket,
+                                .calendar = !slots && p->algorithm == SNAP_FIXED,
+                                .strict = slots && p->strict };
 }
 
-void admit_claim(struct lease_table *t, uint64_t now, const struct admit_request *r,
-                 const unsigned char hash_key[16], struct lease_waiter *w)
+static bool counts_tokens(const struct snap_policy *p)
 {
-    w->claims_n = 0;
-    for (size_t i = 0; r->policies != NULL && i < r->policies->n; i++) {
+    return p->kind == SNAP_TOKEN_RATE || (p->kind == SNAP_QUOTA && p->unit == SNAP_UNIT_TOKENS);
+}
+
+static bool counts_cost(const struct snap_policy *p)
+{
+    return p->kind == SNAP_QUOTA && p->unit == SNAP_UNIT_COST;
+}
+
+/* What a token of input and one of output cost by that policy. False: it does not count this
+ * request. */
+static bool prices(const struct snap_policy *p, const struct admit_request *r,
+                   struct lease_claim *out, unsigned *unpriced)
+{
+    if (!r->counted) return false;
+    if (counts_cost(p)) {
+        const struct snap_model *m = r->subject.model_known;
+        if (m == NULL || !str_eq(m->currency, p->currency)) {
+            (*unpriced)++;
+            return false;
+        }
+        out->per_input = (uint64_t)MAX(m->input_nano, INT64_C(0));
+        out->per_output = (uint64_t)MAX(m->output_nano, INT64_C(0));
+    } else {
+        out->per_input = p->count != SNAP_COUNT_OUTPUT;
+        out->per_output = p->count != SNAP_COUNT_INPUT;
+    }
+    if (!r->answers) out->per_output = 0;
+    return out->per_input > 0 || out->per_output > 0;
+}
+
+uint64_t admit_charge(const struct lease_claim *c, uint64_t input, uint64_t output)
+{
+    uint64_t a, b, sum;
+    if (__builtin_mul_overflow(c->per_input, input, &a) ||
+        __builtin_mul_overflow(c->per_output, output, &b) || __builtin_add_overflow(a, b, &sum))
+        return LEASE_UNITS_MAX;
+    return MIN(sum, LEASE_UNITS_MAX);
+}
+
+/* What a request reserves: its input, and of its output a slice or all of it, but not more than the
+ * limit can hold; with less it begins too, if there is a token for each choice. */
+static void reserve(const struct admit_request *r, const struct lease_rule *rule, uint64_t slice,
+                    struct lease_claim *c)
+{
+    uint64_t want = MAX(r->stream ? MIN(slice, r->output_most) : r->output_most, r->choices);
+    c->reserve = true;
+    c->least = MAX(admit_charge(c, r->input_tokens, r->choices), UINT64_C(1));
+    c->units = MAX(MIN(admit_charge(c, r->input_tokens, want), rule->capacity), c->least);
+}
+
+/* The smallest slice of all policies that count output; 0: none does. */
+static uint64_t slice_of(const struct admit_request *r)
+{
+    uint64_t slice = 0;
+    unsigned unpriced = 0;
+    for (size_t i = 0; i < r->policies->n; i++) {
         const struct snap_policy *p = r->policies->v[i];
+        struct lease_claim c = { .units = 0 };
+        if (!counts_tokens(p) && !counts_cost(p)) continue;
+        if (!admit_is_for_model(p, &r->subject) || !prices(p, r, &c, &unpriced)) continue;
+        if (c.per_output == 0) continue;
+        uint64_t part = MAX(p->limit / c.per_output / ADMIT_SLICE_PARTS, UINT64_C(1));
+        part = MIN(part, (uint64_t)ADMIT_SLICE);
+        slice = slice == 0 ? part : MIN(slice, part);
+    }
+    return slice > 0 ? MAX(slice, r->choices) : 0;
+}
+
+void admit_claim(const struct admit_request *r, const unsigned char hash_key[16],
+                 bool plain_addresses, struct admit_ticket *t, admit_bind_fn bind, void *ctx)
+{
+    struct lease_waiter *w = &t->waiter;
+    struct admit_keys keys;
+    char key[ADMIT_KEY_ROOM];
+    w->claims_n = 0;
+    t->unpriced = 0;
+    t->slice = slice_of(r);
+    admit_keys_init(&keys, &r->subject, hash_key, plain_addresses);
+    for (size_t i = 0; i < r->policies->n; i++) {
+        const struct snap_policy *p = r->policies->v[i];
+        struct lease_claim c = { .owner = p, .units = 1, .shadow = p->shadow };
         struct lease_rule rule;
-        struct key_text k;
-        if (!needs_lease(p) || !applies_to_model(p, r)) continue;
-        ASSERT(w->claims_n < LEASE_MAX_CLAIMS);
+        if (!snap_policy_is_leased(p) || !admit_is_for_model(p, &r->subject)) continue;
         rule_of(p, &rule);
-        w->claims[w->claims_n] = (struct lease_claim){ .owner = p,
-                                                       .units = 1,
-                                                       .shadow = p->shadow };
-        w->claims_n++;
-        lease_bind(t, now, w, w->claims_n - 1, p->id, counter_key(p, r, hash_key, &k), &rule);
+        if (counts_tokens(p) || counts_cost(p)) {
+            if (!prices(p, r, &c, &t->unpriced)) continue;
+            reserve(r, &rule, t->slice, &c);
+        }
+        ASSERT(w->claims_n < LEASE_MAX_CLAIMS);
+        w->claims[w->claims_n++] = c;
+        bind(ctx, w->claims_n - 1, admit_key(&keys, p, key), &rule);
     }
 }
 
-const char *admit_dimension_name(enum admit_dimension d)
+/* --- the outcome --- */
+
+const char *admit_dimension(const struct snap_policy *p)
 {
-    static const char *const names[] = { [ADMIT_REQUESTS] = "requests",
-                                         [ADMIT_CONCURRENCY] = "concurrency",
-                                         [ADMIT_TOKENS] = "tokens" };
-    return d < ARRAY_LEN(names) ? names[d] : "unknown";
+    switch (p->kind) {
+    case SNAP_REQUEST_RATE: return "requests";
+    case SNAP_CONCURRENCY: return "concurrency";
+    case SNAP_TOKEN_RATE: return "tokens";
+    case SNAP_QUOTA:
+        return p->unit == SNAP_UNIT_REQUESTS ? "requests"
+               : p->unit == SNAP_UNIT_COST   ? "cost"
+                                             : "tokens";
+    case SNAP_INPUT_TOKENS: return "input_tokens";
+    case SNAP_OUTPUT_TOKENS: return "output_tokens";
+    case SNAP_ACCESS: return "access";
+    case SNAP_BODY_SIZE: return "body_size";
+    }
+    return "unknown";
 }
 
-void admit_conclude(const struct lease_waiter *w, struct admit_outcome *out)
+enum admit_verdict admit_verdict_of(enum lease_verdict v)
 {
     static const enum admit_verdict verdicts[] = {
         [LEASE_VERDICT_OK] = ADMIT_OK,
@@ -255,24 +217,38 @@ void admit_conclude(const struct lease_waiter *w, struct admit_outcome *out)
         [LEASE_VERDICT_REFUSED] = ADMIT_REFUSED,
         [LEASE_VERDICT_UNAVAILABLE] = ADMIT_UNAVAILABLE,
     };
-    out->verdict = verdicts[w->verdict];
+    return verdicts[v];
+}
+
+static struct admit_rate rate_of(const struct lease_waiter *w, size_t i, const struct lease_view *v)
+{
+    if (i >= w->claims_n) return (struct admit_rate){ .present = false };
+    const struct snap_policy *p = w->claims[i].owner;
+    if (counts_cost(p)) return (struct admit_rate){ .present = false };
+    return (struct admit_rate){ true, p->limit, MIN(v->remaining, p->limit), v->reset_ms };
+}
+
+void admit_conclude(const struct lease_waiter *w, struct admit_outcome *out)
+{
+    out->verdict = admit_verdict_of(w->verdict);
     out->decided_ns = w->decided_ns;
-    out->shadow_refused = w->shadow_refused;
     out->unavailable_allowed = w->allowed;
-    if (w->tightest < w->claims_n) {
-        const struct snap_policy *p = w->claims[w->tightest].owner;
-        const struct lease_view *v = &w->tightest_view;
-        out->requests = (struct admit_rate){ true, p->limit, MIN(v->remaining, p->limit),
-                                             v->reset_ms };
-    }
+    out->requests = rate_of(w, w->tightest, &w->tightest_view);
+    out->tokens = rate_of(w, w->tightest_reserve, &w->tightest_reserve_view);
     if (w->verdict != LEASE_VERDICT_REFUSED && w->verdict != LEASE_VERDICT_UNAVAILABLE) return;
     const struct snap_policy *p = w->claims[w->refused_by].owner;
     const struct lease_view *v = &w->refused_view;
     out->policy = p;
-    out->dimension = p->kind == SNAP_CONCURRENCY ? ADMIT_CONCURRENCY : ADMIT_REQUESTS;
     out->limit = p->limit;
     out->used = p->limit - MIN(v->remaining, p->limit);
     out->for_good = w->verdict == LEASE_VERDICT_REFUSED && v->never;
     out->retry_after_ms = out->for_good ? 0 : MAX(v->retry_ms, UINT64_C(1));
     if (w->verdict == LEASE_VERDICT_UNAVAILABLE) out->retry_after_ms = 1000;
+}
+
+const struct snap_policy *admit_shadow(const struct admit_ticket *t, size_t i)
+{
+    for (size_t k = 0; k < t->waiter.claims_n; k++)
+        if ((t->waiter.shadow_mask >> k & 1) != 0 && i-- == 0) return t->waiter.claims[k].owner;
+    return NULL;
 }

@@ -1,15 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between admit.c (which counters a request is counted on) and limiter.c (the object around it). */
+/* Between admit.c (which counters a request is counted on, and for how much) and limiter*.c. Pure.
+ */
 #ifndef EDGE_ADMIT_CLAIMS_H
 #define EDGE_ADMIT_CLAIMS_H
 
 #include "admit.h"
 
-/* Binds a claim for each policy that applies and needs a lease: w->claims_n of them. */
-void admit_claim(struct lease_table *t, uint64_t now, const struct admit_request *r,
-                 const unsigned char hash_key[16], struct lease_waiter *w);
+/* A stream is given so many tokens at a time, of a small limit fewer. */
+enum { ADMIT_SLICE = 256, ADMIT_SLICE_PARTS = 8 };
 
-/* Says in the policies' terms what was decided. Leaves output_limit and output_policy alone. */
+/* Prepares a claim for each policy that applies and needs a lease: calls bind for each, in order.
+ * Fills the ticket's slice and unpriced. */
+typedef void (*admit_bind_fn)(void *ctx, size_t i, struct str key, const struct lease_rule *rule);
+void admit_claim(const struct admit_request *r, const unsigned char hash_key[16],
+                 bool plain_addresses, struct admit_ticket *t, admit_bind_fn bind, void *ctx);
+
+/* Says in the policies' terms what was decided. */
 void admit_conclude(const struct lease_waiter *w, struct admit_outcome *out);
+enum admit_verdict admit_verdict_of(enum lease_verdict v);
+
+/* What so many tokens cost by that claim, in its units. */
+uint64_t admit_charge(const struct lease_claim *c, uint64_t input, uint64_t output);
 
 #endif

@@ -24,10 +24,11 @@ struct resolver;
 struct counter;
 struct models;
 struct pools;
+struct explainer;
 
 struct edge_settings {
     const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url, *identities,
-        *tls_cert, *tls_key;
+        *admission_log, *tls_cert, *tls_key;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
     int64_t remote_count_bytes, ask_timeout_ms;
@@ -45,6 +46,10 @@ enum edge_metric {
     M_OPEN_STREAMS,
     M_TOKENS,
     M_REJECTIONS,
+    M_SHADOW_REJECTIONS,
+    M_LIMIT_WAIT,
+    M_UNAVAILABLE,
+    M_UTILIZATION,
     M_CUT,
     M_UPSTREAM_ERRORS,
     M_RETRIES,
@@ -86,6 +91,7 @@ struct edge {
     unsigned workers_n;
     unsigned char master_key[32], key_pepper[32];
     enum identity_mode identities;
+    struct explainer *explainer;
     struct follower *follower;
     struct limiter *limiter;
     struct usage *usage;

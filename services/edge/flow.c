@@ -3,7 +3,6 @@
 #include "flow_impl.h"
 
 #include <arpa/inet.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -31,8 +30,23 @@ static void answer_with(struct flow *f, int status, struct str fields, struct st
     f->client = NULL;
 }
 
+/* When to come back, as far as that helps. */
+static enum err retry_fields(enum refusal r, const struct admit_outcome *limit, struct buf *out)
+{
+    enum err e = ERR_OK;
+    if (limit == NULL) {
+        return refusal_status(r) == 503 ? buf_appendz(out, "retry-after: 1\r\n") : ERR_OK;
+    }
+    if (!limit->for_good)
+        e = buf_printf(out, "retry-after: %llu\r\n",
+                       (unsigned long long)MAX((limit->retry_after_ms + 999) / 1000, UINT64_C(1)));
+    if (e == ERR_OK && (limit->for_good || r == REFUSE_QUOTA))
+        e = buf_appendz(out, "x-should-retry: false\r\n");
+    return e;
+}
+
 static void refuse(struct flow *f, enum refusal r, struct str message, const char *param,
-                   const struct admit_outcome *limit)
+                   const struct snap_policy *policy, const struct admit_outcome *limit)
 {
     struct buf body, fields;
     buf_init(&body, 16384);
@@ -40,15 +54,9 @@ static void refuse(struct flow *f, enum refusal r, struct str message, const cha
     enum err e = reply_error_body(f->dialect, r, message, param, str_of(f->request_id), &body);
     if (e == ERR_OK) e = buf_appendz(&fields, "content-type: application/json\r\n");
     if (e == ERR_OK) e = flow_own_fields(f, &fields);
-    if (e == ERR_OK && limit != NULL && !limit->for_good)
-        e = buf_printf(&fields, "retry-after: %llu\r\n",
-                       (unsigned long long)MAX((limit->retry_after_ms + 999) / 1000, (uint64_t)1));
-    if (e == ERR_OK && limit != NULL && limit->for_good)
-        e = buf_appendz(&fields, "x-should-retry: false\r\n");
-    if (e == ERR_OK && limit != NULL && limit->policy != NULL)
-        e = buf_printf(&fields, "x-aigw-limit: %.*s\r\n", STR_ARG(limit->policy->slug));
-    if (e == ERR_OK && limit == NULL && refusal_status(r) == 503)
-        e = buf_appendz(&fields, "retry-after: 1\r\n");
+    if (e == ERR_OK) e = retry_fields(r, limit, &fields);
+    if (e == ERR_OK && policy != NULL)
+        e = buf_printf(&fields, "x-aigw-limit: %.*s\r\n", STR_ARG(policy->slug));
     if (e == ERR_OK && r == REFUSE_BAD_KEY)
         e = buf_appendz(&fields, "www-authenticate: Bearer\r\n");
     if (f->client != NULL && e == ERR_OK)
@@ -71,7 +79,7 @@ void flow_refuse(struct flow *f, enum refusal r, struct str message, const char 
         [REFUSE_BODY_TOO_LARGE] = "body_size",
     };
     f->reject_dimension = str_of(dimension[r] != NULL ? dimension[r] : "request");
-    refuse(f, r, message, param, NULL);
+    refuse(f, r, message, param, NULL, NULL);
     enum usage_outcome outcome = r == REFUSE_UPSTREAM_BROKE || r == REFUSE_NO_UPSTREAM
                                      ? USAGE_UPSTREAM_ERROR
                                  : r == REFUSE_UPSTREAM_TIMEOUT ? USAGE_TIMEOUT
@@ -79,37 +87,37 @@ void flow_refuse(struct flow *f, enum refusal r, struct str message, const char 
     flow_settle(f, outcome);
 }
 
-void flow_refuse_limit(struct flow *f, const struct admit_outcome *o)
+void flow_refuse_policy(struct flow *f, enum refusal r, const struct snap_policy *p,
+                        struct str message, const char *param)
 {
-    char text[320];
-    const char *slug = o->policy != NULL ? o->policy->slug.p : "";
-    int n = o->policy != NULL ? (int)o->policy->slug.n : 0;
-    enum refusal r = o->dimension == ADMIT_CONCURRENCY ? REFUSE_CONCURRENCY
-                     : o->dimension == ADMIT_TOKENS    ? REFUSE_TOKENS
-                                                       : REFUSE_REQUESTS;
-    if (o->verdict == ADMIT_UNAVAILABLE) {
-        r = REFUSE_LIMITER_AWAY;
-        (void)snprintf(text, sizeof text,
-                       "Policy %.*s cannot be decided: the limiter is away. Try again soon.", n,
-                       slug);
-    } else if (o->for_good) {
-        (void)snprintf(text, sizeof text,
-                       "The request is larger than policy %.*s can ever allow (limit %llu %s).", n,
-                       slug, (unsigned long long)o->limit, admit_dimension_name(o->dimension));
-    } else {
-        (void)snprintf(
-            text, sizeof text,
-            "Rate limit reached by policy %.*s: limit %llu %s, used %llu. Try again in %llu ms.", n,
-            slug, (unsigned long long)o->limit, admit_dimension_name(o->dimension),
-            (unsigned long long)o->used, (unsigned long long)o->retry_after_ms);
-    }
-    f->reject_policy = o->policy != NULL ? o->policy->slug : STR_NULL;
-    f->reject_dimension = str_of(admit_dimension_name(o->dimension));
-    refuse(f, r, str_of(text), NULL, o);
+    f->reject_policy = p->slug;
+    f->reject_dimension = str_of(admit_dimension(p));
+    refuse(f, r, message, param, p, NULL);
+    flow_settle(f, USAGE_REJECTED);
+}
+
+void flow_refuse_outcome(struct flow *f, enum refusal r, const struct admit_outcome *o,
+                         struct str message)
+{
+    f->reject_policy = o->policy->slug;
+    f->reject_dimension = str_of(admit_dimension(o->policy));
+    refuse(f, r, message, NULL, o->policy, o);
     flow_settle(f, USAGE_REJECTED);
 }
 
 /* --- FLOW_BODY: the head --- */
+
+/* The client's address as policies look at it. */
+static void address_bytes(const struct sockaddr_storage *a, struct admit_subject *s)
+{
+    if (a->ss_family == AF_INET) {
+        s->address[10] = s->address[11] = 0xff;
+        memcpy(s->address + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
+    } else if (a->ss_family == AF_INET6) {
+        memcpy(s->address, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
+    }
+    s->has_address = a->ss_family == AF_INET || a->ss_family == AF_INET6;
+}
 
 /* The client's address as it will be recorded. */
 static void note_address(struct flow *f, const struct sockaddr_storage *a)
@@ -121,6 +129,7 @@ static void note_address(struct flow *f, const struct sockaddr_storage *a)
     else if (a->ss_family == AF_INET6)
         (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, ip,
                         sizeof ip);
+    address_bytes(a, &f->asked->subject);
     identity_write(flow_edge(f)->identities, flow_edge(f)->key_pepper, str_of(ip), f->client_ip);
 }
 
@@ -236,7 +245,6 @@ static bool decide_namespace(struct flow *f)
     struct str secret = credential(q);
     bool by_matcher;
     const struct snap_namespace *matched = match_namespace(f->rules->snap, &in, &by_matcher);
-    f->key = secret.n > 0 ? find_key(f, secret) : NULL;
     f->head_decided = true;
     if (f->key != NULL) {
         f->ns = f->key->ns;
@@ -317,25 +325,25 @@ bool flow_check_head(struct flow *f)
     }
     f->rules = ruleset_ref(f->w->rules);
     if (!match_path_is_plain(q->path)) {
+        f->client->must_close = true; /* as for every request that can be read in two ways */
         flow_refuse(
             f, REFUSE_BAD_REQUEST,
             STR("The path has empty, dot or encoded segments that servers read differently."),
             NULL);
         return false;
     }
-    if (q->head.framing == H1_BODY_LENGTH &&
-        q->head.content_length > (uint64_t)flow_edge(f)->settings->max_body) {
-        flow_refuse(f, REFUSE_BODY_TOO_LARGE, STR("The body is larger than this gateway takes."),
-                    NULL);
+    struct str secret = credential(q);
+    if (secret.n > 0) f->key = find_key(f, secret);
+    /* A matcher may need the model: then its namespace is decided when the body is there. */
+    bool decide = !f->rules->needs_body;
+    if (decide && (!decide_namespace(f) || !decide_route(f))) return false;
+    flow_bound_body(f);
+    if (q->head.framing == H1_BODY_LENGTH && !flow_body_fits(f, q->head.content_length))
         return false;
-    }
-    if (f->rules->needs_body) return true;
-    return decide_namespace(f) && decide_route(f);
+    return !decide || flow_check_access(f, true);
 }
 
 /* --- FLOW_COUNT --- */
-
-static void enter_admit(struct flow *f);
 
 static bool model_allowed(const struct flow *f, struct str name, const struct snap_model *cfg)
 {
@@ -391,7 +399,7 @@ static void after_count(struct flow *f)
         flow_refuse(f, REFUSE_CONTEXT_LENGTH, str_of(text), "messages");
         return;
     }
-    enter_admit(f);
+    if (flow_check_input(f)) flow_enter_admit(f);
 }
 
 static void on_counted(void *ctx, const struct count_result *r)
@@ -437,6 +445,7 @@ void flow_run(struct flow *f)
         flow_refuse(f, REFUSE_FORBIDDEN, STR("This key may not use this model."), "model");
         return;
     }
+    if (!flow_check_body(f) || !flow_check_access(f, false)) return;
     if (f->endpoint == SNAP_EP_MODELS && (q->method == H1_GET || q->method == H1_HEAD)) {
         answer_models(f);
         return;
@@ -449,22 +458,15 @@ void flow_run(struct flow *f)
     if (f->scanned)
         enter_count(f);
     else
-        enter_admit(f);
+        flow_enter_admit(f);
 }
 
-/* --- FLOW_ADMIT --- */
+/* --- on to a server --- */
 
-static void after_admit(struct flow *f)
+void flow_forward(struct flow *f)
 {
     struct why why;
-    const struct admit_outcome *o = &f->ticket.outcome;
     loop_timer_clear(f->w->loop, &f->timer);
-    if (o->verdict != ADMIT_OK) {
-        flow_refuse_limit(f, o);
-        return;
-    }
-    f->admitted = true;
-    if (o->output_limit > 0) f->output_limit = o->output_limit;
     f->retries_left = f->upstream->retries;
     f->server = pools_choose(f->w->pools, f->upstream, NULL);
     if (f->server == NULL) {
@@ -484,47 +486,13 @@ static void after_admit(struct flow *f)
         flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
         return;
     }
-    flow_enter_wait(f);
-}
-
-static void admit_posted(void *ctx)
-{
-    struct flow *f = ctx;
-    f->async--;
-    if (f->state == FLOW_DONE) {
-        /* The client left while the answer was on its way: what was granted goes back. */
-        if (f->ticket.outcome.verdict == ADMIT_OK)
-            limiter_release(flow_edge(f)->limiter, &f->ticket);
-        flow_settle(f, f->outcome);
+    if (!limiter_spend_input(flow_edge(f)->limiter, &f->ticket, f->input_tokens)) {
+        /* What was reserved a moment ago is gone: its lease ended. */
+        flow_refuse(f, REFUSE_LIMITER_AWAY, STR("The limiter is away. Try again soon."), NULL);
         return;
     }
-    after_admit(f);
-}
-
-/* On a thread of the bus or of the limiter. */
-static void on_admitted(void *ctx, struct admit_ticket *t)
-{
-    struct flow *f = ctx;
-    (void)t;
-    /* A full queue empties within a turn of the loop; there is no other way to tell the flow. */
-    while (loop_post(f->w->loop, admit_posted, f) != ERR_OK) sched_yield();
-}
-
-static void enter_admit(struct flow *f)
-{
-    f->state = FLOW_ADMIT;
-    struct admit_request r = {
-        .policies = admit_policies_of(f->rules->policies, f->ns),
-        .ns = f->ns,
-        .key = f->key,
-        .upstream = f->upstream,
-        .model = f->model,
-        .model_known = f->model_cfg,
-    };
-    f->async++;
-    if (limiter_admit(flow_edge(f)->limiter, &r, &f->ticket, on_admitted, f) == ADMIT_WAIT) return;
-    f->async--;
-    after_admit(f);
+    flow_watch_slots(f);
+    flow_enter_wait(f);
 }
 
 /* --- the client leaves --- */
@@ -549,6 +517,6 @@ void flow_shutdown(struct flow *f)
     if (f->client != NULL && client_answer_begun(f->client))
         flow_break_answer(f, REFUSE_DRAINING, text.p);
     else if (f->client != NULL)
-        refuse(f, REFUSE_DRAINING, text, NULL, NULL);
+        refuse(f, REFUSE_DRAINING, text, NULL, NULL, NULL);
     abandon(f, USAGE_SHUTDOWN);
 }

@@ -73,6 +73,7 @@ void flow_break_answer(struct flow *f, enum refusal r, const char *text)
     struct client *c = f->client;
     f->client = NULL;
     if (f->mode == RELAY_STREAM) {
+        if (flow_tokens_pump(f) != ERR_OK) buf_clear(&f->gather);
         if (f->gather.len > 0) (void)client_send(c, buf_str(&f->gather));
         buf_clear(&f->gather);
         if (f->dialect->write_error_event(r, str_of(text), str_of(f->request_id), &f->gather) ==
@@ -85,6 +86,7 @@ void flow_break_answer(struct flow *f, enum refusal r, const char *text)
 static void fail_with(struct flow *f, enum refusal r, const char *text)
 {
     enum usage_outcome outcome = r == REFUSE_UPSTREAM_TIMEOUT ? USAGE_TIMEOUT
+                                 : r == REFUSE_LIMITER_AWAY   ? USAGE_REJECTED
                                                               : USAGE_UPSTREAM_ERROR;
     if (client_answer_begun(f->client)) {
         flow_break_answer(f, r, text);
@@ -143,7 +145,8 @@ static uint64_t patience(const struct flow *f, uint64_t now)
     uint64_t at = 0;
     if (f->state == FLOW_RELAY)
         /* Activity does not move the timer; it is looked at when the timer fires. */
-        at = (f->paused ? now : f->last_byte_ns) + f->upstream->idle_ms * 1000000u;
+        at = (f->paused || f->token_paused ? now : f->last_byte_ns) +
+             f->upstream->idle_ms * 1000000u;
     else if (exchange_is_connected(f->exchange))
         at = f->attempt_began_ns + f->upstream->first_byte_ms * 1000000u;
     return now < at && now < f->total_deadline ? MIN(at, f->total_deadline) : 0;
@@ -215,6 +218,8 @@ static bool begin_meter(struct flow *f)
         .dialect = f->dialect,
         .vocab = flow_edge(f)->settings->precise ? f->info.vocab : NULL,
         .limit = f->output_limit,
+        .reserved = flow_tokens_limited(f),
+        .allowance = flow_tokens_limited(f) ? flow_tokens_had(f) : METER_NO_LIMIT,
         .hide_usage = f->injected_usage,
         .want_usage = f->wants_usage && f->dialect == &dialect_openai,
         .input_tokens = f->input_tokens,
@@ -282,7 +287,10 @@ static void on_body(void *ctx, struct str data)
     case RELAY_RAW:
         if (!client_send(f->client, data)) e = ERR_LIMIT;
         break;
-    case RELAY_STREAM: e = answer_feed(f->answer, data, &f->gather); break;
+    case RELAY_STREAM:
+        if (flow_tokens_limited(f)) answer_allow(f->answer, flow_tokens_had(f));
+        e = answer_feed(f->answer, data, &f->gather);
+        break;
     case RELAY_WHOLE: e = buf_append_str(&f->gather, data); break;
     }
     if (e != ERR_OK)
@@ -304,11 +312,24 @@ static void note_progress(struct flow *f)
     usage_progress(f->usage, tokens, flow_cost(f, 0, tokens), (now - f->began_ns) / 1000000u);
 }
 
+/* The upstream is read as long as the client takes its answer, and tokens are had for it. */
+static void set_paused(struct flow *f, bool *which, bool paused)
+{
+    if (*which == paused || f->exchange == NULL) return;
+    *which = paused;
+    if (!paused) f->last_byte_ns = loop_now_ns(f->w->loop);
+    exchange_pause(f->exchange, f->paused || f->token_paused);
+}
+
 /* What a stream has brought goes to the client as one piece. */
 static void on_flush(void *ctx)
 {
     struct flow *f = ctx;
     if (f->mode == RELAY_WHOLE) return;
+    if (f->mode == RELAY_STREAM && flow_tokens_pump(f) != ERR_OK) {
+        give_up(f, "The answer cannot be metered.");
+        return;
+    }
     if (f->mode == RELAY_STREAM && f->gather.len > 0) {
         note_first_token(f);
         note_progress(f);
@@ -327,29 +348,53 @@ static void on_flush(void *ctx)
         return;
     }
     client_flush(f->client);
-    if (client_waiting(f->client) > CLIENT_HIGH_WATER && f->exchange != NULL) {
-        f->paused = true;
-        exchange_pause(f->exchange, true);
-    }
+    if (client_waiting(f->client) > CLIENT_HIGH_WATER) set_paused(f, &f->paused, true);
+    set_paused(f, &f->token_paused, f->mode == RELAY_STREAM && answer_waits(f->answer));
 }
 
 void flow_client_drained(struct flow *f)
 {
-    if (!f->paused || f->exchange == NULL) return;
-    f->paused = false;
-    f->last_byte_ns = loop_now_ns(f->w->loop);
-    exchange_pause(f->exchange, false);
+    set_paused(f, &f->paused, false);
+}
+
+/* The answer is whole, and waits only for tokens: at most as long as the limiter does. */
+static void wait_for_tokens(struct flow *f)
+{
+    f->ended = true;
+    loop_timer_clear(f->w->loop, &f->timer);
+}
+
+/* Sees to it that an answer in one piece has its tokens. False: it waits for them. */
+static bool have_whole_tokens(struct flow *f)
+{
+    if (!flow_tokens_limited(f)) return true;
+    /* Reserved before it was sent; or of a stream that came as one piece, or of a lease that ended
+     * meanwhile, asked for now. A token has a byte at least. */
+    uint64_t need = MIN(f->output_limit, (uint64_t)f->gather.len), had = flow_tokens_had(f);
+    if (had < need && !f->ended) {
+        wait_for_tokens(f);
+        if (flow_tokens_extend(f, need - had) == ADMIT_WAIT) return false;
+    }
+    answer_allow(f->answer, flow_tokens_had(f));
+    answer_deny(f->answer);
+    return true;
 }
 
 static void end_whole(struct flow *f)
 {
     struct buf out;
     struct client *c = f->client;
+    if (!have_whole_tokens(f)) return;
     buf_init(&out, ANSWER_WHOLE_MAX + 4096);
     if (answer_whole(f->answer, buf_str(&f->gather), &out) != ERR_OK) {
         buf_done(&out);
         count_upstream_error(f, "broken");
         fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its answer cannot be metered.");
+        return;
+    }
+    if (!flow_tokens_pay(f)) {
+        buf_done(&out);
+        fail_with(f, REFUSE_LIMITER_AWAY, "The limiter is away. Try again soon.");
         return;
     }
     note_first_token(f);
@@ -366,7 +411,18 @@ static void end_whole(struct flow *f)
 static void end_stream(struct flow *f)
 {
     struct client *c = f->client;
-    if (answer_end(f->answer, &f->gather) != ERR_OK) {
+    bool waited = true;
+    enum err e = ERR_OK;
+    while (waited && e == ERR_OK) {
+        e = answer_end(f->answer, &f->gather);
+        waited = answer_waits(f->answer);
+        if (e == ERR_OK) e = flow_tokens_pump(f);
+        if (e == ERR_OK && answer_waits(f->answer)) {
+            wait_for_tokens(f);
+            return;
+        }
+    }
+    if (e != ERR_OK) {
         count_upstream_error(f, "broken");
         fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its stream cannot be metered.");
         return;
@@ -409,4 +465,38 @@ static void on_end(void *ctx)
         client_answer_end(c);
         flow_settle(f, f->status < 500 ? USAGE_OK : USAGE_UPSTREAM_ERROR);
     }
+}
+
+void flow_tokens_came(struct flow *f)
+{
+    if (!f->ended)
+        on_flush(f);
+    else if (f->mode == RELAY_WHOLE)
+        end_whole(f);
+    else
+        end_stream(f);
+}
+
+/* --- strict slots --- */
+
+static void on_slots_timer(void *ctx)
+{
+    flow_watch_slots(ctx);
+}
+
+void flow_watch_slots(struct flow *f)
+{
+    uint64_t until = limiter_held_until(flow_edge(f)->limiter, &f->ticket);
+    if (until == UINT64_MAX) return;
+    if (until > 0) {
+        loop_timer_set(f->w->loop, &f->slots_timer, until, on_slots_timer, f);
+        return;
+    }
+    if (f->exchange != NULL) {
+        exchange_cancel(f->exchange);
+        flow_attempt_ends(f);
+        f->exchange = NULL;
+    }
+    fail_with(f, REFUSE_LIMITER_AWAY,
+              "The slot of this request is lost: the limiter is away, and the limit is strict.");
 }

@@ -47,15 +47,11 @@ void flow_refuse_body(struct flow *f, enum refusal r, const char *why)
 static enum flow_body_status take_chunked(struct flow *f)
 {
     struct buf *b = input(f);
-    size_t max = (size_t)flow_edge(f)->settings->max_body, base = head_len(f);
+    size_t base = head_len(f);
     struct str in = str_n(b->data + base + f->body_raw, b->len - base - f->body_raw), piece;
     enum chunked_status st;
     while ((st = chunked_decode(&f->asked->chunked, &in, &piece)) == CHUNKED_DATA) {
-        if (piece.n > max - f->body_len) {
-            flow_refuse(f, REFUSE_BODY_TOO_LARGE,
-                        STR("The body is larger than this gateway takes."), NULL);
-            return FLOW_BODY_REFUSED;
-        }
+        if (!flow_body_fits(f, f->body_len + piece.n)) return FLOW_BODY_REFUSED;
         memmove(b->data + base + f->body_len, piece.p, piece.n);
         f->body_len += piece.n;
     }
@@ -117,8 +113,12 @@ static void note_user(struct flow *f, struct js_val user)
     struct buf text;
     if (!js_is(user, JS_STRING)) return;
     buf_init(&text, USER_MAX);
-    if (js_decode(user, &text) == ERR_OK)
-        identity_write(flow_edge(f)->identities, flow_edge(f)->key_pepper, buf_str(&text), f->user);
+    if (js_decode(user, &text) == ERR_OK && text.len > 0) {
+        const struct edge *e = flow_edge(f);
+        identity_write(e->identities, e->key_pepper, buf_str(&text), f->user);
+        f->asked->subject.has_user = true;
+        f->asked->subject.user_hash = admit_hash(buf_str(&text), e->key_pepper);
+    }
     buf_done(&text);
 }
 

@@ -5,6 +5,7 @@
 #ifndef EDGE_FLOW_IMPL_H
 #define EDGE_FLOW_IMPL_H
 
+#include "admit_local.h"
 #include "answer.h"
 #include "base/arena.h"
 #include "base/uuid.h"
@@ -33,10 +34,11 @@ enum relay_mode {
 struct asked {
     struct arena arena;
     struct chunked chunked;
-    struct request_scan scan;  /* slices of the client's input buffer */
-    struct count_result count; /* why, when the input cannot be counted */
-    struct str head, body;     /* as they go upstream; sent again on a retry */
-    struct buf edited;         /* the body, when it is not the client's own */
+    struct request_scan scan;     /* slices of the client's input buffer */
+    struct count_result count;    /* why, when the input cannot be counted */
+    struct admit_subject subject; /* the request in the words of policies */
+    struct str head, body;        /* as they go upstream; sent again on a retry */
+    struct buf edited;            /* the body, when it is not the client's own */
 };
 
 /* One exchange with a server. */
@@ -69,6 +71,8 @@ struct flow {
     char client_ip[IDENTITY_LEN + 1], user[IDENTITY_LEN + 1]; /* as they are recorded */
 
     /* the body */
+    uint64_t body_max; /* bytes, and the policy that says so; NULL: the setting */
+    const struct snap_policy *body_policy;
     size_t body_raw,
         body_len; /* of chunked: undecoded bytes begin at body_raw behind the head; decoded bytes */
     bool scanned, stream, wants_usage;
@@ -83,7 +87,17 @@ struct flow {
     struct model_info info; /* how the model counts; borrows from rules */
     struct admit_ticket ticket;
     bool admitted, injected_usage;
-    uint64_t output_limit; /* tokens; METER_NO_LIMIT */
+    uint64_t output_limit;                   /* tokens; METER_NO_LIMIT */
+    const struct snap_policy *output_shadow; /* an output_tokens limit in shadow mode */
+    uint64_t asked_at_ns;                    /* the admission waits since then; 0: it did not */
+
+    /* tokens under limits, see flow_tokens.c */
+    uint64_t paid;                 /* of the answer's */
+    uint64_t extend_at_ns;         /* no more are asked for ahead until then */
+    bool extending;                /* asked for more: the callback will come */
+    bool ended;                    /* the upstream's answer is whole, and waits for tokens */
+    bool token_paused;             /* the upstream is not read: events wait for tokens */
+    struct loop_timer slots_timer; /* when strict slots are looked at again */
 
     /* upstream */
     const struct snap_server *server;
@@ -118,8 +132,40 @@ static inline struct edge *flow_edge(const struct flow *f)
 
 /* flow.c: ends the request with an answer of ours. param may be NULL. */
 void flow_refuse(struct flow *f, enum refusal r, struct str message, const char *param);
-/* The same with a policy's verdict. */
+/* The same for a policy that needs no counter, and for one that does. */
+void flow_refuse_policy(struct flow *f, enum refusal r, const struct snap_policy *p,
+                        struct str message, const char *param);
+void flow_refuse_outcome(struct flow *f, enum refusal r, const struct admit_outcome *o,
+                         struct str message);
+/* Admitted: on to a server. */
+void flow_forward(struct flow *f);
+
+/* flow_limit.c: limits before it is forwarded. False: it was answered. */
+void flow_bound_body(struct flow *f); /* body_max, by what is known of the request */
+bool flow_body_fits(struct flow *f, uint64_t bytes);
+bool flow_check_body(struct flow *f); /* the body is whole, and its model known */
+bool flow_check_access(struct flow *f, bool model_pending);
+bool flow_check_input(struct flow *f);
+void flow_enter_admit(struct flow *f);
 void flow_refuse_limit(struct flow *f, const struct admit_outcome *o);
+
+/* flow_tokens.c: limits while the answer passes. */
+bool flow_tokens_limited(const struct flow *f);
+/* Tokens of output that may be delivered by now, since the beginning. */
+uint64_t flow_tokens_had(const struct flow *f);
+/* Asks for more; of ADMIT_WAIT flow_tokens_came() tells the end. */
+enum admit_verdict flow_tokens_extend(struct flow *f, uint64_t tokens);
+/* Of a stream, behind each feed and before anything is sent: pays for what is in `gather`, and lets
+ * pass what waited as far as tokens are to be had. */
+enum err flow_tokens_pump(struct flow *f) MUSTCHECK;
+/* Of an answer in one piece: pays for all of it. False: it cannot be delivered. */
+bool flow_tokens_pay(struct flow *f);
+/* Gives back what the request holds, and charges what it used. Once or more often. */
+void flow_tokens_end(struct flow *f);
+/* flow_answer.c: more tokens have come, or none. */
+void flow_tokens_came(struct flow *f);
+/* Cuts the request when strict slots of its are lost. */
+void flow_watch_slots(struct flow *f);
 
 /* flow_body.c: reads the body as that endpoint's, unless it was; false when it was answered. What
  * is not read is not metered: nothing may pass to such an endpoint unread. */

@@ -51,19 +51,21 @@ static void clamp_output(struct flow *f, struct splices *s)
     const char *param = f->dialect->max_output_param, *comma;
     bool any = false;
     if (f->output_limit == METER_NO_LIMIT || !endpoint_is_metered(f->endpoint)) return;
+    /* The limit is of all choices together; the parameter is each choice's. */
+    uint64_t most = MAX(f->output_limit / f->asked->scan.choices, UINT64_C(1));
     for (size_t i = 0; i < MAX_OUTPUT_PARAMS; i++) {
         struct js_val v = f->asked->scan.max_output[i];
         uint64_t n = UINT64_MAX;
         if (v.raw.p == NULL) continue;
         any = true;
         /* null is no bound; an inserted one would stand beside it. */
-        if (v.type == JS_NULL || (js_u64(v, &n) == ERR_OK && n > f->output_limit))
-            add(f, s, v.raw.p, v.raw.n, "%llu", (unsigned long long)f->output_limit);
+        if (v.type == JS_NULL || (js_u64(v, &n) == ERR_OK && n > most))
+            add(f, s, v.raw.p, v.raw.n, "%llu", (unsigned long long)most);
     }
     if (any || param == NULL) return;
     if (f->endpoint == SNAP_EP_COMPLETIONS) param = "max_tokens";
     const char *at = inside(f->asked->scan.root, &comma);
-    add(f, s, at, 0, "\"%s\":%llu%s", param, (unsigned long long)f->output_limit, comma);
+    add(f, s, at, 0, "\"%s\":%llu%s", param, (unsigned long long)most, comma);
 }
 
 /* A stream whose client did not ask for usage: we do, and keep it to ourselves. */

@@ -178,9 +178,7 @@ static void count_metrics(struct flow *f, const struct usage_record *r, uint64_t
         metric_observe(edge_metric(e, M_OVERHEAD, NULL), (double)r->overhead_us / 1e6);
     count_tokens(f, r, ns, model);
     if (r->outcome == USAGE_REJECTED) {
-        struct str policy = f->ticket.outcome.policy != NULL && r->reject.policy.n > 0
-                                ? r->reject.policy
-                                : STR("-");
+        struct str policy = r->reject.policy.n > 0 ? r->reject.policy : STR("-");
         struct str why[] = { ns, policy, r->reject.dimension };
         metric_inc(edge_metric(e, M_REJECTIONS, why));
     }
@@ -211,6 +209,7 @@ static void release(void *ctx)
 void flow_settle(struct flow *f, enum usage_outcome outcome)
 {
     struct edge *e = flow_edge(f);
+    flow_tokens_end(f);
     if (f->state != FLOW_DONE) {
         struct usage_record r = { .outcome = outcome };
         uint64_t now = edge_now_ns(f->w);
@@ -221,7 +220,7 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
         exchange_cancel(f->exchange);
         f->exchange = NULL;
         loop_timer_clear(f->w->loop, &f->timer);
-        if (f->admitted) limiter_release(e->limiter, &f->ticket);
+        loop_timer_clear(f->w->loop, &f->slots_timer);
         usage_settle(e->usage, f->w->index, f->usage, &r);
         count_metrics(f, &r, now);
         if (f->stream_counted) atomic_fetch_sub(&e->streams, 1);

@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include "certs.h"
+#include "base/map.h"
 #include "config/library.h"
 #include "count.h"
 #include "edge.h"
+#include "explain.h"
 #include "resolve.h"
 #include "rt/crypto.h"
 #include "ruleset.h"
@@ -43,6 +45,7 @@ static const struct opt opts[] = {
     { "MASTER_KEY", OPT_SECRET, F(master_key), NULL, 0, 0, NULL, "64 hex digits: opens the upstreams' credentials; the same as the config center's." },
     { "KEY_PEPPER", OPT_SECRET, F(key_pepper), NULL, 0, 0, NULL, "64 hex digits: virtual keys are known by their HMAC under it; the same as the config center's." },
     { "USAGE_IDENTITIES", OPT_STR, F(identities), "hash", 0, 0, NULL, "The client's address and user in usage records: plain, hash (the same value always gives the same digits, under KEY_PEPPER), or none." },
+    { "ADMISSION_LOG", OPT_STR, F(admission_log), NULL, 0, 0, NULL, "For tests: a file to which every admission and every paid token is written, with the clock reading that decided it. Slow." },
     USAGE_OPTS(struct edge_settings, usage),
 };
 #undef F
@@ -58,6 +61,10 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_OPEN_STREAMS] = { "gateway_open_streams", METRIC_GAUGE, "Streamed answers under way.", { NULL }, { 0 }, 0 },
     [M_TOKENS] = { "gateway_tokens_total", METRIC_COUNTER, "Tokens by type: input, output, cached, reasoning.", { "namespace", "model", "type" }, { 0 }, 0 },
     [M_REJECTIONS] = { "gateway_rejections_total", METRIC_COUNTER, "Requests the gateway refused, by policy and dimension.", { "namespace", "policy", "dimension" }, { 0 }, 0 },
+    [M_SHADOW_REJECTIONS] = { "gateway_shadow_rejections_total", METRIC_COUNTER, "Requests that policies in shadow mode would have refused.", { "namespace", "policy", "dimension" }, { 0 }, 0 },
+    [M_LIMIT_WAIT] = { "gateway_limit_wait_seconds", METRIC_HISTOGRAM, "How long admissions waited for the policy engine; most do not wait.", { NULL }, { 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1 }, 0 },
+    [M_UNAVAILABLE] = { "gateway_limiter_unavailable_total", METRIC_GAUGE, "Decisions made without the policy engine, by what the policy says: share, deny or allow.", { "decision" }, { 0 }, 0 },
+    [M_UTILIZATION] = { "gateway_limit_utilization_ratio", METRIC_GAUGE, "Of each limit the part in use, at the counter of the policy that is used most.", { "namespace", "policy" }, { 0 }, 0 },
     [M_CUT] = { "gateway_cut_streams_total", METRIC_COUNTER, "Answers cut where their budget of tokens ended.", { "namespace", "model" }, { 0 }, 0 },
     [M_UPSTREAM_ERRORS] = { "gateway_upstream_errors_total", METRIC_COUNTER, "Exchanges with upstream servers that failed.", { "upstream", "server", "why" }, { 0 }, 0 },
     [M_RETRIES] = { "gateway_retries_total", METRIC_COUNTER, "Attempts on another server.", { "upstream" }, { 0 }, 0 },
@@ -221,6 +228,8 @@ static enum err start(struct daemon *d, struct why *why)
         .rng = e->rng,
         .ask_timeout_ms = (int)e->settings->ask_timeout_ms,
     };
+    lo.plain_addresses = e->identities == IDENTITY_PLAIN;
+    lo.admission_log = e->settings->admission_log;
     memcpy(lo.hash_key, e->key_pepper, sizeof lo.hash_key);
     struct follower_options fo = {
         .bus = daemon_bus(d),
@@ -242,6 +251,7 @@ static enum err start(struct daemon *d, struct why *why)
     e->follower = follower;
     pthread_mutex_unlock(&e->rules_lock);
     follower_reapply(follower); /* vocabularies may have changed in between */
+    e->explainer = explainer_new(e);
     look_at_certs(e);
     log_info("listening", LS("bind", e->settings->bind), LI("port", e->settings->port),
              LI("workers", e->workers_n));
@@ -263,6 +273,7 @@ static void stop(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
     loop_timer_clear(daemon_loop(d), &e->certs_timer);
+    explainer_free(e->explainer);
     library_end(e->library); /* it calls the follower, which asks it */
     follower_free(e->follower);
     workers_end(e);
@@ -284,6 +295,37 @@ static void set_gauge(struct edge *e, enum edge_metric m, const char *label, uin
     metric_set(edge_metric(e, m, &l), (double)v);
 }
 
+static void note_use(void *ctx, struct str policy_id, double part)
+{
+    double *most = map_get(ctx, policy_id);
+    if (most != NULL && part > *most) *most = part;
+}
+
+/* Of each policy its counter that is used most. */
+static void scrape_use(struct edge *e)
+{
+    struct map by_id;
+    pthread_mutex_lock(&e->rules_lock);
+    struct ruleset *r = e->rules != NULL ? ruleset_ref(e->rules) : NULL;
+    pthread_mutex_unlock(&e->rules_lock);
+    if (r == NULL) return;
+    const struct snapshot *s = r->snap;
+    double *most = xcalloc(s->policies_n + 1, sizeof *most);
+    map_init(&by_id, s->policies_n + 1);
+    for (size_t i = 0; i < s->policies_n; i++)
+        if (map_put(&by_id, s->policies[i].id, &most[i], NULL) != ERR_OK) most[i] = 0;
+    limiter_each_use(e->limiter, note_use, &by_id);
+    for (size_t i = 0; i < s->policies_n; i++) {
+        const struct snap_policy *p = &s->policies[i];
+        struct str labels[] = { p->ns != NULL ? p->ns->slug : STR("-"), p->slug };
+        if (p->enabled && snap_policy_is_leased(p))
+            metric_set(edge_metric(e, M_UTILIZATION, labels), most[i]);
+    }
+    map_done(&by_id);
+    free(most);
+    ruleset_unref(r);
+}
+
 static void scrape(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
@@ -299,6 +341,16 @@ static void scrape(struct daemon *d)
     set_gauge(e, M_LEASES, "unavailable", l.unavailable);
     set_gauge(e, M_LEASES, "messages", l.messages);
     set_gauge(e, M_LEASES, "asks", l.asks);
+    set_gauge(e, M_LEASES, "extensions", l.extensions);
+    set_gauge(e, M_LEASES, "extensions_refused", l.extensions_refused);
+    set_gauge(e, M_LEASES, "granted_units", l.granted_units);
+    set_gauge(e, M_LEASES, "debt_units", l.debt);
+    set_gauge(e, M_LEASES, "overflows", l.overflows);
+    set_gauge(e, M_LEASES, "timeouts", l.timeouts);
+    set_gauge(e, M_UNAVAILABLE, "share", l.shared);
+    set_gauge(e, M_UNAVAILABLE, "deny", l.unavailable);
+    set_gauge(e, M_UNAVAILABLE, "allow", l.allowed_unavailable);
+    scrape_use(e);
     usage_stats(e->usage, &u);
     set_gauge(e, M_SPOOL, "open", u.open);
     set_gauge(e, M_SPOOL, "settled", u.settled);

@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Suite, demoConfig } from '../e2e/lib/suite.mjs';
 import { until } from '../e2e/lib/util.mjs';
 import { bucket, readLogs, sliding } from './bounds.mjs';
-import { Relay } from './relay.mjs';
+import { Relays } from './relay.mjs';
 
 const EDGES = 4, POLICIES = 2;
 const S = 1e9;
@@ -50,8 +50,8 @@ function randomOf(seed) {
 }
 
 class Chaos {
-  constructor(suite, relays, redisRelay, random, log) {
-    Object.assign(this, { suite, relays, redisRelay, random, log, busy: new Set(), done: {} });
+  constructor(suite, relays, random, log) {
+    Object.assign(this, { suite, relays, random, log, busy: new Set(), done: {} });
   }
 
   // One thing at a time happens to each process; what ends is mended.
@@ -81,9 +81,17 @@ class Chaos {
     });
   }
 
+  disturb(relay, what, values, seconds) {
+    return this.with(`relay ${relay}`, what, async () => {
+      this.relays.set(relay, values);
+      await delay(seconds * 1000);
+      this.relays.set(relay, { delayMs: 0, loss: 0, silent: false });
+    });
+  }
+
   step() {
     const r = this.random, pick = (n) => 1 + Math.floor(r() * n), s = (least, most) => least + r() * (most - least);
-    const relay = this.relays[Math.floor(r() * this.relays.length)];
+    const edge = `edge-${pick(EDGES)}`;
     const weighted = [
       [3, () => this.killFor(`edge-${pick(EDGES)}`, s(0, 3))],
       [3, () => this.stopFor(`edge-${pick(EDGES)}`, s(0.2, 5))],
@@ -94,12 +102,12 @@ class Chaos {
       [0.5, () => this.with('redis', 'flush', () => this.suite.redis('FLUSHALL'))],
       [1, () => this.stopFor('nats', s(0.2, 3))],
       [1, () => this.killFor('nats', s(0.1, 2))],
-      [2, () => this.with(`relay ${relay.name}`, 'delay', async () => { relay.delayMs = s(5, 300); await delay(s(500, 3000)); relay.delayMs = 0; })],
-      [2, () => this.with(`relay ${relay.name}`, 'loss', async () => { relay.loss = s(0.02, 0.5); await delay(s(500, 4000)); relay.loss = 0; })],
-      [2, () => this.with(`relay ${relay.name}`, 'silence', async () => { relay.setSilent(true); await delay(s(200, 5000)); relay.setSilent(false); })],
-      [1, () => this.with(`relay ${relay.name}`, 'cut', () => relay.cut())],
-      [1, () => this.with('relay redis', 'silence', async () => { this.redisRelay.setSilent(true); await delay(s(200, 3000)); this.redisRelay.setSilent(false); })],
-      [1, () => this.with('relay redis', 'cut', () => this.redisRelay.cut())],
+      [2, () => this.disturb(edge, 'delay', { delayMs: s(5, 300) }, s(0.5, 3))],
+      [2, () => this.disturb(edge, 'loss', { loss: s(0.02, 0.5) }, s(0.5, 4))],
+      [2, () => this.disturb(edge, 'silence', { silent: true }, s(0.2, 5))],
+      [1, () => this.with(`relay ${edge}`, 'cut', () => this.relays.cut(edge))],
+      [1, () => this.disturb('redis', 'silence', { silent: true }, s(0.2, 3))],
+      [1, () => this.with('relay redis', 'cut', () => this.relays.cut('redis'))],
     ];
     let x = r() * weighted.reduce((sum, [w]) => sum + w, 0);
     const [, fn] = weighted.find(([w]) => (x -= w) <= 0) ?? weighted[0];
@@ -123,9 +131,10 @@ async function drive(suite, edge, limit, random, state) {
       // Some clients leave in the middle.
       if (stream && random() < 0.2) { await r.body.getReader().read(); await r.body.cancel().catch(() => {}); } else await r.arrayBuffer();
       state.statuses[r.status] = (state.statuses[r.status] ?? 0) + 1;
+      state.last[limit.slug] = `${r.status} at edge-${edge}, retry after ${r.headers.get('retry-after')}`;
       if (r.status === 200) (state.ok[limit.slug] = (state.ok[limit.slug] ?? 0) + 1);
     } catch { state.failed++; }
-    await delay(Math.max(0, 10 + random() * 40 - (Date.now() - begin)));
+    await delay(Math.max(0, 20 + random() * 80 - (Date.now() - begin)));
   }
 }
 
@@ -134,45 +143,43 @@ export async function chaosLimits({ seconds = 120, seed = Date.now() % 1000000, 
   const say = (text) => { if (verbose) console.log(`${((Date.now() - begin) / 1000).toFixed(1).padStart(7)} ${text}`); };
   const begin = Date.now();
   // Asks and their answers may be lost; what JetStream does is another test.
-  const lossy = (subject) => subject.includes('policy.') || subject.startsWith('_INBOX');
-  const relays = [], env = {};
-  for (let k = 1; k <= EDGES; k++) {
-    const relay = await new Relay({ nats: true, lossy, random }).listen();
-    relay.name = `edge-${k}`;
-    relays.push(relay);
-  }
-  const redisRelay = await new Relay({ random }).listen();
+  const links = { redis: {} }, env = {};
+  for (let k = 1; k <= EDGES; k++) links[`edge-${k}`] = { nats: true, lossy: '\\.policy\\.|^_INBOX' };
+  const relays = await Relays.start(links);
   const dir = fs.mkdtempSync('/tmp/aigw-chaos-');
   for (let k = 1; k <= EDGES; k++) {
     logs[k - 1] = path.join(dir, `edge-${k}.admissions`);
-    env[`edge-${k}`] = { NATS_URL: `nats://127.0.0.1:${relays[k - 1].port}`, ADMISSION_LOG: logs[k - 1], ASK_TIMEOUT_MS: `${askTimeoutMs}`, EDGE_WORKERS: '2' };
+    env[`edge-${k}`] = { NATS_URL: `nats://127.0.0.1:${relays.ports[`edge-${k}`]}`, ADMISSION_LOG: logs[k - 1], ASK_TIMEOUT_MS: `${askTimeoutMs}`, EDGE_WORKERS: '2' };
   }
-  for (let k = 1; k <= POLICIES; k++) env[`policy-${k}`] = { COUNTER_URL: `redis://:redis-secret@127.0.0.1:${redisRelay.port}/0` };
+  for (let k = 1; k <= POLICIES; k++) env[`policy-${k}`] = { COUNTER_URL: `redis://:redis-secret@127.0.0.1:${relays.ports.redis}/0` };
   const suite = await Suite.start({
     name: 'chaos', edges: EDGES, policies: POLICIES, counter: 'redis', env, config: null,
-    ports: (ports) => { for (const r of relays) r.target = ports.nats; redisRelay.target = ports.redis; },
+    ports: (ports) => { for (const n of relays.names) relays.set(n, { target: n === 'redis' ? ports.redis : ports.nats }); },
   });
-  const state = { over: false, sent: 0, failed: 0, statuses: {}, ok: {} };
+  const state = { over: false, sent: 0, failed: 0, statuses: {}, ok: {}, last: {} };
   let failed = true;
   try {
     await suite.importConfig(config(suite));
     await suite.applied();
     const drivers = [];
     for (let k = 1; k <= EDGES; k++) for (const l of LIMITS) drivers.push(drive(suite, k, l, random, state));
-    const chaos = new Chaos(suite, relays, redisRelay, random, say);
+    const chaos = new Chaos(suite, relays, random, say);
     const end = Date.now() + seconds * 1000, acts = [];
     while (Date.now() < end) {
       acts.push(chaos.step().catch((e) => { throw new Error(`chaos: ${e.message}`, { cause: e }); }));
       await delay(300 + random() * 1200);
     }
     await Promise.all(acts);
-    for (const r of relays) r.heal();
-    redisRelay.heal();
+    relays.heal();
     say('quiet');
     // Everything comes back without a restart: each limit admits again at each edge.
     state.ok = {};
     const back = Date.now();
-    await until('every limit admits again', () => LIMITS.every((l) => l.slug === 'three' || state.ok[l.slug] > 0), { timeout: 20000 });
+    await until('every limit admits again', () => {
+      const missing = LIMITS.filter((l) => l.slug !== 'three' && !(state.ok[l.slug] > 0)).map((l) => l.slug);
+      if (missing.length) throw new Error(`not yet: ${missing}; ${JSON.stringify(state.last)}`);
+      return true;
+    }, { timeout: 30000 });
     const recovery = Date.now() - back;
     state.over = true;
     await Promise.all(drivers);
@@ -188,11 +195,11 @@ export async function chaosLimits({ seconds = 120, seed = Date.now() % 1000000, 
       assert.equal(mine.length, 1, `${l.slug}: ${mine.length} counters`);
     }
     failed = false;
-    return { report, done: chaos.done, statuses: state.statuses, sent: state.sent, failed: state.failed, lost: relays.reduce((s, r) => s + r.lost, 0), recovery, seed, dir };
+    return { report, done: chaos.done, statuses: state.statuses, sent: state.sent, failed: state.failed, lost: await relays.lost(), recovery, seed, dir };
   } finally {
     state.over = true;
     await suite.close({ failed });
-    for (const r of [...relays, redisRelay]) await r.close();
+    await relays.close();
   }
 }
 

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The limiter as a request sees it: admission, its tokens, its end. On the request's worker; what
+ * had to wait is concluded on the thread that brought the reply.
+ */
+#include "limiter_impl.h"
+
+/* --- conclusions --- */
+
+/* Fills the outcome of a ticket that was decided, and counts it. */
+static void conclude(struct limiter *l, struct admit_ticket *t)
+{
+    const struct lease_waiter *w = &t->waiter;
+    struct admit_outcome *o = &t->outcome;
+    const struct snap_policy *p;
+    admit_conclude(w, o);
+    t->held = o->verdict == ADMIT_OK;
+    limiter_bump(&l->shadow_refused, w->shadow_refused);
+    limiter_bump(&l->allowed, w->allowed);
+    limiter_bump(&l->shared, w->shared);
+    limiter_bump(o->verdict == ADMIT_OK        ? &l->admitted
+                 : o->verdict == ADMIT_REFUSED ? &l->refused
+                                               : &l->unavailable,
+                 1);
+    if (t->held) limiter_log(l, t, o->decided_ns, LIMITER_LOG_ADMIT, 0);
+    if (!t->held) limiter_log_forget(t);
+    if (o->policy != NULL) limiter_publish(l, t->ns, o->policy, o, false, o->decided_ns);
+    for (size_t i = 0; (p = admit_shadow(t, i)) != NULL; i++)
+        limiter_publish(l, t->ns, p, o, true, o->decided_ns);
+}
+
+static void conclude_extension(struct limiter *l, struct admit_ticket *t)
+{
+    t->extending = false;
+    t->extended = admit_verdict_of(t->waiter.verdict);
+    limiter_bump(&l->extensions, 1);
+    if (t->extended != ADMIT_OK) limiter_bump(&l->extensions_refused, 1);
+    limiter_bump(&l->allowed, t->waiter.allowed);
+    limiter_bump(&l->shared, t->waiter.shared);
+}
+
+void limiter_call_back(struct limiter *l, struct list_node *done)
+{
+    for (struct list_node *n; (n = list_pop_front(done)) != NULL;) {
+        struct lease_waiter *w = LIST_ENTRY(n, struct lease_waiter, node);
+        struct admit_ticket *t = LIST_ENTRY(w, struct admit_ticket, waiter);
+        if (t->extending)
+            conclude_extension(l, t);
+        else
+            conclude(l, t);
+        t->done(t->done_ctx, t); /* t may be gone now */
+    }
+}
+
+/* --- admission --- */
+
+struct binding {
+    struct limiter *l;
+    struct admit_ticket *t;
+    uint64_t now;
+};
+
+static void bind(void *ctx, size_t i, struct str key, const struct lease_rule *rule)
+{
+    const struct binding *b = ctx;
+    const struct snap_policy *p = b->t->waiter.claims[i].owner;
+    lease_bind(b->l->table, b->now, &b->t->waiter, i, p->id, key, rule);
+    limiter_log_bind(b->l, b->t, i, key);
+}
+
+enum admit_verdict limiter_admit(struct limiter *l, const struct admit_request *r,
+                                 struct admit_ticket *t, admit_done_fn done, void *ctx)
+{
+    struct admit_outcome *o = &t->outcome;
+    uint64_t now = limiter_now(l);
+    struct binding b = { l, t, now };
+    *o = (struct admit_outcome){ .verdict = ADMIT_OK, .decided_ns = now };
+    t->held = t->extending = t->settled = false;
+    t->waiter.claims_n = 0;
+    t->waiter.shadow_mask = 0;
+    t->slice = 0;
+    if (r->policies == NULL) return ADMIT_OK;
+    admit_claim(r, l->o.hash_key, l->o.plain_addresses, t, bind, &b);
+    if (t->waiter.claims_n == 0) {
+        limiter_bump(&l->admitted, 1);
+        return ADMIT_OK;
+    }
+    t->done = done;
+    t->done_ctx = ctx;
+    t->ns = r->subject.ns;
+    if (lease_admit(l->table, now, &t->waiter) == LEASE_VERDICT_WAIT) {
+        limiter_bump(&l->waited, 1);
+        limiter_flush(l); /* from here on t may be decided by another thread */
+        return ADMIT_WAIT;
+    }
+    conclude(l, t);
+    limiter_kick_if_due(l); /* it may have run low, or been wanted while the engine is away */
+    return o->verdict;
+}
+
+bool limiter_cancel(struct limiter *l, struct admit_ticket *t)
+{
+    if (!lease_cancel(l->table, limiter_now(l), &t->waiter)) return false;
+    t->extending = false;
+    if (!t->held) limiter_log_forget(t);
+    return true;
+}
+
+void limiter_release(struct limiter *l, struct admit_ticket *t)
+{
+    if (!t->held) return;
+    t->held = false;
+    lease_release(l->table, limiter_now(l), &t->waiter);
+    limiter_log_forget(t);
+    limiter_kick_if_due(l);
+}
+
+/* --- tokens --- */
+
+static bool reserves(const struct admit_ticket *t)
+{
+    if (!t->held) return false;
+    for (size_t i = 0; i < t->waiter.claims_n; i++)
+        if (t->waiter.claims[i].reserve) return true;
+    return false;
+}
+
+uint64_t limiter_covers(struct limiter *l, const struct admit_ticket *t, uint64_t input)
+{
+    return t->slice > 0 && t->held ? lease_covers(l->table, limiter_now(l), &t->waiter, input)
+                                   : UINT64_MAX;
+}
+
+bool limiter_spend_input(struct limiter *l, struct admit_ticket *t, uint64_t tokens)
+{
+    uint64_t now = limiter_now(l);
+    if (!reserves(t) || tokens == 0) return true;
+    if (!lease_spend_input(l->table, now, &t->waiter, tokens)) return false;
+    limiter_log(l, t, now, LIMITER_LOG_INPUT, tokens);
+    return true;
+}
+
+uint64_t limiter_spend_output(struct limiter *l, struct admit_ticket *t, uint64_t tokens)
+{
+    uint64_t now = limiter_now(l);
+    if (t->slice == 0 || !t->held || tokens == 0) return tokens;
+    tokens = lease_spend_output(l->table, now, &t->waiter, tokens);
+    if (tokens > 0) limiter_log(l, t, now, LIMITER_LOG_OUTPUT, tokens);
+    return tokens;
+}
+
+enum admit_verdict limiter_extend(struct limiter *l, struct admit_ticket *t, uint64_t tokens,
+                                  admit_done_fn done, void *ctx)
+{
+    ASSERT(t->held && !t->extending);
+    t->done = done;
+    t->done_ctx = ctx;
+    t->extending = true;
+    if (lease_extend(l->table, limiter_now(l), &t->waiter, 0, tokens, 1) == LEASE_VERDICT_WAIT) {
+        limiter_flush(l); /* from here on t may be decided by another thread */
+        return ADMIT_WAIT;
+    }
+    conclude_extension(l, t);
+    limiter_kick_if_due(l);
+    return t->extended;
+}
+
+void limiter_settle(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output)
+{
+    uint64_t charges[LEASE_MAX_CLAIMS] = { 0 };
+    uint64_t now = limiter_now(l);
+    if (t->settled || !reserves(t)) return;
+    t->settled = true;
+    for (size_t i = 0; i < t->waiter.claims_n; i++) {
+        const struct lease_claim *c = &t->waiter.claims[i];
+        if (c->reserve) charges[i] = MAX(admit_charge(c, input, output), c->spent);
+    }
+    lease_settle(l->table, now, &t->waiter, charges);
+    limiter_kick_if_due(l);
+}
+
+uint64_t limiter_held_until(struct limiter *l, const struct admit_ticket *t)
+{
+    uint64_t now = limiter_now(l);
+    if (!t->held) return UINT64_MAX;
+    uint64_t until = lease_held_until(l->table, now, &t->waiter);
+    return until > now ? until : 0;
+}
