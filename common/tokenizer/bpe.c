@@ -196,6 +196,7 @@ struct walk {
     const struct vocab *v;
     const char *p;
     uint32_t *last;
+    uint32_t state; /* of the automaton */
     uint32_t grown; /* the state of the token found last, once it has grown; 0: not known */
     /* Answers of compatible(), each with its question, since long pieces ask the same ones again
      * and again: left << 33 | right << 1 | answer, plus 1; 0: none. */
@@ -274,22 +275,66 @@ static uint32_t last_token(struct walk *w, uint32_t longest, size_t end)
     return token;
 }
 
-void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count)
+static void walk_init(struct walk *w, size_t most)
 {
-    struct walk w;
-    uint32_t state = 0;
-    w.v = v;
-    w.p = p;
-    w.last = last;
-    w.grown = 0;
-    w.mask = n < 1024 ? 255 : (uint32_t)ARRAY_LEN(w.answers) - 1;
-    memset(w.answers, 0, ((size_t)w.mask + 1) * sizeof w.answers[0]);
-    for (size_t i = 0; i < n; i++) {
-        state = next_state(v, state, (unsigned char)p[i]);
-        last[i] = last_token(&w, v->states[state].token, i + 1);
+    w->state = w->grown = 0;
+    w->mask = most < 1024 ? 255 : (uint32_t)ARRAY_LEN(w->answers) - 1;
+    memset(w->answers, 0, ((size_t)w->mask + 1) * sizeof w->answers[0]);
+}
+
+static void walk_on(struct walk *w, const struct vocab *v, const char *p, size_t from, size_t to,
+                    uint32_t *last, uint32_t *count)
+{
+    w->v = v;
+    w->p = p;
+    w->last = last;
+    for (size_t i = from; i < to; i++) {
+        w->state = next_state(v, w->state, (unsigned char)p[i]);
+        last[i] = last_token(w, v->states[w->state].token, i + 1);
         size_t start = i + 1 - vocab_token_len(v, last[i]);
         count[i] = 1 + (start > 0 ? count[start - 1] : 0);
     }
+}
+
+void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count)
+{
+    struct walk w;
+    walk_init(&w, n);
+    walk_on(&w, v, p, 0, n, last, count);
+}
+
+struct bpe_run {
+    struct walk walk;
+    size_t n, most;
+    uint32_t room[]; /* last, count */
+};
+
+struct bpe_run *bpe_run_new(size_t most)
+{
+    struct bpe_run *r = malloc(sizeof *r + 2 * most * sizeof r->room[0]);
+    if (r == NULL) return NULL;
+    r->most = most;
+    bpe_run_clear(r);
+    return r;
+}
+
+void bpe_run_free(struct bpe_run *r)
+{
+    free(r);
+}
+
+void bpe_run_clear(struct bpe_run *r)
+{
+    r->n = 0;
+    walk_init(&r->walk, r->most);
+}
+
+uint64_t bpe_run_count(struct bpe_run *r, const struct vocab *v, const char *p, size_t n)
+{
+    ASSERT(n > 0 && n <= r->most && n >= r->n);
+    walk_on(&r->walk, v, p, r->n, n, r->room, r->room + r->most);
+    r->n = n;
+    return r->room[r->most + n - 1];
 }
 
 /* ---- */

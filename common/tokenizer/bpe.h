@@ -37,6 +37,17 @@ enum err bpe_merge_heap(const struct vocab *v, const char *p, size_t n, uint32_t
 /* last[i] becomes the last token of the prefix p[0..i], count[i] the number of its tokens. */
 void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count);
 
+/*
+ * The prefixes of a piece that grows: feeding it byte by byte costs what feeding it at once does.
+ * Holds `most` bytes. For vocabularies whose header says linear.
+ */
+struct bpe_run;
+struct bpe_run *bpe_run_new(size_t most); /* NULL when memory is out */
+void bpe_run_free(struct bpe_run *r);     /* NULL is fine */
+void bpe_run_clear(struct bpe_run *r);
+/* The tokens of p[0..n), 0 < n <= most, by merging alone. Begins with what it was given before. */
+uint64_t bpe_run_count(struct bpe_run *r, const struct vocab *v, const char *p, size_t n);
+
 enum err token_list_push(struct token_list *l, uint32_t id) MUSTCHECK;
 
 #endif

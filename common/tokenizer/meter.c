@@ -6,6 +6,7 @@
 
 #include "tokenizer/bpe.h"
 #include "tokenizer/meter_state.h"
+#include "tokenizer/piece_cache.h"
 
 /* anchor..mid and mid..open are a piece each, or pieces without a cluster boundary between them up
  * to METER_TAIL; each at most as long as a tail. */
@@ -32,6 +33,7 @@ void meter_free(struct token_meter *m)
     vocab_unref(m->v);
     buf_done(&m->raw);
     pieces_scratch_done(&m->scratch);
+    bpe_run_free(m->run);
     free(m);
 }
 
@@ -134,15 +136,20 @@ static enum err process(struct token_meter *m, size_t to, bool final)
     struct piece piece;
     enum err e;
     size_t from = m->open.at;
+    struct piece_cache *cache = piece_cache_take(m->v);
     pieces_init(&it, m->v, m->mode, &m->scratch, meter_raw(m, from, to), final, m->open.skip);
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n = 1;
         bool added = piece.added != VOCAB_NO_TOKEN;
-        if (!added) e = bpe_piece(m->v, piece.p, piece.n, NULL, &n);
-        if (e != ERR_OK) return e;
-        if (n > m->limit - m->open.count) return cut_inside(m, &piece, m->limit - m->open.count);
+        if (!added) e = piece_count(cache, m->v, piece.p, piece.n, &n);
+        if (e != ERR_OK) break;
+        if (n > m->limit - m->open.count) {
+            piece_cache_give(m->v, cache);
+            return cut_inside(m, &piece, m->limit - m->open.count);
+        }
         commit(m, &it, from, n, added);
     }
+    piece_cache_give(m->v, cache);
     if (e != ERR_AGAIN) return e;
     if (m->open.count == m->limit && (to > m->open.at || pieces_within(m->open.skip)))
         return meter_choose_cut(m, 0);
@@ -185,6 +192,70 @@ static enum err cut_if_lowered(struct token_meter *m)
     return m->open.count > m->limit ? meter_choose_cut(m, 0) : ERR_OK;
 }
 
+/* ---- long runs ---- */
+
+/*
+ * An endless word, line or indentation: with every delta the tail would be looked at and counted as
+ * a whole again. While it goes on as it did, it is one piece that stays open, and the count is that
+ * of a prefix more.
+ */
+enum {
+    RUN_LEAST = 64,
+    RUN_ALIKE = 4, /* bytes at its end that are alike: 're ends a piece */
+};
+
+static bool is_lower(char c)
+{
+    return c >= 'a' && c <= 'z';
+}
+
+static bool same_kind(char a, char b)
+{
+    return (is_lower(a) && is_lower(b)) || (a == b && (unsigned char)a < 0x80);
+}
+
+/* May an added token begin with it? */
+static bool may_be_added(const struct token_meter *m, char c)
+{
+    unsigned char u = (unsigned char)c;
+    return m->mode != SPECIAL_TEXT && (m->v->h->added_first[u / 64] >> u % 64 & 1) != 0;
+}
+
+static bool begins_run(struct token_meter *m)
+{
+    const struct vocab_header *h = m->v->h;
+    size_t n = m->raw.len - m->open.at;
+    if (n < RUN_LEAST || m->open.skip != 0 || h->linear == 0 || m->is_cut) return false;
+    if (h->shape > SCAN_GPT2) return false;
+    const char *p = m->raw.data + m->open.at;
+    for (size_t i = 2; i <= RUN_ALIKE; i++)
+        if (!same_kind(p[n - i], p[n - 1])) return false;
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)p[i] >= 0x80 || may_be_added(m, p[i])) return false;
+    if (scan_piece((enum scan_shape)h->shape, p, n, false) != n) return false;
+    if (m->run == NULL) m->run = bpe_run_new(METER_TAIL);
+    if (m->run != NULL) bpe_run_clear(m->run);
+    return m->run != NULL;
+}
+
+static bool goes_on(const struct token_meter *m, struct str bytes)
+{
+    size_t open = m->raw.len - m->open.at;
+    if (!m->running || bytes.n >= METER_TAIL - open || m->open.count >= m->limit) return false;
+    char last = m->raw.data[m->raw.len - 1];
+    for (size_t i = 0; i < bytes.n; i++)
+        if (!same_kind(bytes.p[i], last) || may_be_added(m, bytes.p[i])) return false;
+    return true;
+}
+
+static uint64_t count_run(struct token_meter *m)
+{
+    const char *p = m->raw.data + m->open.at;
+    size_t n = m->raw.len - m->open.at;
+    if (vocab_whole(m->v, p, n) != VOCAB_NO_TOKEN) return 1;
+    return bpe_run_count(m->run, m->v, p, n);
+}
+
 enum err meter_feed(struct token_meter *m, struct str bytes)
 {
     ASSERT(!m->finished);
@@ -194,7 +265,13 @@ enum err meter_feed(struct token_meter *m, struct str bytes)
         return ERR_OK;
     }
     m->tail_known = false;
-    enum err e = cut_if_lowered(m);
+    enum err e = ERR_OK;
+    if (goes_on(m, bytes)) {
+        e = buf_append(&m->raw, bytes.p, bytes.n);
+        if (e == ERR_OK) deliver(m);
+        return e;
+    }
+    e = cut_if_lowered(m);
     while (e == ERR_OK && bytes.n > 0 && !m->is_cut) {
         size_t open = m->raw.len - m->open.at;
         size_t take = MIN(bytes.n, METER_TAIL - open);
@@ -206,6 +283,7 @@ enum err meter_feed(struct token_meter *m, struct str bytes)
         if (e == ERR_OK) forget(m);
     }
     if (e == ERR_OK) deliver(m);
+    m->running = e == ERR_OK && begins_run(m);
     return e;
 }
 
@@ -214,6 +292,7 @@ enum err meter_finish(struct token_meter *m)
     enum err e = ERR_OK;
     ASSERT(!m->finished);
     m->finished = true;
+    m->running = false;
     if (m->is_cut) return ERR_OK;
     if (m->v == NULL) {
         if (token_estimate_count(&m->estimate) > m->limit) {
@@ -237,7 +316,10 @@ uint64_t meter_count(struct token_meter *m)
     if (m->v == NULL) return token_estimate_count(&m->estimate);
     if (!m->tail_known) {
         uint64_t n = 0;
-        if (meter_count_from(m, m->open, m->raw.len, &n) != ERR_OK) return m->open.count;
+        if (m->running)
+            n = count_run(m);
+        else if (meter_count_from(m, m->open, m->raw.len, &n) != ERR_OK)
+            return m->open.count;
         m->tail_count = n;
         m->tail_known = true;
     }

@@ -3,6 +3,7 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/clean.h"
 #include "tokenizer/meter_state.h"
+#include "tokenizer/piece_cache.h"
 
 enum {
     TRIES = 64,        /* boundaries that are counted before the choice becomes a coarse one */
@@ -15,13 +16,15 @@ enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t
     struct piece piece;
     uint64_t count = 0;
     enum err e;
+    struct piece_cache *cache = piece_cache_take(m->v);
     pieces_init(&it, m->v, m->mode, &m->scratch, meter_raw(m, from.at, to), true, from.skip);
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n = 1;
-        if (piece.added == VOCAB_NO_TOKEN) e = bpe_piece(m->v, piece.p, piece.n, NULL, &n);
-        if (e != ERR_OK) return e;
+        if (piece.added == VOCAB_NO_TOKEN) e = piece_count(cache, m->v, piece.p, piece.n, &n);
+        if (e != ERR_OK) break;
         count += n;
     }
+    piece_cache_give(m->v, cache);
     if (e != ERR_AGAIN) return e;
     *ret = count;
     return ERR_OK;

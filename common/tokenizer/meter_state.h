@@ -35,6 +35,8 @@ struct token_meter {
     uint64_t tail_count; /* of the open tail as if the text ended here, when tail_known */
     bool tail_known, is_cut, finished, exact;
     struct pieces_scratch scratch;
+    struct bpe_run *run; /* NULL until there was a long one */
+    bool running; /* the tail is one long piece that goes on with more of its last byte's kind */
     struct token_estimate estimate;
 };
 

@@ -264,6 +264,44 @@ static void an_endless_piece_is_bounded_and_flagged(void **state)
     vocab_unref(v);
 }
 
+/* Runs are counted on from where they were; every way they can begin, go on and end is right. */
+static void a_long_run_fed_byte_by_byte_counts_like_the_whole(void **state)
+{
+    static const char *const parts[] = { "a",  "ab", "xyx", " ", "  ", "\n",      "!",  "=", "'re",
+                                         "'s", "A",  "中",  "1", "<",  "<think>", "\t", " a" };
+    const char *const names[] = { NULL, "o200k_base", "deepseek_v3", "llama3_2", "r50k_base" };
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        struct vocab *v = names[k] == NULL ? open_made(PATTERN_QWEN, true) : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 31 + k);
+        for (int round = 0; round < 60; round++) {
+            enum special_mode mode = round % 2 == 0 ? SPECIAL_TEXT : SPECIAL_CONTROL;
+            struct token_meter *m = meter_new(v, mode);
+            char p[1500];
+            size_t n = 0;
+            while (n < 1000) { /* a few long runs, something short between them */
+                const char *s = parts[rng_below(&rng.rng, sizeof parts / sizeof parts[0])];
+                size_t times = rng_below(&rng.rng, 3) == 0 ? 1 : 1 + rng_below(&rng.rng, 300);
+                for (; times > 0 && n + strlen(s) <= sizeof p; times--, n += strlen(s))
+                    memcpy(p + n, s, strlen(s));
+            }
+            assert_non_null(m);
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(meter_feed(m, str_n(p + i, 1)), ERR_OK);
+                if (i % 7 != 0 && i + 3 < n) continue;
+                assert_int_equal(meter_count(m), count_of(v, p, i + 1, mode));
+            }
+            assert_int_equal(meter_finish(m), ERR_OK);
+            assert_int_equal(meter_count(m), count_of(v, p, n, mode));
+            assert_true(meter_exact(m));
+            meter_free(m);
+        }
+        vocab_unref(v);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +311,7 @@ int main(void)
         cmocka_unit_test(only_near_the_limit_anything_is_withheld),
         cmocka_unit_test(a_limit_below_what_went_out_cuts_right_there),
         cmocka_unit_test(texts_that_share_a_budget_stay_within_it),
+        cmocka_unit_test(a_long_run_fed_byte_by_byte_counts_like_the_whole),
         cmocka_unit_test(an_endless_piece_is_bounded_and_flagged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
