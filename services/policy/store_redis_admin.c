@@ -110,7 +110,7 @@ static void end(struct redis_store *s, struct keys *k)
 
 struct seen {
     struct str key;
-    int64_t leased;
+    int64_t leased, used; /* used: of a calendar window */
 };
 
 /* What is left is told by the state machine itself: an op on no lease changes nothing but time. */
@@ -138,10 +138,12 @@ static enum err view(struct store *store, const struct store_counter *of, const 
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
         const struct lease_result *r = &items[i].result;
         uint64_t limit = ledger_capacity(of->rule), leased = (uint64_t)seen[i].leased;
+        bool fixed = of->rule->kind == LEDGER_FIXED;
+        uint64_t used = limit - MIN(limit, r->remaining + leased);
         if (r->status != LEASE_ENDED) continue; /* warming, lost, or the epoch ended meanwhile */
         fn(ctx, &(struct store_view){ .key = seen[i].key,
                                       .limit = limit,
-                                      .used = limit - MIN(limit, r->remaining + leased),
+                                      .used = fixed ? (uint64_t)seen[i].used : used,
                                       .leased = leased,
                                       .left = r->remaining,
                                       .reset_ms = r->reset_ms });
@@ -174,7 +176,8 @@ enum err redis_store_look(struct store *store, const struct store_counter *of, c
             struct str k = keys->v[i];
             int64_t leased = redis_int(redis_at(v, 2 * i));
             if (leased < 0) continue;
-            seen[n++] = (struct seen){ str_n(k.p + keys->head, k.n - keys->head), leased };
+            seen[n++] = (struct seen){ str_n(k.p + keys->head, k.n - keys->head), leased,
+                                       redis_int(redis_at(v, 2 * i + 1)) };
         }
         pthread_mutex_unlock(&s->lock);
         if (e == ERR_OK && n > 0) e = view(store, of, seen, n, fn, ctx, why);
