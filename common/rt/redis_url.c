@@ -52,7 +52,7 @@ static bool parse_place(struct redis_place *ret, struct str place, uint64_t usua
         port = str_n(end + 1, place.n - host.n - 1);
     }
     if (end != NULL && port.n > 0 && str_to_u64(port, &number) != ERR_OK) return false;
-    if (number == 0 || number > 65535) return false;
+    if (number == 0 || number > 65535 || memchr(host.p, ',', host.n) != NULL) return false;
     ret->port = (int)number;
     return host.n > 0 && decode(host, ret->host, sizeof ret->host);
 }

@@ -368,7 +368,7 @@ for i = 3, #KEYS do
         result = { 'warming', 0, 0, 0, 0, ms(empty_at - now) }
     else
         local text, durable = redis.call('GET', KEYS[i]), ARGV[a + 18] == '1'
-        if durable and not text and lost_at > now - (r.ends - r.begins - r.left) then
+        if durable and not text and lost_at > 0 and lost_at > now - (r.ends - r.begins - r.left) then
             result = { 'lost', 0, 0, 0, 0, RETRY_LOST_MS }
         else
             local c = text and load(text, r) or new_counter(r, durable or first == '1', empty_at)
