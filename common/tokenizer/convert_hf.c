@@ -39,7 +39,8 @@ static void read_added(struct hf *h)
     struct str key;
     for (jpull_enter(j, '['); h->err == ERR_OK && jpull_element(j);) {
         uint64_t id = 0;
-        bool special = false, odd = false, normalized = false;
+        bool normalized = false, single = false;
+        unsigned flags = 0;
         buf_clear(&h->word);
         for (jpull_enter(j, '{'); jpull_key(j, &key);) {
             if (str_eqz(key, "id"))
@@ -47,29 +48,40 @@ static void read_added(struct hf *h)
             else if (str_eqz(key, "content") && h->word.len == 0)
                 jpull_string(j, &h->word);
             else if (str_eqz(key, "special"))
-                special = jpull_bool(j);
+                flags |= jpull_bool(j) ? ADDED_SPECIAL : 0;
             else if (str_eqz(key, "normalized"))
                 normalized = jpull_bool(j);
-            else if (str_eqz(key, "lstrip") || str_eqz(key, "rstrip") ||
-                     str_eqz(key, "single_word"))
-                odd = jpull_bool(j) || odd;
+            else if (str_eqz(key, "lstrip"))
+                flags |= jpull_bool(j) ? ADDED_LSTRIP : 0;
+            else if (str_eqz(key, "rstrip"))
+                flags |= jpull_bool(j) ? ADDED_RSTRIP : 0;
+            else if (str_eqz(key, "single_word"))
+                single = jpull_bool(j);
             else
                 (void)jpull_skip(j);
         }
         if (j->failed) return;
         if (h->word.len == 0) continue;
-        if (odd)
-            hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: lstrip, rstrip or single_word",
-                      buf_str(&h->word));
+        if (single) hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: single_word", buf_str(&h->word));
+        if (normalized) flags |= ADDED_NORMALIZED;
         h->normalized_added |= normalized;
-        enum err e = build_added(&h->b, buf_str(&h->word), (uint32_t)id, special);
+        enum err e = build_added(&h->b, buf_str(&h->word), (uint32_t)id, flags);
         if (e != ERR_OK) hf_refuse(h, e, "added_tokens", buf_str(&h->word));
     }
 }
 
+/* ASCII without the characters that others become in NFC (U+037E, U+1FEF, U+212A): such a string
+ * stands in the normalised text only where it stood before. */
+static bool stays_ascii(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80 || strchr(";`K", s.p[i]) != NULL) return false;
+    return true;
+}
+
 /* Added tokens that are marked "normalized" match in a second round, between the others. That is
  * the same as one round when no two tokens can overlap. */
-static void check_added(struct hf *h)
+static void check_normalized(struct hf *h)
 {
     if (!h->normalized_added) return;
     const struct vocab_added *a = (const struct vocab_added *)(const void *)h->b.added.data;
@@ -78,8 +90,16 @@ static void check_added(struct hf *h)
     if (h->b.normal == CLEAN_SPACE && h->replace && !h->prepend) {
         for (size_t i = 0; i < n && h->err == ERR_OK; i++) {
             struct str s = { h->b.strings.data + a[i].at, a[i].n };
+            if ((a[i].flags & ADDED_NORMALIZED) == 0) continue;
             if (str_contains(s, STR(" ")) || str_contains(s, STR("\xe2\x96\x81")))
                 hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: normalized ones with spaces", s);
+        }
+    } else if (h->b.normal == CLEAN_NFC) {
+        for (size_t i = 0; i < n && h->err == ERR_OK; i++) {
+            struct str s = { h->b.strings.data + a[i].at, a[i].n };
+            if ((a[i].flags & ADDED_NORMALIZED) != 0 && !stays_ascii(s))
+                hf_refuse(h, ERR_UNSUPPORTED,
+                          "added_tokens: normalized one that normalization could make", s);
         }
     } else if (h->b.normal != 0) {
         hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: normalized ones with a normalizer", STR_NULL);
@@ -88,13 +108,37 @@ static void check_added(struct hf *h)
         for (size_t k = 0; k < n && h->err == ERR_OK; k++) {
             struct str s = { h->b.strings.data + a[i].at, a[i].n };
             struct str t = { h->b.strings.data + a[k].at, a[k].n };
-            if (i == k) continue;
+            if (i == k || ((a[i].flags | a[k].flags) & ADDED_NORMALIZED) == 0) continue;
             bool overlap = str_contains(s, t);
             for (size_t cut = 1; cut < s.n && !overlap; cut++)
                 overlap = str_starts(t, str_n(s.p + cut, s.n - cut));
             if (overlap)
                 hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: normalized ones that overlap", s);
         }
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r') || (unsigned char)c >= 0x80;
+}
+
+/* White space that one token takes along must be part of no other. (Beyond ASCII any character may
+ * be white space here.) */
+static void check_strips(struct hf *h)
+{
+    const struct vocab_added *a = (const struct vocab_added *)(const void *)h->b.added.data;
+    size_t n = h->b.added.len / sizeof *a;
+    unsigned flags = 0;
+    for (size_t i = 0; i < n; i++) flags |= a[i].flags;
+    if ((flags & (ADDED_LSTRIP | ADDED_RSTRIP)) == 0) return;
+    if ((flags & ADDED_NORMALIZED) != 0 && (h->b.normal & CLEAN_SPACE) != 0)
+        hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: lstrip or rstrip with normalized ones",
+                  STR_NULL);
+    for (size_t i = 0; i < n && h->err == ERR_OK; i++) {
+        struct str s = { h->b.strings.data + a[i].at, a[i].n };
+        if (is_space(s.p[0]) || is_space(s.p[s.n - 1]))
+            hf_refuse(h, ERR_UNSUPPORTED, "added_tokens: lstrip or rstrip beside white space", s);
+    }
 }
 
 struct parts {
@@ -148,7 +192,8 @@ enum err convert_huggingface(struct str json, const struct convert_opts *o, stru
     if (h.err == ERR_OK) hf_read_model(&h, parts.model);
     if (h.err == ERR_OK && parts.added.p != NULL)
         hf_walk(&h, "added_tokens", parts.added, read_added);
-    if (h.err == ERR_OK) check_added(&h);
+    if (h.err == ERR_OK) check_normalized(&h);
+    if (h.err == ERR_OK) check_strips(&h);
     e = h.err;
     h.b.whole_all = h.ignore_merges;
     if (e == ERR_OK) e = convert_common(&h.b, o, why);

@@ -44,7 +44,7 @@ static enum err add_specials(struct build *b, struct str json, struct why *why)
         buf_init(&content, BUILD_MAX_TOKEN);
         e = buf_append_str(&content, key);
         uint32_t id = (uint32_t)jpull_uint(&j, BUILD_MAX_SIZE - 1);
-        if (e == ERR_OK && !j.failed) e = build_added(b, buf_str(&content), id, true);
+        if (e == ERR_OK && !j.failed) e = build_added(b, buf_str(&content), id, ADDED_SPECIAL);
         buf_done(&content);
     }
     if (e == ERR_OK) e = jpull_end(&j, why);
@@ -58,7 +58,7 @@ static enum err add_reserved(struct build *b, uint32_t from, uint32_t to)
     for (uint32_t id = from; id < to && e == ERR_OK; id++) {
         char name[32];
         (void)snprintf(name, sizeof name, "<|reserved_%u|>", id);
-        e = build_added(b, str_of(name), id, true);
+        e = build_added(b, str_of(name), id, ADDED_SPECIAL);
     }
     return e;
 }
@@ -175,7 +175,7 @@ static enum err tekken_special(struct tekken *t, struct jpull *j)
     }
     if (j->failed) return ERR_OK;
     if (rank >= t->specials) return ERR_INVALID;
-    return build_added(&t->b, buf_str(&t->word), (uint32_t)rank, true);
+    return build_added(&t->b, buf_str(&t->word), (uint32_t)rank, ADDED_SPECIAL);
 }
 
 enum err convert_tekken(struct str json, const struct convert_opts *o, struct buf *ret,

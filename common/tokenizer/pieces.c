@@ -2,6 +2,7 @@
 /* Walks a text piece by piece. One owner thread. */
 #include "tokenizer/pieces.h"
 
+#include "tokenizer/added.h"
 #include "tokenizer/chars.h"
 #include "tokenizer/clean.h"
 
@@ -44,73 +45,20 @@ void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mod
 
 /* ---- added tokens ---- */
 
-/*
- * The longest added token at p. Returns its length, 0 if there is none; sets *ret_open when p[0..n)
- * is the beginning of one that would be longer.
- */
-static size_t added_at(const struct vocab *v, const char *p, size_t n, uint32_t *ret_id,
-                       bool *ret_open)
-{
-    /* Narrow the sorted list down to those that begin with p[0..k), for growing k. */
-    const struct vocab_added *a = v->added;
-    uint32_t lo = 0, hi = v->h->added;
-    size_t best = 0;
-    *ret_open = false;
-    for (size_t k = 0;; k++) {
-        if (lo < hi && a[lo].n == k) {
-            if (k > 0) best = k, *ret_id = a[lo].id;
-            lo++;
-        }
-        if (lo == hi) return best;
-        if (k == n) return *ret_open = true, best;
-        unsigned char c = (unsigned char)p[k];
-        uint32_t l = lo, h = hi;
-        while (l < h) {
-            uint32_t mid = l + (h - l) / 2;
-            if ((unsigned char)v->strings[a[mid].at + k] < c)
-                l = mid + 1;
-            else
-                h = mid;
-        }
-        lo = l;
-        h = hi;
-        while (l < h) {
-            uint32_t mid = l + (h - l) / 2;
-            if ((unsigned char)v->strings[a[mid].at + k] <= c)
-                l = mid + 1;
-            else
-                h = mid;
-        }
-        hi = l;
-    }
-}
-
 /* Finds where the stretch that begins at it->at ends. */
 static void find_stretch(struct pieces *it)
 {
-    const uint64_t *first = it->v->h->added_first;
     it->stretch_known = true;
     it->stretch_end = it->n;
     it->stretch_closed = it->final;
     it->stretch_token = VOCAB_NO_TOKEN;
     if (it->mode == SPECIAL_TEXT || it->v->h->added == 0) return;
-    for (size_t i = it->at; i < it->n; i++) {
-        unsigned char c = (unsigned char)it->raw[i];
-        if ((first[c / 64] >> c % 64 & 1) == 0) continue;
-        bool open;
-        uint32_t id = 0;
-        size_t n = added_at(it->v, it->raw + i, it->n - i, &id, &open);
-        if (open && !it->final) { /* it may yet become one */
-            it->stretch_end = i;
-            return;
-        }
-        if (n == 0) continue;
-        it->stretch_end = i;
-        it->stretch_closed = true;
-        it->stretch_token = id;
-        it->stretch_token_n = n;
-        return;
-    }
+    struct added_match m = added_find(it->v, it->raw, it->at, it->n, it->final);
+    it->stretch_end = m.at;
+    if (m.n == 0) return;
+    it->stretch_closed = true;
+    it->stretch_token = m.id;
+    it->stretch_token_n = m.n;
 }
 
 /* ---- blocks ---- */

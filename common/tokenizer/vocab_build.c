@@ -89,9 +89,9 @@ static enum err string_add(struct build *b, struct str s, uint32_t *ret_at)
     return e;
 }
 
-enum err build_added(struct build *b, struct str content, uint32_t id, bool special)
+enum err build_added(struct build *b, struct str content, uint32_t id, unsigned flags)
 {
-    struct vocab_added a = { 0, (uint32_t)content.n, id, special };
+    struct vocab_added a = { 0, (uint32_t)content.n, id, flags };
     if (content.n == 0) return ERR_INVALID;
     if (content.n > BUILD_MAX_TOKEN) return ERR_LIMIT;
     enum err e = make_room(b, id);
@@ -340,6 +340,7 @@ static enum err image_added(struct build *b, struct image *m, struct why *why)
     if (n > 0) qsort_r(a, n, sizeof *a, by_content, b->strings.data);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)b->strings.data[a[i].at];
+        m->h.added_flags |= a[i].flags;
         m->h.added_first[c / 64] |= (uint64_t)1 << c % 64;
         if (i > 0 && by_content(&a[i - 1], &a[i], b->strings.data) == 0)
             return why_set(why, ERR_INVALID, "added token %.*s is listed twice", (int)a[i].n,

@@ -40,7 +40,8 @@ void build_done(struct build *b);
 enum err build_token(struct build *b, uint32_t id, struct str bytes) MUSTCHECK;
 enum err build_pair(struct build *b, uint32_t left, uint32_t right, uint32_t rank,
                     uint32_t id) MUSTCHECK;
-enum err build_added(struct build *b, struct str content, uint32_t id, bool special) MUSTCHECK;
+/* flags: ADDED_... */
+enum err build_added(struct build *b, struct str content, uint32_t id, unsigned flags) MUSTCHECK;
 enum err build_text(struct build *b, const char *key, struct str value) MUSTCHECK;
 struct str build_bytes(const struct build *b, uint32_t id);
 /* How many ids there are places for; some may have no bytes. */

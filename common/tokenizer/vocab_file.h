@@ -19,7 +19,7 @@
 #include "tokenizer/vocab.h"
 
 #define VOCAB_MAGIC "AIGWVOCB"
-enum { VOCAB_VERSION = 3, VOCAB_ALIGN = 64 };
+enum { VOCAB_VERSION = 4, VOCAB_ALIGN = 64 };
 #define VOCAB_NO_TOKEN UINT32_MAX
 #define VOCAB_NO_RANK UINT32_MAX
 
@@ -58,11 +58,13 @@ struct vocab_header {
     uint32_t added, texts, states;
     uint32_t linear; /* 1: the linear method agreed with the merges when it was built */
     uint32_t edge_mask;
-    uint32_t ids;        /* one more than the largest id that is given out; the rest is inner */
-    uint32_t lead;       /* VOCAB_LEAD_... */
-    uint32_t neighbours; /* words of VS_NEIGHBOURS: 0, or a power of 2 */
-    uint32_t chars;      /* CHARS_... */
-    uint32_t joins;      /* words of VS_JOINS, 0 for SCAN_CHARS */
+    uint32_t ids;         /* one more than the largest id that is given out; the rest is inner */
+    uint32_t lead;        /* VOCAB_LEAD_... */
+    uint32_t neighbours;  /* words of VS_NEIGHBOURS: 0, or a power of 2 */
+    uint32_t chars;       /* CHARS_... */
+    uint32_t added_flags; /* of all added tokens */
+    uint32_t spare;
+    uint32_t joins; /* words of VS_JOINS, 0 for SCAN_CHARS */
     uint32_t unused;
     uint64_t added_first[4]; /* bitmap: bytes that added tokens begin with */
     struct {
@@ -94,9 +96,15 @@ struct vocab_pair {
 struct vocab_byte_pair {
     uint32_t rank, id;
 };
+enum {
+    ADDED_SPECIAL = 1,
+    ADDED_LSTRIP = 2,     /* takes the white space before it along */
+    ADDED_RSTRIP = 4,     /* ... behind it */
+    ADDED_NORMALIZED = 8, /* matches in normalised text */
+};
 struct vocab_added {
     uint32_t at, n, id; /* content in VS_STRINGS */
-    uint32_t special;
+    uint32_t flags;     /* ADDED_... */
 };
 struct vocab_text {
     uint32_t key_at, key_n, at, n;

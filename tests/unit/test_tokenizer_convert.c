@@ -108,8 +108,13 @@ static void what_is_not_exact_here_is_refused_with_the_reason(void **state)
         { "\"ignore_merges\":false", "\"end_of_word_suffix\":\"</w>\"", ERR_UNSUPPORTED,
           "end_of_word_suffix" },
         { "\"ignore_merges\":false", "\"dropout\":0.1", ERR_UNSUPPORTED, "dropout" },
-        { "\"special\":false", "\"lstrip\":true", ERR_UNSUPPORTED, "lstrip" },
-        { "\"special\":false", "\"normalized\":true", ERR_UNSUPPORTED, "normalized" },
+        { "\"special\":false", "\"single_word\":true", ERR_UNSUPPORTED, "single_word" },
+        { "\"<think>\",\"special\":false", "\"a \",\"rstrip\":true", ERR_UNSUPPORTED,
+          "white space" },
+        { "\"<think>\",\"special\":false", "\"<K>\",\"normalized\":true", ERR_UNSUPPORTED,
+          "normalized" },
+        { "\"<think>\",\"special\":false", "\"<|\",\"normalized\":true", ERR_UNSUPPORTED,
+          "overlap" },
         { "\"<think>\"", "\"<|end|>\"", ERR_INVALID, "twice" },
         { "\"A\":", "\"AA\":", ERR_UNSUPPORTED, "0x41" },
         { "[\"a\",\"a\"]", "[\"a\",\"QQ\"]", ERR_INVALID, "merge" },
@@ -254,9 +259,54 @@ static void ranks_merge_what_joins_to_a_token(void **state)
     buf_done(&file);
 }
 
+static void added_tokens_take_white_space_along_and_know_what_follows(void **state)
+{
+    static const struct {
+        const char *flags, *text;
+        size_t tokens; /* in control mode */
+    } cases[] = {
+        { "\"rstrip\":true", "a<think> \n\xe3\x80\x80 b", 3 },
+        { "\"rstrip\":false", "a<think>b", 3 },
+        { "\"lstrip\":true", "a \n\xe3\x80\x80<think>b", 3 },
+        { "\"normalized\":true", "a<think>b", 3 },
+        { "\"normalized\":true", "<think>\xcc\x81", 3 },  /* the mark stays a mark: two bytes */
+        { "\"normalized\":true", "<think>\xcc\xb8", 7 },  /* > becomes another character */
+        { "\"normalized\":false", "<think>\xcc\xb8", 3 }, /* matched before that */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf json, file;
+        struct why why = { "" };
+        struct vocab *v;
+        char with[64];
+        uint64_t n, fed;
+        struct token_counter c;
+        (void)snprintf(with, sizeof with, "\"<think>\",%s", cases[i].flags);
+        good_json(&json);
+        replace(&json, "\"<think>\",\"special\":false", with);
+        replace(&json, "<thinking>", "[other]");
+        assert_int_equal(convert(buf_str(&json), (struct convert_opts){ 0 }, &file, &why), ERR_OK);
+        assert_int_equal(vocab_open_mem(file.data, file.len, &v, &why), ERR_OK);
+        struct str text = str_of(cases[i].text);
+        assert_int_equal(token_count(v, text, SPECIAL_CONTROL, &n), ERR_OK);
+        if (n != cases[i].tokens) print_error("case %zu: %llu\n", i, (unsigned long long)n);
+        assert_int_equal(n, cases[i].tokens);
+        token_counter_init(&c, v, SPECIAL_CONTROL, NULL);
+        for (size_t k = 0; k < text.n; k++)
+            assert_int_equal(token_counter_feed(&c, str_n(text.p + k, 1)), ERR_OK);
+        assert_int_equal(token_counter_finish(&c, &fed), ERR_OK);
+        assert_int_equal(fed, n);
+        token_counter_done(&c);
+        vocab_unref(v);
+        buf_done(&json);
+        buf_done(&file);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(added_tokens_take_white_space_along_and_know_what_follows),
         cmocka_unit_test(config_and_templates_are_found_again),
         cmocka_unit_test(what_is_not_exact_here_is_refused_with_the_reason),
         cmocka_unit_test(a_file_cut_off_anywhere_is_invalid),
