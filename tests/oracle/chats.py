@@ -151,7 +151,7 @@ def compare(count, vocab_dir, name, folder, n):
     config = json.load(open(os.path.join(folder, "tokenizer_config.json")))
     choice = config["chat_template"]
     choice = {t["name"]: t["template"] for t in choice} if isinstance(choice, list) else {"default": choice}
-    maker, requests, want, taken = conversations.Maker("chats " + name), [], [], 0
+    maker, requests, want, taken = conversations.Maker("chats " + name + os.environ.get("SEED", "")), [], [], 0
     while taken < n and len(requests) < 20 * n:
         q = json.loads(json.dumps(request(maker)))
         template = choice.get("tool_use", choice["default"]) if q.get("tools") is not None else choice["default"]

@@ -173,7 +173,7 @@ class Maker:
                 results.append({"role": "tool", "tool_call_id": c["id"], "content": self.text()})
                 continue
             result = {"role": self.r.choice(("tool",) * 6 + ("ipython", "tool_results")),
-                      "tool_call_id": c.get("id"), "name": "tool_0",
+                      "tool_call_id": c.get("id") if self.chance(0.9) else "call_1", "name": "tool_0",
                       "content": self.r.choice((self.text(), json.dumps(self.value()), self.content(), [], {"a": 1}, [{"output": "x"}]))}
             if self.chance(0.1):
                 del result["tool_call_id"]

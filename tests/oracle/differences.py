@@ -3,11 +3,13 @@
 models' own tools run. Whatever is not explained here is a failure of the oracle."""
 import re
 
+JOINTS = re.compile(r"[\[\]\"', ]")
 NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 def plain(text):
     """A text without what differs in how values print."""
+    text = re.sub(r"\\[nrt]", " ", text)
     text = re.sub(r"\\(['\"\\])", r"\1", text).replace("'", '"').replace("\\\\", "\\")
     text = re.sub(r"\b(None|null|undefined)\b", "", text)
     text = re.sub(r"\b(True|False)\b", lambda m: m.group().lower(), text)
@@ -48,7 +50,9 @@ RULES = (
      lambda t, c, w, g: "text" in w and "text" in g and "system_message != false" in t and system_is_false(c)),
     ("joins lists and dicts to strings as JavaScript does",
      lambda t, c, w, g: "text" in w and "text" in g and " ~ " in t and (
-         "[object Map]" in g["text"] or re.sub(r"[\[\]]", "", bare(w["text"])) == re.sub(r"[\[\]]", "", bare(g["text"])))),
+         "[object Map]" in g["text"] or JOINTS.sub("", bare(w["text"])) == JOINTS.sub("", bare(g["text"])))),
+    ("compares dicts by what they are, not by what they hold",
+     lambda t, c, w, g: "text" in w and "text" in g and "message == user_messages[-1]" in t),
     ("does not find what is undefined, or empty, iterable or a sequence",
      lambda t, c, w, g: "text" in w and "text" in g and ("Union[]" in w["text"] or "type:[]" in w["text"])),
     ("calls a dict's member where Jinja2 calls the method of that name",

@@ -157,7 +157,7 @@ class Report:
         return len(differ)
 
     def template(self, name, env, render, source, tokens, count):
-        branches, maker = Branches(env, source), Maker(name)
+        branches, maker = Branches(env, source), Maker(name + os.environ.get("SEED", ""))
         unreachable = self.unreachable.get(name, {})
         contexts, tries, taken = [], 0, 0
         wanted = {i for i, what in enumerate(branches.names) if what not in unreachable}
