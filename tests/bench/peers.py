@@ -11,8 +11,12 @@ documents as fit in that.
 """
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
+
+OPENAI = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "r50k_base")
 
 
 def documents(path):
@@ -34,14 +38,14 @@ def of_openai(family, ranks):
 
 def counter(peer, family, path, ranks):
     """A function from documents to the list of their counts; None where the package lacks the family."""
-    if peer == "tiktoken":  # encode_to_numpy makes no Python object of each id
-        if family not in ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "r50k_base"):
+    if peer == "tiktoken":
+        if family not in OPENAI:
             return None
         e = of_openai(family, ranks)
         encode = e._core_bpe.encode_ordinary
         return lambda docs: [len(encode(d)) for d in docs]
-    if peer == "tiktoken, to a buffer":
-        if family not in ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "r50k_base"):
+    if peer == "tiktoken, to a buffer":  # what encode_to_numpy calls: no Python object for each id
+        if family not in OPENAI:
             return None
         e = of_openai(family, ranks)
         encode, none = e._core_bpe.encode_to_tiktoken_buffer, set()
@@ -59,6 +63,15 @@ def counter(peer, family, path, ranks):
         import gigatoken
         t = gigatoken.Tokenizer(path)
         return lambda docs: awkward.num(t.encode_batch(docs, parallel=False)).tolist()
+    if peer == "wordchipper" and family in OPENAI:
+        # Its ranks come from a folder where it keeps what it has fetched: ours are put there.
+        with tempfile.TemporaryDirectory() as cache:
+            os.makedirs(os.path.join(cache, "openai", family))
+            shutil.copy(ranks, os.path.join(cache, "openai", family, family + ".tiktoken"))
+            os.environ["WORDCHIPPER_CACHE_DIR"] = cache
+            import wordchipper
+            t = wordchipper.Tokenizer.from_pretrained(family)
+        return lambda docs: [len(t.encode(d)) for d in docs]
     return None
 
 

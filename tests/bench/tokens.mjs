@@ -42,8 +42,8 @@ const all = families(vocabDir, process.env.VOCAB_CACHE || undefined).known.filte
 if (all.length === 0) throw new Error(`no vocabularies in ${vocabDir}: make vocab`);
 
 const peers = [
-  ...["tiktoken", "tiktoken, to a buffer", "tokenizers", "gigatoken", "gigatoken, one batch"].map((p) => ({ name: `${p} (Python)`, id: p, with: python && [python, join(here, "peers.py")] })),
-  ...["tiktoken-rs", "bpe-openai", "tiktoken (crate)", "wordchipper", "tokenizers", "kitoken", "tokie", "splintr", "fastokens"].map((p) => ({ name: `${p} (Rust)`, id: p, with: native && [native] })),
+  ...["tiktoken", "tiktoken, to a buffer", "tokenizers", "gigatoken", "gigatoken, one batch", "wordchipper"].map((p) => ({ name: `${p} (Python)`, id: p, with: python && [python, join(here, "peers.py")] })),
+  ...["tiktoken-rs", "bpe-openai", "tiktoken (crate)", "tokenizers", "kitoken", "tokie", "splintr", "fastokens"].map((p) => ({ name: `${p} (Rust)`, id: p, with: native && [native] })),
   ...["tiktoken", "gpt-tokenizer", "@anush008/tokenizers"].map((p) => ({ name: `${p} (npm)`, id: p, with: [process.execPath, join(here, "peers.mjs")] })),
 ];
 

@@ -64,10 +64,10 @@ function* large() {
   if (megabytes < 20) return;
   const g = generator(seed + 1), parts = [];
   for (let have = 0; have < 10e6; have += parts.at(-1).length) parts.push(g.pick(texts));
-  yield { name: "10 MB of everything", text: Buffer.concat(parts), tiktoken: false };
+  yield { name: "10 MB of everything", text: Buffer.concat(parts) };
   yield { name: "10 MB of 'a'", text: Buffer.alloc(10e6, "a") };
   yield { name: "10 MB of '中'", text: Buffer.from("中".repeat(10e6 / 3)) };
-  yield { name: "10 MB of spaces", text: Buffer.alloc(10e6, " ") };
+  yield { name: "3 MB of spaces", text: Buffer.alloc(3e6, " ") }; // of more, the reference's regular expressions give up
 }
 
 // --- comparing ------------------------------------------------------------------------------------------------------
@@ -122,10 +122,12 @@ async function family(f, control) {
   }
   const ref = refs.list.find((r) => !r.short);
   for (const { name, text } of control ? [] : large()) {
+    const mine = await ids(ours(f, control), [text]);
     try {
-      await compare(f, control, ref, [text], await ids(ours(f, control), [text]), `, ${name}`);
-    } catch (e) {
-      problem(f.name, ref.name, `${name}: ${e.message}`);
+      await compare(f, control, ref, [text], mine, `, ${name}`);
+    } catch (e) { // it is the reference that could not
+      row(f.name, `${ref.name}, ${name}`, { left: 1 });
+      say(`${f.name.padEnd(14)} ${ref.name}, ${name}: left out, the reference fails: ${e.message.trim().split("\n").at(-1)}`);
     }
   }
   refs.done();
@@ -176,9 +178,9 @@ for (const r of [...rows.values()].sort((a, b) => all.findIndex((f) => f.name ==
   console.log(`| ${r.family} | ${r.reference} | ${r.texts} | ${(r.bytes / 1e6).toFixed(1)} | ${r.tokens} | ${r.left} | ${r.different} |`);
 console.log(`\nReferences: ${engines}.`);
 console.log("Every text is compared twice: special strings as text, and as control tokens. Left out: texts with pieces of more than "
-  + `${LONGEST_FOR_TIKTOKEN} characters, for tiktoken, whose time is quadratic in them; streams that said they are inexact.`);
+  + `${LONGEST_FOR_TIKTOKEN} characters, for tiktoken, whose time is quadratic in them; large texts on which a reference fails; streams that said they are inexact.`);
 for (const f of findings) console.log(`- ${f}`);
 // One comparison is a family and a reference.
-const failed = [...rows.values()].filter((r) => r.different > 0 || r.texts === 0).length;
+const failed = [...rows.values()].filter((r) => r.different > 0 || (r.texts === 0 && r.left === 0)).length;
 console.log(`${rows.size - failed} passed, ${failed} failed`);
 process.exit(failed > 0 || rows.size === 0 ? 1 : 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Counts tokens with other people's native libraries, for `make bench-tokens`:
 //!
-//!     peers PEER FAMILY TOKENIZER.JSON RANKS.TIKTOKEN FILE…
+//!     peers PEER FAMILY TOKENIZER.JSON - FILE…
 //!
 //! A FILE holds documents, each as its length on a line, then its bytes. Prints a JSON line per file: MB/s of the
 //! processor's time, one thread, the fastest call for a count that the library has: on the second half of the documents
@@ -29,20 +29,7 @@ fn documents(path: &str) -> Vec<String> {
     out
 }
 
-fn wordchipper(family: &str, ranks: &str) -> Option<Count> {
-    use wordchipper::{pretrained::openai::OATokenizer, TokenEncoder, TokenizerOptions};
-    let which = match family {
-        "cl100k_base" => OATokenizer::Cl100kBase,
-        "o200k_base" => OATokenizer::O200kBase,
-        "p50k_base" => OATokenizer::P50kBase,
-        "r50k_base" => OATokenizer::R50kBase,
-        _ => return None,
-    };
-    let t = TokenizerOptions::default().with_accelerated_lexers(true).build::<u32>(which.load_path(ranks).ok()?.into());
-    Some(Box::new(move |s| t.try_encode(s, None).unwrap().len()))
-}
-
-fn counter(peer: &str, family: &str, json: &str, ranks: &str) -> Option<Count> {
+fn counter(peer: &str, family: &str, json: &str) -> Option<Count> {
     match peer {
         "tiktoken-rs" => {
             let t = match family {
@@ -71,7 +58,6 @@ fn counter(peer: &str, family: &str, json: &str, ranks: &str) -> Option<Count> {
             let t = tiktoken::get_encoding(name)?;
             Some(Box::new(|s| t.count(s)))
         }
-        "wordchipper" => wordchipper(family, ranks),
         "tokenizers" => {
             let t = tokenizers::Tokenizer::from_file(json).ok()?;
             Some(Box::new(move |s| t.encode_fast(s, false).unwrap().len()))
@@ -99,10 +85,10 @@ fn counter(peer: &str, family: &str, json: &str, ranks: &str) -> Option<Count> {
 fn main() {
     let args: Vec<String> = env::args().collect();
     if args.len() < 6 {
-        eprintln!("usage: peers PEER FAMILY TOKENIZER.JSON RANKS.TIKTOKEN FILE...");
+        eprintln!("usage: peers PEER FAMILY TOKENIZER.JSON - FILE...");
         exit(2);
     }
-    let Some(count) = counter(&args[1], &args[2], &args[3], &args[4]) else {
+    let Some(count) = counter(&args[1], &args[2], &args[3]) else {
         println!("{{\"peer\":\"{}\",\"none\":true}}", args[1]);
         return;
     };
