@@ -79,6 +79,14 @@ static uint64_t least_wanted(const struct lease_counter *c)
     return least == UINT64_MAX ? 1 : MAX(least, UINT64_C(1));
 }
 
+/* Nobody used it for half its life, and others may need it or nobody is expected to. */
+static bool is_idle(const struct lease_counter *c, uint64_t at)
+{
+    if (c->touched || at < c->half_ns) return false;
+    return at >= c->renew_ns || c->rule.kind == LEASE_SLOTS || c->remaining < LEASE_FEW ||
+           c->remaining < c->limit / 8 || lease_expected(c, lease_life_ns(c) / 2) < 1;
+}
+
 /* A lease that lives and is asked nothing of: idle ones go back, others are renewed in time. */
 static bool plan_upkeep(struct lease_counter *c, uint64_t now, uint64_t at,
                         struct lease_batch_op *op)
@@ -86,15 +94,15 @@ static bool plan_upkeep(struct lease_counter *c, uint64_t now, uint64_t at,
     int64_t available = lease_available(c, now);
     bool slots = c->rule.kind == LEASE_SLOTS;
     bool in_use = slots ? c->busy > 0 : c->reserved > 0;
-    if (c->eager && slots)
-        give_back(c, now, 0);
-    else if (at >= c->half_ns && !c->touched)
+    uint64_t needs = slots ? 0 : supply(c);
+    if ((c->eager && slots) || is_idle(c, at))
         give_back(c, now, 0);
     else if (at >= c->renew_ns)
-        give_back(c, now, slots ? c->peak - c->busy : 2 * supply(c) + 1);
-    if (at >= c->renew_ns && (in_use || (c->touched && lease_available(c, now) > 0))) {
+        give_back(c, now, slots ? c->peak - c->busy : 2 * needs + 1);
+    bool wanted = c->touched && (lease_available(c, now) > 0 || needs >= LEASE_PREFETCH_MIN);
+    if (at >= c->renew_ns && (in_use || wanted)) {
         op->kind = LEASE_RENEW;
-        if (!slots && supply(c) >= LEASE_PREFETCH_MIN && supply(c) > (uint64_t)available) {
+        if (needs >= LEASE_PREFETCH_MIN && (int64_t)needs > available && c->recheck_ns <= now) {
             op->kind = LEASE_ASK;
             op->want = 1;
         }

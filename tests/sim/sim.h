@@ -111,9 +111,11 @@ struct sim_request {
 };
 
 struct sim_message { /* an ask; the reply refers to it */
-    struct sim_message *next;
     int edge, refs;
     bool back; /* given to lease_apply() or lease_fail() */
+    struct sim_place {
+        size_t policy, key;
+    } places[LEASE_BATCH_OPS]; /* of each op: its edge may be gone when it arrives */
     struct lease_batch batch;
 };
 struct sim_reply {
@@ -181,7 +183,6 @@ double sim_exponential(struct sim *m, double mean);
 void sim_push(struct sim *m, uint64_t at, enum sim_event_kind kind, int edge, void *p,
               uint64_t serial);
 uint64_t sim_edge_time(const struct sim *m, int e);
-uint64_t sim_life(const struct sim *m, int e);
 /* Sends what is due at the edge and plans its next look. */
 void sim_flush(struct sim *m, int e);
 

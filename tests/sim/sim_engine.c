@@ -54,12 +54,12 @@ static struct ledger *counter_of(struct sim *m, size_t at, const struct ledger_r
     return &c->ledger;
 }
 
-static void serve_one(struct sim *m, const struct lease_batch *b, size_t i, uint64_t edges,
+static void serve_one(struct sim *m, const struct sim_message *ask, size_t i, uint64_t edges,
                       struct lease_result *ret)
 {
+    const struct lease_batch *b = &ask->batch;
     const struct lease_batch_op *o = &b->ops[i];
-    size_t policy = (size_t)(o->policy.p[1] - '0');
-    size_t key = (size_t)strtoul(o->key.p + 1, NULL, 10);
+    size_t policy = ask->places[i].policy, key = ask->places[i].key;
     struct ledger_rule r = rule_now(m, policy);
     uint64_t now_us = sim_time_us(m);
     struct ledger_window w = ledger_window_of(&r, now_us);
@@ -93,7 +93,7 @@ bool sim_engine_serve(struct sim *m, const struct sim_message *ask, struct sim_r
     ret->edges = shares_count(&m->shares, sim_time_us(m));
     shares_tell(&m->shares, name, ret->edges);
     ret->n = ask->batch.n;
-    for (size_t i = 0; i < ret->n; i++) serve_one(m, &ask->batch, i, ret->edges, &ret->results[i]);
+    for (size_t i = 0; i < ret->n; i++) serve_one(m, ask, i, ret->edges, &ret->results[i]);
     return true;
 }
 

@@ -96,6 +96,12 @@ static void send_ask(struct sim *m, int e, struct sim_message *ask)
 {
     m->r.messages++;
     m->r.ops += ask->batch.n;
+    for (size_t i = 0; i < ask->batch.n; i++) {
+        const struct lease_batch_op *op = &ask->batch.ops[i];
+        size_t key = 0;
+        for (size_t k = 1; k < op->key.n; k++) key = key * 10 + (size_t)(op->key.p[k] - '0');
+        ask->places[i] = (struct sim_place){ (size_t)(op->policy.p[1] - '0'), key };
+    }
     for (int n = copies(m, e); n > 0; n--) {
         ask->refs++;
         sim_push(m, m->now + delay(m), SIM_ASK, e, ask, 0);
