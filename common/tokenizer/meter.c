@@ -7,6 +7,7 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/meter_state.h"
 #include "tokenizer/piece_cache.h"
+#include "tokenizer/unicode.h"
 
 /* anchor..mid and mid..open are a piece each, or pieces without a cluster boundary between them up
  * to METER_TAIL; each at most as long as a tail. */
@@ -204,14 +205,18 @@ enum {
     RUN_ALIKE = 4, /* bytes at its end that are alike: 're ends a piece */
 };
 
-static bool is_lower(char c)
+static bool same_kind(enum scan_shape shape, unsigned char a, unsigned char b)
 {
-    return c >= 'a' && c <= 'z';
-}
-
-static bool same_kind(char a, char b)
-{
-    return (is_lower(a) && is_lower(b)) || (a == b && (unsigned char)a < 0x80);
+    const unsigned cased = UC_L | UC_U | UC_W;
+    if (a >= 0x80 || b >= 0x80) return false;
+    if (a == b) return true;
+    unsigned x = unicode_class_ascii(a), y = unicode_class_ascii(b);
+    if (shape == SCAN_O200K || shape == SCAN_TEKKEN) {
+        /* words by case, and a slash may belong to newlines */
+        if (a == '/' || b == '/') return false;
+        if ((x & UC_L) != 0) return (x & cased) == (y & cased) && (x & UC_W) != 0;
+    }
+    return ((x & y & UC_L) != 0) || ((x & y & UC_P) != 0);
 }
 
 /* May an added token begin with it? */
@@ -229,7 +234,8 @@ static bool begins_run(struct token_meter *m)
     if (h->shape > SCAN_GPT2) return false;
     const char *p = m->raw.data + m->open.at;
     for (size_t i = 2; i <= RUN_ALIKE; i++)
-        if (!same_kind(p[n - i], p[n - 1])) return false;
+        if (!same_kind((enum scan_shape)h->shape, (unsigned char)p[n - i], (unsigned char)p[n - 1]))
+            return false;
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)p[i] >= 0x80 || may_be_added(m, p[i])) return false;
     if (scan_piece((enum scan_shape)h->shape, p, n, false) != n) return false;
@@ -242,9 +248,11 @@ static bool goes_on(const struct token_meter *m, struct str bytes)
 {
     size_t open = m->raw.len - m->open.at;
     if (!m->running || bytes.n >= METER_TAIL - open || m->open.count >= m->limit) return false;
-    char last = m->raw.data[m->raw.len - 1];
+    unsigned char last = (unsigned char)m->raw.data[m->raw.len - 1];
+    enum scan_shape shape = (enum scan_shape)m->v->h->shape;
     for (size_t i = 0; i < bytes.n; i++)
-        if (!same_kind(bytes.p[i], last) || may_be_added(m, bytes.p[i])) return false;
+        if (!same_kind(shape, (unsigned char)bytes.p[i], last) || may_be_added(m, bytes.p[i]))
+            return false;
     return true;
 }
 

@@ -267,8 +267,9 @@ static void an_endless_piece_is_bounded_and_flagged(void **state)
 /* Runs are counted on from where they were; every way they can begin, go on and end is right. */
 static void a_long_run_fed_byte_by_byte_counts_like_the_whole(void **state)
 {
-    static const char *const parts[] = { "a",  "ab", "xyx", " ", "  ", "\n",      "!",  "=", "'re",
-                                         "'s", "A",  "中",  "1", "<",  "<think>", "\t", " a" };
+    static const char *const parts[] = { "a",   "ab", "xyx", " ",  "  ",   "\n", "!",       "=",
+                                         "'re", "'s", "A",   "中", "1",    "<",  "<think>", "\t",
+                                         " a",  "Ab", "aB",  "/!", "!/\n", "/",  "#$%",     "!\'" };
     const char *const names[] = { NULL, "o200k_base", "deepseek_v3", "llama3_2", "r50k_base" };
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
