@@ -128,7 +128,8 @@ static void publish_presence(void *ctx)
         log_debug("presence not published: the bus is away");
     buf_done(&b);
     json_free(m);
-    loop_timer_set(d->loop, &d->presence_timer, loop_now_ns(d->loop) + PRESENCE_MS * 1000000ull,
+    uint64_t ms = d->desc->presence_ms > 0 ? (uint64_t)d->desc->presence_ms : PRESENCE_MS;
+    loop_timer_set(d->loop, &d->presence_timer, loop_now_ns(d->loop) + ms * 1000000u,
                    publish_presence, d);
 }
 

@@ -28,6 +28,7 @@ struct daemon_desc {
     size_t metrics_len;
     uint16_t ops_port; /* default of OPS_PORT */
     bool no_bus;       /* does not use NATS at all (mockllm) */
+    int presence_ms;   /* how often it says that it is there; 0: every 5 s */
     /* More routes on the ops listener; ctx is the struct daemon. May be NULL. */
     const struct http_route *ops_routes;
     size_t ops_routes_len;

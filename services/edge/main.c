@@ -372,6 +372,7 @@ int main(int argc, char **argv)
         .metrics = metrics,
         .metrics_len = M_EDGE_MAX,
         .ops_port = 9081,
+        .presence_ms = 500, /* well within a lease time, so that silence is noticed within one */
         .check = check,
         .start = start,
         .quiesce = quiesce,

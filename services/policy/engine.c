@@ -8,15 +8,9 @@
 #include <stdlib.h>
 
 #include "base/map.h"
+#include "shares.h"
 
-enum { MAX_EDGES = 4096, MAX_LOST = 1024 };
-/* The share of an edge that fell silent is set aside for so long. */
-#define EDGE_KEPT_NS (UINT64_C(600) * 1000000000)
-
-struct edge {
-    uint64_t seen_ns;
-};
-
+enum { MAX_LOST = 1024 };
 /* In the map of lost counters, by "<policy>\n<key>". */
 struct lost {
     uint64_t not_before_ns;
@@ -28,8 +22,8 @@ struct engine {
     char instance[LEASE_ID_MAX + 1];
     pthread_mutex_t lock;
     struct rules *rules; /* NULL: no configuration yet */
-    struct map edges, lost;
-    uint64_t swept_ns;
+    struct shares shares;
+    struct map lost;
     _Atomic uint64_t messages, bad, failed, granted_units, seeded;
     _Atomic uint64_t ops[LEASE_OP_MAX + 1], results[LEASE_STATUS_MAX];
 };
@@ -48,16 +42,9 @@ struct engine *engine_new(const struct engine_options *o)
     e->o = *o;
     (void)str_copyz(e->instance, sizeof e->instance, str_of(o->instance));
     pthread_mutex_init(&e->lock, NULL);
-    map_init(&e->edges, MAX_EDGES);
+    shares_init(&e->shares, clock_mono_ns(o->clock) / 1000, LEASE_TTL_MS * UINT64_C(1000));
     map_init(&e->lost, MAX_LOST);
     return e;
-}
-
-static void free_edges(struct engine *e)
-{
-    struct map_entry *it;
-    for (size_t i = 0; (it = map_next(&e->edges, &i)) != NULL;) free(it->value);
-    map_done(&e->edges);
 }
 
 static void free_lost(struct engine *e)
@@ -70,7 +57,7 @@ static void free_lost(struct engine *e)
 void engine_free(struct engine *e)
 {
     if (e == NULL) return;
-    free_edges(e);
+    shares_done(&e->shares);
     free_lost(e);
     rules_unref(e->rules);
     pthread_mutex_destroy(&e->lock);
@@ -177,45 +164,36 @@ struct rules *engine_rules(struct engine *e)
 
 /* --- edges --- */
 
-static void sweep_edges(struct engine *e, uint64_t now)
-{
-    struct map_entry *it;
-    if (now - e->swept_ns < EDGE_KEPT_NS / 60) return;
-    e->swept_ns = now;
-    for (size_t i = 0; (it = map_next(&e->edges, &i)) != NULL;) {
-        struct edge *edge = it->value;
-        if (now - edge->seen_ns > EDGE_KEPT_NS) free(map_remove(&e->edges, it->key));
-    }
-}
-
 void engine_saw_edge(struct engine *e, struct str instance)
 {
-    uint64_t now = clock_mono_ns(e->o.clock);
+    uint64_t now = clock_mono_ns(e->o.clock) / 1000;
     pthread_mutex_lock(&e->lock);
-    sweep_edges(e, now);
-    struct edge *edge = map_get(&e->edges, instance);
-    if (edge == NULL && (edge = calloc(1, sizeof *edge)) != NULL &&
-        map_put(&e->edges, instance, edge, NULL) != ERR_OK) {
-        free(edge);
-        edge = NULL;
-    }
-    if (edge != NULL) edge->seen_ns = now;
+    size_t known = e->shares.edges.len;
+    if (shares_saw(&e->shares, instance, now) == ERR_OK && e->shares.edges.len > known)
+        /* another engine may have told it its share */
+        shares_tell(&e->shares, instance, shares_count(&e->shares, now));
     pthread_mutex_unlock(&e->lock);
 }
 
-void engine_lost_edge(struct engine *e, struct str instance)
+bool engine_lost_edge(struct engine *e, struct str instance)
 {
     pthread_mutex_lock(&e->lock);
-    free(map_remove(&e->edges, instance));
+    bool known = shares_left(&e->shares, instance);
     pthread_mutex_unlock(&e->lock);
+    return known;
 }
 
-static uint64_t count_edges(struct engine *e)
+/* Among how many the asker shares, 0: not known yet; and what is set aside for those that are
+ * silent. */
+static uint64_t tell_share(struct engine *e, struct str instance, uint64_t *ret_aside_ppm)
 {
+    uint64_t now = clock_mono_ns(e->o.clock) / 1000;
     pthread_mutex_lock(&e->lock);
-    size_t n = e->edges.len;
+    uint64_t n = shares_count(&e->shares, now);
+    shares_tell(&e->shares, instance, n);
+    *ret_aside_ppm = shares_aside_ppm(&e->shares, now);
     pthread_mutex_unlock(&e->lock);
-    return MAX(n, (size_t)1);
+    return n;
 }
 
 /* --- serving --- */
@@ -242,15 +220,24 @@ void engine_tell_policies(struct engine *e,
     rules_unref(rules);
 }
 
+/* Of a quota what remains is shared; of what flows the whole. */
+static uint64_t share_of(const struct ledger_rule *r, const struct lease_result *result,
+                         uint64_t edges)
+{
+    uint64_t all = r->kind == LEDGER_FIXED ? result->remaining : r->limit;
+    return edges > 0 ? all / edges : 0;
+}
+
 /* Runs the ops of policies that we know through the store; index says where each result goes. */
 static enum err run(struct engine *e, const struct lease_ask *ask, const struct rules *rules,
-                    struct lease_reply *reply, char *ret_epoch, struct why *why)
+                    uint64_t aside_ppm, struct lease_reply *reply, char *ret_epoch, struct why *why)
 {
     struct store_item *items = calloc(MAX(ask->ops_n, (size_t)1), sizeof *items);
     struct lease_result **place = calloc(MAX(ask->ops_n, (size_t)1), sizeof *place);
+    struct ledger_rule *now = calloc(MAX(ask->ops_n, (size_t)1), sizeof *now);
     size_t n = 0;
     uint64_t wall_us = clock_wall_ns(e->o.clock) / 1000;
-    enum err err = items == NULL || place == NULL ? ERR_NOMEM : ERR_OK;
+    enum err err = items == NULL || place == NULL || now == NULL ? ERR_NOMEM : ERR_OK;
     for (size_t i = 0; i < ask->ops_n && err == ERR_OK; i++) {
         const struct lease_op *op = &ask->ops[i];
         const struct rule *rule = rules_get(rules, op->policy);
@@ -260,9 +247,10 @@ static enum err run(struct engine *e, const struct lease_ask *ask, const struct 
         } else if (rule == NULL) {
             reply->results[i].status = LEASE_UNKNOWN_POLICY;
         } else {
-            reply->results[i].share = rule->ledger.limit / reply->edges;
+            now[n] = rule->ledger;
+            if (rule->shares) now[n].aside_ppm = aside_ppm;
             items[n] = (struct store_item){ .op = op,
-                                            .rule = &rule->ledger,
+                                            .rule = &now[n],
                                             .window = rule_window(rule, wall_us),
                                             .unit = rule->unit,
                                             .durable = rule->durable,
@@ -273,6 +261,7 @@ static enum err run(struct engine *e, const struct lease_ask *ask, const struct 
     if (err == ERR_OK) err = store_serve(e->o.store, ask->epoch, items, n, ret_epoch, why);
     for (size_t i = 0; i < n && err == ERR_OK; i++) {
         *place[i] = items[i].result;
+        place[i]->share = share_of(items[i].rule, &items[i].result, reply->edges);
         if (items[i].lost) note_lost(e, &items[i]);
         note_use(rules_get(rules, items[i].op->policy), &items[i].result);
         if (items[i].result.status == LEASE_GRANTED && items[i].op->kind == LEASE_ASK &&
@@ -281,6 +270,7 @@ static enum err run(struct engine *e, const struct lease_ask *ask, const struct 
     }
     free(items);
     free(place);
+    free(now);
     return err;
 }
 
@@ -289,14 +279,16 @@ static enum err serve(struct engine *e, const struct lease_ask *ask, struct buf 
 {
     char epoch[LEASE_ID_MAX + 1];
     struct rules *rules = rules_take(e);
-    struct lease_reply reply = { .re = ask->id, .edges = count_edges(e) };
+    struct lease_reply reply = { .re = ask->id };
+    uint64_t aside_ppm = 0;
     enum err err = ERR_OK;
     if (rules == NULL) return why_set(why, ERR_UNAVAILABLE, "no configuration yet");
+    reply.edges = tell_share(e, ask->from, &aside_ppm);
     reply.revision = rules_revision(rules);
     reply.results_n = ask->ops_n;
     reply.results = calloc(MAX(ask->ops_n, (size_t)1), sizeof *reply.results);
     if (reply.results == NULL) err = why_set(why, ERR_NOMEM, "out of memory");
-    if (err == ERR_OK) err = run(e, ask, rules, &reply, epoch, why);
+    if (err == ERR_OK) err = run(e, ask, rules, aside_ppm, &reply, epoch, why);
     if (err == ERR_OK) {
         for (size_t i = 0; i < ask->ops_n; i++) {
             e->ops[ask->ops[i].kind]++;
@@ -342,7 +334,7 @@ enum err engine_serve(struct engine *e, struct str data, struct buf *reply, stru
         e->bad++;
     } else {
         if (ask.leaving)
-            engine_lost_edge(e, ask.from);
+            (void)engine_lost_edge(e, ask.from);
         else
             engine_saw_edge(e, ask.from);
         err = serve(e, &ask, reply, why);
@@ -366,7 +358,8 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
     for (size_t i = 0; i <= LEASE_OP_MAX; i++) ret->ops[i] = e->ops[i];
     for (size_t i = 0; i < LEASE_STATUS_MAX; i++) ret->results[i] = e->results[i];
     pthread_mutex_lock(&e->lock);
-    ret->edges = e->edges.len;
+    ret->edges = shares_count(&e->shares, clock_mono_ns(e->o.clock) / 1000);
+    ret->silent_edges = shares_silent(&e->shares, clock_mono_ns(e->o.clock) / 1000);
     ret->lost = e->lost.len;
     ret->policies = e->rules != NULL ? rules_count(e->rules) : 0;
     ret->revision = e->rules != NULL ? rules_revision(e->rules) : 0;

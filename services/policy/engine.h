@@ -31,9 +31,10 @@ struct rules *engine_rules(struct engine *e);
  * (then that error is returned as well, for the endpoint's statistics, and *why says it). */
 enum err engine_serve(struct engine *e, struct str ask, struct buf *reply, struct why *why);
 
-/* An edge is alive (presence), or has signed off. */
+/* An edge is alive (presence), or has signed off, or was removed by an operator (false: it was not
+ * known). What an edge that is silent may be using by itself is set aside until then. */
 void engine_saw_edge(struct engine *e, struct str instance);
-void engine_lost_edge(struct engine *e, struct str instance);
+bool engine_lost_edge(struct engine *e, struct str instance);
 
 struct engine_stats {
     uint64_t messages, bad_messages, failed_messages;
@@ -41,7 +42,7 @@ struct engine_stats {
     uint64_t results[LEASE_STATUS_MAX]; /* by status */
     uint64_t granted_units;
     uint64_t policies, revision;
-    uint64_t edges;
+    uint64_t edges, silent_edges;
     uint64_t lost, seeded; /* quotas that wait to be seeded, and that were */
 };
 void engine_stats(struct engine *e, struct engine_stats *ret);

@@ -96,7 +96,7 @@ static void on_presence(void *ctx, const struct bus_msg *msg)
     if (str_eqz(json_str(json_get(m, "service")), "edge") &&
         json_get_str(m, "from", &from) == ERR_OK && from.n > 0 && from.n <= LEASE_ID_MAX) {
         if (str_eqz(json_str(json_get(m, "state")), "draining"))
-            engine_lost_edge(k->engine, from);
+            (void)engine_lost_edge(k->engine, from);
         else
             engine_saw_edge(k->engine, from);
     }
@@ -528,6 +528,7 @@ void keeper_scrape(struct keeper *k)
     scrape_policies(k);
     set(k, M_COUNTERS, (double)s.counters);
     set(k, M_EDGES, (double)e.edges);
+    set(k, M_SILENT, (double)e.silent_edges);
     set(k, M_POLICIES, (double)e.policies);
     set(k, M_SERVING, atomic_load(&k->serving) ? 1 : 0);
     *t = e;

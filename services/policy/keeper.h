@@ -30,6 +30,7 @@ enum metric_id {
     M_REFUSALS,
     M_COUNTERS,
     M_EDGES,
+    M_SILENT,
     M_POLICIES,
     M_SERVING,
     M_SECONDS,

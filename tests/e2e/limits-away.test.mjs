@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { suiteTest, demoConfig } from './lib/suite.mjs';
-import { until } from './lib/util.mjs';
+import { sumOf, until } from './lib/util.mjs';
 
 const MODES = ['share', 'deny', 'allow'];
 const ASK_MS = 300, PATIENCE = 1500; // what an answer may take at most, on busy cores with sanitizers
@@ -72,6 +72,9 @@ const faults = {
 for (const [counter, table] of Object.entries(faults))
   suiteTest(`without the allocator, on ${counter}`, { counter, config: limits, env: { edge: { ASK_TIMEOUT_MS: `${ASK_MS}` } } }, async (suite, step) => {
     for (const m of [...MODES, 'slots', 'strict', 'tokens']) await works(suite, `m-${m}`);
+    // An engine that began just now does not know among how many edges the limits are shared.
+    await until('edges are told their shares', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_edges') === 1);
+    for (let i = 0; i < 3; i++) { await delay(60); await works(suite, 'm-share'); await works(suite, 'm-slots'); }
     for (const [name, fault] of Object.entries(table))
       await step(`${name}: each policy goes by its word, nothing waits, and all is well again afterwards`, async () => {
         await fault.away(suite);
