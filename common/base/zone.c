@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The calendar in a time zone; see the header. Reading files is in zone_file.c. Pure, any thread.
  */
-#include "zone_impl.h"
+#include "base/zone_impl.h"
 
 #define DAY INT64_C(86400)
 #define HOUR INT64_C(3600)

@@ -24,8 +24,8 @@ bool zone_name_is_valid(struct str name);
 /* "UTC", or one that the system's database has and that can be read. */
 bool zone_exists(struct str name);
 
-/* Loads a zone from /usr/share/zoneinfo; UTC needs no file. ERR_NOT_FOUND, ERR_INVALID (not a TZif file that we can read),
- * ERR_NOMEM. */
+/* Loads a zone from /usr/share/zoneinfo; UTC needs no file. ERR_NOT_FOUND, ERR_INVALID (not a TZif
+ * file that we can read), ERR_NOMEM. */
 enum err zone_load(struct str name, struct zone **ret) MUSTCHECK;
 /* From a file's bytes. */
 enum err zone_parse(const unsigned char *data, size_t n, struct zone **ret) MUSTCHECK;

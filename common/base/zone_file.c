@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "zone_impl.h"
+#include "base/zone_impl.h"
 
 enum {
     HEAD = 44,
