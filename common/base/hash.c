@@ -7,12 +7,12 @@
 
 #include "base/err.h"
 
-static uint64_t rotl(uint64_t x, int b)
+static inline uint64_t rotl(uint64_t x, int b)
 {
     return x << b | x >> (64 - b);
 }
 
-static void sip_round(uint64_t v[4])
+static inline void sip_round(uint64_t v[4])
 {
     v[0] += v[1], v[1] = rotl(v[1], 13) ^ v[0], v[0] = rotl(v[0], 32);
     v[2] += v[3], v[3] = rotl(v[3], 16) ^ v[2];
@@ -20,7 +20,7 @@ static void sip_round(uint64_t v[4])
     v[2] += v[1], v[1] = rotl(v[1], 17) ^ v[2], v[2] = rotl(v[2], 32);
 }
 
-static uint64_t load64(const unsigned char *p, size_t n)
+static inline uint64_t load64(const unsigned char *p, size_t n)
 {
     uint64_t w = 0;
     memcpy(&w, p, n); /* little-endian machines only, as everything else here */

@@ -103,10 +103,14 @@ static bool counts_cost(const struct snap_policy *p)
     return p->kind == SNAP_QUOTA && p->unit == SNAP_UNIT_COST;
 }
 
-/* What a token of input and one of output cost by that policy. False: it does not count this
- * request. */
-static bool prices(const struct snap_policy *p, const struct admit_request *r,
-                   struct lease_claim *out, unsigned *unpriced)
+/* What a token of input and one of output cost. */
+struct price {
+    uint64_t input, output;
+};
+
+/* False: the policy does not count this request. */
+static bool prices(const struct snap_policy *p, const struct admit_request *r, struct price *out,
+                   unsigned *unpriced)
 {
     if (!r->counted) return false;
     if (counts_cost(p)) {
@@ -115,14 +119,14 @@ static bool prices(const struct snap_policy *p, const struct admit_request *r,
             (*unpriced)++;
             return false;
         }
-        out->per_input = (uint64_t)MAX(m->input_nano, INT64_C(0));
-        out->per_output = (uint64_t)MAX(m->output_nano, INT64_C(0));
+        out->input = (uint64_t)MAX(m->input_nano, INT64_C(0));
+        out->output = (uint64_t)MAX(m->output_nano, INT64_C(0));
     } else {
-        out->per_input = p->count != SNAP_COUNT_OUTPUT;
-        out->per_output = p->count != SNAP_COUNT_INPUT;
+        out->input = p->count != SNAP_COUNT_OUTPUT;
+        out->output = p->count != SNAP_COUNT_INPUT;
     }
-    if (!r->answers) out->per_output = 0;
-    return out->per_input > 0 || out->per_output > 0;
+    if (!r->answers) out->output = 0;
+    return out->input > 0 || out->output > 0;
 }
 
 uint64_t admit_charge(const struct lease_claim *c, uint64_t input, uint64_t output)
@@ -152,11 +156,11 @@ static uint64_t slice_of(const struct admit_request *r)
     unsigned unpriced = 0;
     for (size_t i = 0; i < r->policies->n; i++) {
         const struct snap_policy *p = r->policies->v[i];
-        struct lease_claim c = { .units = 0 };
+        struct price price;
         if (!counts_tokens(p) && !counts_cost(p)) continue;
-        if (!admit_is_for_model(p, &r->subject) || !prices(p, r, &c, &unpriced)) continue;
-        if (c.per_output == 0) continue;
-        uint64_t part = MAX(p->limit / c.per_output / ADMIT_SLICE_PARTS, UINT64_C(1));
+        if (!admit_is_for_model(p, &r->subject) || !prices(p, r, &price, &unpriced)) continue;
+        if (price.output == 0) continue;
+        uint64_t part = MAX(p->limit / price.output / ADMIT_SLICE_PARTS, UINT64_C(1));
         part = MIN(part, (uint64_t)ADMIT_SLICE);
         slice = slice == 0 ? part : MIN(slice, part);
     }
@@ -175,17 +179,20 @@ void admit_claim(const struct admit_request *r, const unsigned char hash_key[16]
     admit_keys_init(&keys, &r->subject, hash_key, plain_addresses);
     for (size_t i = 0; i < r->policies->n; i++) {
         const struct snap_policy *p = r->policies->v[i];
-        struct lease_claim c = { .owner = p, .units = 1, .shadow = p->shadow };
+        struct lease_claim *c = &w->claims[w->claims_n];
         struct lease_rule rule;
         if (!snap_policy_is_leased(p) || !admit_is_for_model(p, &r->subject)) continue;
+        ASSERT(w->claims_n < LEASE_MAX_CLAIMS);
+        *c = (struct lease_claim){ .owner = p, .units = 1, .shadow = p->shadow };
         rule_of(p, &rule);
         if (counts_tokens(p) || counts_cost(p)) {
-            if (!prices(p, r, &c, &t->unpriced)) continue;
-            reserve(r, &rule, t->slice, &c);
+            struct price price;
+            if (!prices(p, r, &price, &t->unpriced)) continue;
+            c->per_input = price.input;
+            c->per_output = price.output;
+            reserve(r, &rule, t->slice, c);
         }
-        ASSERT(w->claims_n < LEASE_MAX_CLAIMS);
-        w->claims[w->claims_n++] = c;
-        bind(ctx, w->claims_n - 1, admit_key(&keys, p, key), &rule);
+        bind(ctx, w->claims_n++, admit_key(&keys, p, key), &rule);
     }
 }
 
