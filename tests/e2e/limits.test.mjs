@@ -2,7 +2,10 @@
 // Limits as a client meets them: the request after the last allowed one, an answer that is cut at its last token, slots
 // that come back. Exactness over many edges and faults is for the simulator and the chaos tests.
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { bucket, readLogs, sliding } from '../chaos/bounds.mjs';
 import { suiteTest, demoConfig } from './lib/suite.mjs';
 import { sseData, until } from './lib/util.mjs';
 
@@ -33,6 +36,45 @@ suiteTest('a limit of requests per window', {
     assert.deepEqual(Object.fromEntries(groups.map((g) => [g.outcome, g.requests])), { ok: 3, rejected: 9 });
   });
 });
+
+// Every algorithm on both stores, over four edges: what is admitted in any window, by the clocks of the edges, and that it
+// goes on in the next.
+for (const counter of ['memory', 'redis'])
+  suiteTest(`algorithms over four edges, on ${counter}`, {
+    edges: 4, counter,
+    config: withPolicies(
+      { slug: 'minute', kind: 'request_rate', limit: 3, window: '1m', algorithm: 'sliding', models: ['minute'] },
+      { slug: 'sliding', kind: 'request_rate', limit: 6, window: '2s', algorithm: 'sliding', models: ['sliding'] },
+      { slug: 'bucket', kind: 'request_rate', limit: 10, window: '1s', algorithm: 'bucket', burst: 5, models: ['bucket'] },
+      { slug: 'fixed', kind: 'request_rate', limit: 6, window: '2s', algorithm: 'fixed', models: ['fixed'] },
+      { slug: 'all', kind: 'concurrency', limit: 100, models: ['minute', 'sliding', 'bucket', 'fixed'] },
+    ),
+    env: Object.fromEntries([1, 2, 3, 4].map((k) => [`edge-${k}`, { ADMISSION_LOG: `edge-${k}.admissions` }])),
+  }, async (suite, step) => {
+    const seconds = 5;
+    await step('each holds in every interval, and lets pass what it can', async () => {
+      const end = Date.now() + seconds * 1000;
+      await Promise.all([1, 2, 3, 4].flatMap((edge) => ['minute', 'sliding', 'bucket', 'fixed'].map(async (model) => {
+        while (Date.now() < end) {
+          const r = await suite.chat({ edge, model, mock: 'tokens=1' });
+          await r.arrayBuffer();
+          assert.ok(r.status === 200 || r.status === 429, `${model}: ${r.status}`);
+          await delay(10);
+        }
+      })));
+      const slugs = Object.fromEntries((await suite.must('GET', 'policies?limit=100')).json.items.map((p) => [p.id, p.slug]));
+      const logs = readLogs([1, 2, 3, 4].map((k) => fs.readFileSync(path.join(suite.dir, `edge-${k}.admissions`), 'utf8')));
+      const of = (slug) => Object.entries(logs).filter(([k]) => slugs[k.split(' ')[0]] === slug).flatMap(([, a]) => a);
+      assert.equal(of('minute').length, 3);
+      assert.ok(sliding(of('sliding'), 6, 2e9).used <= 6);
+      assert.ok(of('sliding').length >= 12, `sliding: ${of('sliding').length}`);
+      assert.ok(bucket(of('bucket'), 5, 10 / 1e9).used <= 5 + 1e-6);
+      assert.ok(of('bucket').length >= 30, `bucket: ${of('bucket').length}`);
+      // Windows of a calendar: two of them touch any interval of their length.
+      assert.ok(sliding(of('fixed'), 12, 2e9).used <= 12);
+      assert.ok(of('fixed').length >= 12 && of('fixed').length <= 6 * (seconds / 2 + 2), `fixed: ${of('fixed').length}`);
+    });
+  });
 
 suiteTest('a limit per second', {
   config: withPolicies({ slug: 'qps', kind: 'request_rate', limit: 5, window: '1s' }),
