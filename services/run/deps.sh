@@ -8,7 +8,7 @@ set -eu
 
 build="gcc libc6-dev make pkg-config libmicrohttpd-dev libcurl4-openssl-dev libssl-dev libsqlite3-dev libcjson-dev
        libmariadb-dev libhiredis-dev libyaml-dev libnats-dev zlib1g-dev libpcre2-dev"
-run="nats-server curl ca-certificates"
+run="nats-server curl ca-certificates tzdata"
 test="redis-server mariadb-server clang clang-format libclang-rt-14-dev libcmocka-dev jq"
 bench="manpages-zh"
 services="nats-server redis-server mariadb nginx"
