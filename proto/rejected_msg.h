@@ -3,7 +3,8 @@
  * A refusal and why (SUBJECT_POLICY_REJECTED, pub-sub): an event for people and dashboards,
  * sampled, never the source of a count.
  *
- *   {"v","id","ts","from","namespace","policy","slug","dimension":"requests"|"tokens"|"concurrency",
+ *   {"v","id","ts","from","namespace","policy","slug","dimension":"requests"|"tokens"|"concurrency"|
+ *    "cost"|"input_tokens"|"access"|"body_size",
  *    "limit","used","retry_ms"?,"for_good"?,"shadow"?,"unavailable"?,"count"}
  */
 #ifndef PROTO_REJECTED_MSG_H

@@ -98,7 +98,7 @@ struct edge {
     struct resolver *resolver;
     struct certs *certs;
     struct loop_timer certs_timer; /* of the main thread */
-    struct library *library; /* the vocabularies of VOCAB_DIR */
+    struct library *library;       /* the vocabularies of VOCAB_DIR */
     struct counter *counter;
     _Atomic uint64_t inflight, streams, connections;
     _Atomic uint64_t flushing;  /* connections whose answer is whole but not yet taken */

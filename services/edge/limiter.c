@@ -295,6 +295,7 @@ void limiter_stats(struct limiter *l, struct limiter_stats *ret)
         .errors = l->errors,
         .overflows = s.overflows,
         .debt = s.debt,
+        .unpriced = l->unpriced,
         .extensions = l->extensions,
         .extensions_refused = l->extensions_refused,
         .counters = s.counters,

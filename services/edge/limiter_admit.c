@@ -17,6 +17,7 @@ static void conclude(struct limiter *l, struct admit_ticket *t)
     t->held = o->verdict == ADMIT_OK;
     limiter_bump(&l->shadow_refused, w->shadow_refused);
     limiter_bump(&l->allowed, w->allowed);
+    limiter_warn_allowed(l, o->decided_ns, w->allowed);
     limiter_bump(&l->shared, w->shared);
     limiter_bump(o->verdict == ADMIT_OK        ? &l->admitted
                  : o->verdict == ADMIT_REFUSED ? &l->refused
@@ -81,6 +82,7 @@ enum admit_verdict limiter_admit(struct limiter *l, const struct admit_request *
     t->slice = 0;
     if (r->policies == NULL) return ADMIT_OK;
     admit_claim(r, l->o.hash_key, l->o.plain_addresses, t, bind, &b);
+    limiter_bump(&l->unpriced, t->unpriced);
     if (t->waiter.claims_n == 0) {
         limiter_bump(&l->admitted, 1);
         return ADMIT_OK;

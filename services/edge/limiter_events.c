@@ -19,6 +19,7 @@
 
 enum { EVENT_MAX_BYTES = 4096, LINE_MAX_BYTES = 1024 };
 #define EVENT_EVERY_NS UINT64_C(1000000000)
+#define ALLOWED_EVERY_NS UINT64_C(10000000000)
 
 /* --- events --- */
 
@@ -74,6 +75,19 @@ void limiter_report(struct limiter *l, const struct snap_namespace *ns, const st
 {
     struct rejected_msg m = { .shadow = shadow, .limit = p->limit, .used = used, .for_good = true };
     send_event(l, &m, ns, p, limiter_now(l));
+}
+
+/* --- the log --- */
+
+void limiter_warn_allowed(struct limiter *l, uint64_t now, unsigned policies)
+{
+    uint64_t told = atomic_load(&l->allowed_told_ns);
+    if (policies == 0) return;
+    limiter_bump(&l->allowed_since, policies);
+    if (told != 0 && now - told < ALLOWED_EVERY_NS) return;
+    if (!atomic_compare_exchange_strong(&l->allowed_told_ns, &told, now)) return;
+    log_warn("the policy engine is away: requests pass limits that say allow, uncounted",
+             LI("decisions", atomic_exchange(&l->allowed_since, 0)));
 }
 
 /* --- the admission log --- */

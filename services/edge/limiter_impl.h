@@ -50,7 +50,8 @@ struct limiter {
     struct event_slot events[LIMITER_EVENT_SLOTS];
 
     _Atomic uint64_t admitted, waited, refused, unavailable, allowed, shared, shadow_refused;
-    _Atomic uint64_t messages, timeouts, errors, extensions, extensions_refused;
+    _Atomic uint64_t messages, timeouts, errors, extensions, extensions_refused, unpriced;
+    _Atomic uint64_t allowed_told_ns, allowed_since; /* when it was logged last, and since then */
 
     int log_fd; /* the admission log; -1: none */
 };
@@ -82,6 +83,9 @@ void limiter_call_back(struct limiter *l, struct list_node *done);
 void limiter_publish(struct limiter *l, const struct snap_namespace *ns,
                      const struct snap_policy *p, const struct admit_outcome *o, bool shadow,
                      uint64_t now);
+
+/* Requests passed uncounted, as their policies say: never silently. */
+void limiter_warn_allowed(struct limiter *l, uint64_t now, unsigned policies);
 
 /* The admission log: what it says of a ticket is noted when its claims are bound. */
 void limiter_log_open(struct limiter *l);

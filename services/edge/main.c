@@ -346,6 +346,7 @@ static void scrape(struct daemon *d)
     set_gauge(e, M_LEASES, "granted_units", l.granted_units);
     set_gauge(e, M_LEASES, "debt_units", l.debt);
     set_gauge(e, M_LEASES, "overflows", l.overflows);
+    set_gauge(e, M_LEASES, "unpriced", l.unpriced);
     set_gauge(e, M_LEASES, "timeouts", l.timeouts);
     set_gauge(e, M_UNAVAILABLE, "share", l.shared);
     set_gauge(e, M_UNAVAILABLE, "deny", l.unavailable);

@@ -82,6 +82,7 @@ for (const [counter, table] of Object.entries(faults))
         assert.ok(ok > 0);
         for (const [decision, least] of [['deny', 5], ['allow', 50], ['share', 1]])
           assert.ok(await suite.edgeSum('gateway_limiter_unavailable_total', { decision }) >= least, decision);
+        assert.match(suite.procs['edge-1'].text(), /requests pass limits that say allow, uncounted/);
         await fault.back(suite);
         for (const m of [...MODES, 'slots', 'tokens']) await works(suite, `m-${m}`);
       });
