@@ -105,6 +105,27 @@ static enum err parts(struct piece_cache *c, const struct vocab *v, const char *
     return ERR_OK;
 }
 
+/* A whole piece of more than PIECE_CACHE_LONGEST bytes and at most PIECE_CACHE_LONG; ASCII, others
+ * are counted in parts. */
+static __attribute__((noinline)) uint64_t longer_piece(struct piece_cache *c, const struct vocab *v,
+                                                       const char *p, size_t n)
+{
+    unsigned char key[PIECE_CACHE_LONG + 2] = { 0 };
+    memcpy(key, p, n);
+    key[PIECE_CACHE_LONG] = (unsigned char)n;
+    uint64_t w[4];
+    memcpy(w, key, sizeof w);
+    uint64_t x = vocab_mix(w[0] ^ w[3], w[1] + w[2] * 0x9e3779b97f4a7c15u);
+    unsigned char *at = c->longer[x % ARRAY_LEN(c->longer)];
+    if (memcmp(at, key, PIECE_CACHE_LONG + 1) == 0) return at[PIECE_CACHE_LONG + 1];
+    uint64_t count = 0;
+    enum err e = bpe_piece(v, p, n, NULL, &count);
+    ASSERT(e == ERR_OK && count <= n); /* so short a piece needs no memory */
+    key[PIECE_CACHE_LONG + 1] = (unsigned char)count;
+    memcpy(at, key, sizeof key);
+    return count;
+}
+
 enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                      uint64_t *ret)
 {
@@ -145,7 +166,9 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
         const char *q = p + from;
         from = to;
         if (n > PIECE_CACHE_LONGEST || c == NULL) {
-            total += long_ascii(v, q, n);
+            total += c != NULL && n <= PIECE_CACHE_LONG && n > PIECE_CACHE_LONGEST
+                         ? longer_piece(c, v, q, n)
+                         : long_ascii(v, q, n);
             continue;
         }
         struct vocab_key k;

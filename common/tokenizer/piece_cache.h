@@ -17,11 +17,13 @@ enum {
     PIECE_CACHE_WAYS = 4,     /* pieces of a set, the latest first: one line of memory */
     PIECE_CACHE_LONGEST = 15, /* bytes of a piece in it */
     PIECE_CACHE_POOL = 16,    /* caches that a vocabulary keeps */
+    PIECE_CACHE_LONG = 30,    /* of a whole piece in the second part: long names, indentations */
     PIECE_KEY_COUNT = 60,     /* the number of tokens is in the bits of `hi` from here on */
 };
 
 /* struct vocab_key with the number of tokens in the high half of its last byte. */
 struct piece_cache {
+    unsigned char longer[1 << 12][PIECE_CACHE_LONG + 2]; /* bytes, length, number of tokens */
     struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
 };
 
