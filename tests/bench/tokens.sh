@@ -14,7 +14,7 @@ python=$(../oracle/python.sh requirements.txt "$top/build/bench-python") || pyth
 peers=""
 if command -v cargo >/dev/null 2>&1; then
     echo "cargo: building the counters of Rust (minutes, the first time)" >&2
-    if cargo build --quiet --release --locked --manifest-path peers/Cargo.toml --target-dir "$top/build/bench-peers" >&2; then
+    if cargo build --quiet --release --manifest-path peers/Cargo.toml --target-dir "$top/build/bench-peers" >&2; then
         peers=$top/build/bench-peers/release/peers
     else
         echo "cargo could not build them: left out" >&2
