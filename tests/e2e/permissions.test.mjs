@@ -19,11 +19,13 @@ const BUS = {
   'aigw.config.applied': [['edge', 'token', 'policy'], ['config', 'observer']],
   'aigw.token.count': [['edge'], ['token token']],
   'aigw.policy.lease': [['edge'], ['policy policy', 'observer']],
+  'aigw.policy.counters': [['config'], ['policy policy', 'observer']],
+  'aigw.edge.explain': [['config'], ['edge edge', 'observer']],
   'aigw.policy.rejected': [['edge'], ['config', 'observer']],
   'aigw.usage.demo': [['edge'], ['observer']],
   'aigw.dead.usage': [['metrics'], ['observer']],
   'aigw.upstream.health': [['edge'], ['edge', 'config', 'observer']],
-  'aigw.metrics.query': [['config', 'observer'], ['metrics metrics', 'observer']],
+  'aigw.metrics.query': [['config', 'policy', 'observer'], ['metrics metrics', 'observer']],
   'aigw.presence': [['edge', 'token', 'policy', 'config', 'metrics'], ['policy', 'config', 'observer']],
 };
 // What nobody may do.
