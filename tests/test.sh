@@ -46,6 +46,12 @@ counted tests/unit.sh $build
 step "token ids beside other tokenizers, in short (all of it: make oracle)"
 $make -s SAN=asan $jobs $build/oracle/stream || echo "0 passed, 1 failed" >>$log
 ORACLE_MB=1 ORACLE_ONLY='^(qwen3|cl100k_base|o200k_base)$' counted tests/oracle/run.sh $build "${VOCAB_DIR:-vocab}" npm
+step "simulator of limits"
+if $make -s SAN=asan $jobs $build/sim/limits; then
+    counted $build/sim/limits --quick
+else
+    echo "0 passed, 1 failed" >>$log
+fi
 step "reference pages"
 counted tests/reference.sh $build
 step "end-to-end tests"

@@ -81,7 +81,7 @@ enum sim_event_kind {
     SIM_FLOW, /* a request goes on */
     SIM_LOOK, /* whether it still holds its slot */
     SIM_PRESENCE,
-    SIM_SILENT, /* an edge that is frozen has lost its leases by now */
+    SIM_SILENT, /* an edge that is frozen has lost its slots by now */
     SIM_CRASH,
     SIM_FREEZE,
     SIM_CUT,
@@ -134,7 +134,7 @@ struct sim_edge {
     double rate;
     struct list_node requests; /* waiting or running */
     uint64_t running;          /* that hold a slot */
-    bool silent;               /* frozen for longer than a lease lives */
+    bool silent;               /* frozen for longer than its slots are its own */
     bool bursts;
     uint64_t wake_at;
 };
@@ -196,8 +196,10 @@ uint64_t sim_time_us(const struct sim *m); /* the allocator's clock */
 
 void sim_arrive(struct sim *m, int e);
 void sim_flow(struct sim *m, struct sim_request *r);
-/* Whether it holds its slot still; again: and looks again later. */
-void sim_look(struct sim *m, struct sim_request *r, bool again);
+/* Whether it holds its slot still. */
+void sim_look(struct sim *m, struct sim_request *r);
+/* The same of one whose edge was silent, so that its slot was not counted. */
+void sim_thaw(struct sim *m, struct sim_request *r);
 void sim_decided(struct sim *m, struct sim_request *r);
 /* Gives up a request whose edge died. */
 void sim_abandon(struct sim *m, struct sim_request *r);

@@ -239,13 +239,29 @@ void sim_flow(struct sim *m, struct sim_request *r)
     }
 }
 
-void sim_look(struct sim *m, struct sim_request *r, bool again)
+static bool holds_slot(const struct sim *m, const struct sim_request *r)
 {
     uint64_t now = sim_edge_time(m, r->edge);
-    if (lease_held_until(m->edges[r->edge].table, now, &r->w) <= now) {
-        m->r.cut++;
-        end_slot(m, r);
-    } else if (again) {
+    return lease_held_until(m->edges[r->edge].table, now, &r->w) > now;
+}
+
+void sim_look(struct sim *m, struct sim_request *r)
+{
+    if (holds_slot(m, r)) {
         plan_look(m, r);
+        return;
     }
+    m->r.cut++;
+    end_slot(m, r);
+}
+
+void sim_thaw(struct sim *m, struct sim_request *r)
+{
+    bool held = holds_slot(m, r);
+    if (held) count_slots(m, r, 1);
+    if (held) return;
+    m->r.cut++;
+    m->edges[r->edge].running--;
+    lease_release(m->edges[r->edge].table, sim_edge_time(m, r->edge), &r->w);
+    request_free(m, r);
 }

@@ -13,7 +13,8 @@
 
 #include "sim.h"
 
-#define US(s) ((uint64_t)(s)*1000000u)
+enum { SIM_TOKENS_KIND = LEDGER_SLOTS + 1, ENOUGH = 10000000 };
+
 #define BUCKET(l, w_ms, b)                                 \
     {                                                      \
         LEDGER_BUCKET, l, b, (w_ms)*1000u, ttl_us(w_ms), 0 \
@@ -47,7 +48,7 @@ static const struct sim_scenario scenarios[] = {
       .edges = 8,
       .per_edge_s = 1000,
       FAULTS,
-      .duration_ns = 400 * SEC },
+      .duration_ns = 1200 * SEC },
     { .name = "bucket-chaos-bursts",
       .rules = { BUCKET(200, 1000, 200) },
       .rules_n = 1,
@@ -83,7 +84,7 @@ static const struct sim_scenario scenarios[] = {
       .edges = 8,
       .per_edge_s = 1000,
       FAULTS,
-      .duration_ns = 500 * SEC },
+      .duration_ns = 1000 * SEC },
     { .name = "sliding-chaos-bursts",
       .rules = { SLIDING(500, 3000) },
       .rules_n = 1,
@@ -121,7 +122,7 @@ static const struct sim_scenario scenarios[] = {
       .bursts = true,
       .mixed = true,
       FAULTS,
-      .duration_ns = 900 * SEC },
+      .duration_ns = 1500 * SEC },
     { .name = "fixed-chaos-200-edges",
       .rules = { FIXED(50000, 20000) },
       .rules_n = 1,
@@ -142,7 +143,7 @@ static const struct sim_scenario scenarios[] = {
       .bursts = true,
       .mixed = true,
       FAULTS,
-      .duration_ns = 900 * SEC },
+      .duration_ns = 2000 * SEC },
     { .name = "slots-chaos-200-edges",
       .rules = { SLOTS(1000) },
       .rules_n = 1,
@@ -162,7 +163,7 @@ static const struct sim_scenario scenarios[] = {
       .edges = 8,
       .per_edge_s = 30,
       FAULTS,
-      .duration_ns = 1500 * SEC },
+      .duration_ns = 5000 * SEC },
     { .name = "tokens-sliding-chaos",
       .rules = { SLIDING(60000, 10000), SLIDING(50000, 10000), BUCKET(20000, 10000, 5000) },
       .rules_n = 3,
@@ -173,7 +174,7 @@ static const struct sim_scenario scenarios[] = {
       .bursts = true,
       .mixed = true,
       FAULTS,
-      .duration_ns = 1500 * SEC },
+      .duration_ns = 4000 * SEC },
     { .name = "tokens-chaos-tiny",
       .rules = { SLIDING(100, 6000) },
       .rules_n = 1,
@@ -349,7 +350,7 @@ static const struct sim_scenario scenarios[] = {
       .edges = 8,
       .per_edge_s = 30,
       .utilisation = 0.95,
-      .duration_ns = 1200 * SEC },
+      .duration_ns = 2400 * SEC },
     { .name = "bucket-use-crashes",
       .rules = { BUCKET(1000, 1000, 1000) },
       .rules_n = 1,
@@ -411,10 +412,11 @@ static const struct sim_scenario scenarios[] = {
       .edges = 4,
       .per_edge_s = 2500,
       .messages = 0.05,
-      .duration_ns = 60 * SEC },
+      .duration_ns = 240 * SEC },
 };
 
-static int failures;
+static int failures, runs, bad_runs;
+static uint64_t decisions[SIM_TOKENS_KIND + 1]; /* by algorithm */
 
 static void expect(bool good, const char *what, double is, double should)
 {
@@ -436,10 +438,10 @@ static void judge(const struct sim_scenario *s, const struct sim_result *r, bool
                (double)r->starved_ns / 1e9, LEASE_TTL_MS / 1000.0 + 1);
     if (s->utilisation > 0 && !quick)
         expect(r->utilisation >= s->utilisation, "utilisation", r->utilisation, s->utilisation);
-    if (s->messages > 0)
+    if (s->messages > 0 && !quick)
         expect((double)r->messages <= requests * s->messages, "messages per request",
                (double)r->messages / requests, s->messages);
-    if (s->ops > 0)
+    if (s->ops > 0 && !quick)
         expect((double)r->ops <= requests * s->ops, "counter asks per request",
                (double)r->ops / requests, s->ops);
     if (s->exactly > 0)
@@ -456,7 +458,7 @@ static double cpu_s(void)
 static void run(const struct sim_scenario *like, uint64_t seed, bool quick)
 {
     struct sim_scenario s = *like;
-    if (quick && s.exactly == 0 && s.messages == 0) s.duration_ns /= 16;
+    if (quick && s.exactly == 0) s.duration_ns /= 16;
     double begun = cpu_s();
     struct sim_result r = sim_run(&s, seed);
     double n = (double)MAX(r.decisions, UINT64_C(1));
@@ -468,9 +470,26 @@ static void run(const struct sim_scenario *like, uint64_t seed, bool quick)
     fflush(stdout);
     int before = failures;
     judge(&s, &r, quick);
+    runs++;
+    decisions[s.load == SIM_TOKENS ? SIM_TOKENS_KIND : (int)s.rules[0].kind] += r.decisions;
+    if (failures > before) bad_runs++;
     if (failures > before)
         printf("    again: limits --only %s --seed %llu%s\n", s.name, (unsigned long long)seed,
                quick ? " --quick" : "");
+}
+
+static void sum_up(bool whole)
+{
+    static const char *const names[] = { "bucket", "sliding", "fixed", "slots", "tokens" };
+    int before = failures;
+    printf("decisions:");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        printf(" %s %llu", names[i], (unsigned long long)decisions[i]);
+    printf("\n");
+    for (size_t i = 0; whole && i < ARRAY_LEN(names); i++)
+        expect(decisions[i] >= ENOUGH, names[i], (double)decisions[i], ENOUGH);
+    if (failures > before) bad_runs++;
+    printf("%d passed, %d failed\n", runs - MIN(bad_runs, runs), bad_runs);
 }
 
 int main(int argc, char **argv)
@@ -503,6 +522,6 @@ int main(int argc, char **argv)
         else
             run(&scenarios[i], seed, quick);
     }
-    if (failures > 0) printf("%d failed\n", failures);
-    return failures > 0 ? 1 : 0;
+    if (!list) sum_up(!quick && only == NULL);
+    return bad_runs > 0 ? 1 : 0;
 }

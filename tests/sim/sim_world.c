@@ -202,7 +202,7 @@ void sim_flush(struct sim *m, int e)
     uint64_t at = m->now + (uint64_t)((double)(due - now) / x->rate) + 1;
     if (x->wake_at > m->now && x->wake_at <= at) return;
     x->wake_at = at;
-    sim_push(m, at, SIM_WAKE, e, NULL, 0);
+    sim_push(m, at, SIM_WAKE, e, NULL, at);
 }
 
 static void plan_arrival(struct sim *m, int e)
@@ -237,8 +237,7 @@ static void thaw(struct sim *m, int e)
     {
         struct sim_request *r = LIST_ENTRY(it, struct sim_request, node);
         if (!r->admitted || m->s->load != SIM_SLOTS) continue;
-        sim_log_slot(m, 0, r->key, 1);
-        sim_look(m, r, false);
+        sim_thaw(m, r);
     }
 }
 
@@ -260,14 +259,17 @@ static void edge_event(struct sim *m, const struct sim_event *ev)
         sim_arrive(m, ev->edge);
         plan_arrival(m, ev->edge);
         break;
-    case SIM_WAKE: x->wake_at = UINT64_MAX; break;
+    case SIM_WAKE:
+        if (ev->serial != x->wake_at) return; /* an earlier one was planned since */
+        x->wake_at = UINT64_MAX;
+        break;
     case SIM_REPLY: came_back(m, ev->edge, ((struct sim_reply *)ev->p)->ask, ev->p); break;
     case SIM_TIMEOUT: came_back(m, ev->edge, ev->p, NULL); break;
     case SIM_FLOW:
         if (r->serial == ev->serial) sim_flow(m, r);
         break;
     default:
-        if (r->serial == ev->serial) sim_look(m, r, true);
+        if (r->serial == ev->serial) sim_look(m, r);
     }
     sim_flush(m, ev->edge);
 }
@@ -286,6 +288,21 @@ static void plan_fault(struct sim *m, enum sim_event_kind kind, uint64_t every)
         sim_push(m, m->now + (uint64_t)(sim_uniform(m) * 2.0 * (double)every), kind, -1, NULL, 0);
 }
 
+/* How long the edge's slots are its own, when it can do nothing about it. */
+static uint64_t holds_for(struct sim *m, int e)
+{
+    struct sim_edge *x = &m->edges[e];
+    uint64_t now = sim_edge_time(m, e), until;
+    LIST_EACH(it, &x->requests)
+    {
+        struct sim_request *r = LIST_ENTRY(it, struct sim_request, node);
+        if (!r->admitted) continue;
+        until = lease_held_until(x->table, now, &r->w);
+        return until > now ? (uint64_t)((double)MIN(until - now, TTL_NS) / x->rate) : 0;
+    }
+    return 0;
+}
+
 static void fault(struct sim *m, enum sim_event_kind kind)
 {
     int e = (int)rng_below(&m->rng.rng, (uint64_t)m->s->edges);
@@ -301,7 +318,7 @@ static void fault(struct sim *m, enum sim_event_kind kind)
     case SIM_FREEZE:
         if (x->frozen_until <= m->now) {
             x->frozen_until = m->now + (uint64_t)(sim_uniform(m) * 4e9);
-            sim_push(m, m->now + TTL_NS, SIM_SILENT, e, NULL, 0);
+            sim_push(m, m->now + holds_for(m, e), SIM_SILENT, e, NULL, 0);
         }
         plan_fault(m, kind, m->s->freeze_ns);
         break;

@@ -445,6 +445,152 @@ static void at_the_end_everything_is_given_back(void **state)
     assert_false(lease_collect_all(table, START + 3 * MS, &batch));
 }
 
+/* --- reservations --- */
+
+static const struct lease_rule tokens = { LEASE_RATE, LEASE_AWAY_DENY, 1000, 1000, 60000,
+                                          true,       false,           false };
+
+/* A request of ten tokens of input whose output is reserved. */
+static enum lease_verdict reserve(struct lease_waiter *w, uint64_t now, uint64_t output,
+                                  const struct lease_rule *rule)
+{
+    *w = (struct lease_waiter){ .claims_n = 1 };
+    w->claims[0] = (struct lease_claim){
+        .units = 10 + output, .least = 11, .reserve = true, .per_input = 1, .per_output = 1
+    };
+    lease_bind(table, now, w, 0, STR("tokens"), STR("k"), rule);
+    return lease_admit(table, now, w);
+}
+
+/* Asks, and is granted so many units in all, with so many left. */
+static void grant(uint64_t now, uint64_t units, uint64_t left)
+{
+    struct lease_result r = granted(units, 2000);
+    r.remaining = left;
+    r.retry_ms = 1000;
+    assert_true(lease_collect(table, now, &batch));
+    answer_as(now, "e1", r);
+}
+
+static void tokens_are_reserved_spent_extended_and_settled(void **state)
+{
+    struct lease_waiter w, x;
+    (void)state;
+    assert_int_equal(reserve(&w, START, 64, &tokens), LEASE_VERDICT_WAIT);
+    grant(START, 100, 800);
+    assert_int_equal(batch.ops[0].want, 74);
+    assert_int_equal(batch.ops[0].min, 11);
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(w.claims[0].reserved, 74);
+    assert_int_equal(w.tightest_reserve, 0);
+    assert_int_equal(lease_covers(table, START, &w, 10), 64);
+    assert_true(lease_spend_input(table, START, &w, 10));
+    assert_int_equal(lease_spend_output(table, START, &w, 60), 60);
+    /* what the lease holds besides is had at once */
+    assert_int_equal(lease_extend(table, START, &w, 0, 20, 1), LEASE_VERDICT_OK);
+    assert_int_equal(lease_covers(table, START, &w, 0), 24);
+    /* more is asked for, and flows meanwhile */
+    assert_int_equal(lease_extend(table, START, &w, 0, 50, 1), LEASE_VERDICT_WAIT);
+    assert_int_equal(lease_spend_output(table, START, &w, 4), 4);
+    grant(START + MS, 200, 700);
+    assert_int_equal(batch.ops[0].spent, 74);
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(lease_covers(table, START + MS, &w, 0), 70);
+    /* the end: 5 more than were delivered; the rest serves the next */
+    lease_settle(table, START + MS, &w, &(uint64_t){ 79 });
+    assert_int_equal(reserve(&x, START + MS, 100, &tokens), LEASE_VERDICT_OK);
+    lease_release(table, START + MS, &w);
+    lease_release(table, START + MS, &x);
+    assert_true(lease_collect_all(table, START + MS, &batch));
+    assert_int_equal(batch.ops[0].spent, 79);
+    assert_int_equal(batch.ops[0].returned, 121);
+    answer_as(START + MS, "e1", granted(200, 2000));
+}
+
+static void a_reservation_gets_what_is_left_and_not_less_than_it_needs(void **state)
+{
+    struct lease_waiter w, x;
+    (void)state;
+    assert_int_equal(reserve(&w, START, 500, &tokens), LEASE_VERDICT_WAIT);
+    grant(START, 30, 0);
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(w.verdict, LEASE_VERDICT_OK);
+    assert_int_equal(lease_covers(table, START, &w, 10), 20);
+    assert_int_equal(lease_extend(table, START, &w, 0, 64, 1), LEASE_VERDICT_REFUSED);
+    assert_int_equal(lease_covers(table, START, &w, 10), 20); /* what it has stays its own */
+    assert_int_equal(reserve(&x, START, 64, &tokens), LEASE_VERDICT_REFUSED);
+    assert_int_equal(x.refused_view.retry_ms, 1000);
+    lease_release(table, START, &w);
+    assert_int_equal(reserve(&x, START, 64, &tokens), LEASE_VERDICT_OK);
+    assert_int_equal(x.claims[0].reserved, 30);
+    lease_release(table, START, &x);
+}
+
+static void what_is_charged_beyond_the_reservation_is_debt_once(void **state)
+{
+    struct lease_waiter w;
+    struct lease_stats s;
+    (void)state;
+    assert_int_equal(reserve(&w, START, 20, &tokens), LEASE_VERDICT_WAIT);
+    grant(START, 30, 800);
+    done_count();
+    assert_true(lease_spend_input(table, START, &w, 10));
+    assert_int_equal(lease_spend_output(table, START, &w, 20), 20);
+    lease_settle(table, START, &w, &(uint64_t){ 100 });
+    lease_release(table, START, &w);
+    lease_table_stats(table, &s);
+    assert_int_equal(s.debt, 70);
+    assert_true(lease_collect(table, START + 30 * MS, &batch));
+    assert_int_equal(batch.ops[0].spent, 30);
+    assert_int_equal(batch.ops[0].debt, 70);
+    /* the reply is lost, and the lease ends: it is reported again, on a lease that asks nothing */
+    lease_fail(table, START + 80 * MS, &batch, &done);
+    assert_true(lease_collect(table, START + 2000 * MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_ASK);
+    assert_int_equal(batch.ops[0].want, 0);
+    assert_int_equal(batch.ops[0].debt, 70);
+    answer_as(START + 2000 * MS, "e1", granted(0, 2000));
+    assert_false(lease_collect(table, START + 9000 * MS, &batch));
+}
+
+static void a_reservation_is_renewed_and_dies_with_its_lease(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    assert_int_equal(reserve(&w, START, 20, &tokens), LEASE_VERDICT_WAIT);
+    grant(START, 30, 800);
+    done_count();
+    assert_true(lease_collect(table, START + 1750 * MS, &batch));
+    /* though nobody took any of it */
+    assert_true(batch.ops[0].kind == LEASE_RENEW || batch.ops[0].kind == LEASE_ASK);
+    assert_int_equal(batch.ops[0].returned, 0);
+    answer_as(START + 1750 * MS, "e1", granted(30, 2000));
+    assert_int_equal(lease_covers(table, START + 3000 * MS, &w, 0), 30);
+    assert_int_equal(lease_covers(table, START + 1750 * MS + 1980 * MS, &w, 0), 0);
+    assert_int_equal(lease_spend_output(table, START + 3730 * MS, &w, 1), 0);
+    assert_int_equal(lease_extend(table, START + 3730 * MS, &w, 0, 10, 1), LEASE_VERDICT_WAIT);
+    grant(START + 3731 * MS, 10, 800);
+    assert_int_equal(done_count(), 1);
+    assert_int_equal(lease_spend_output(table, START + 3731 * MS, &w, 99), 10);
+    lease_settle(table, START + 3731 * MS, &w, NULL);
+}
+
+static void strict_slots_are_held_as_long_as_their_lease(void **state)
+{
+    struct lease_rule strict = slots;
+    struct lease_waiter w;
+    (void)state;
+    strict.strict = true;
+    want(&w, START, "c", &strict);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START, "e1", granted(1, 2000));
+    done_count();
+    assert_true(lease_held_until(table, START + 100 * MS, &w) == START + 1980 * MS);
+    assert_true(lease_held_until(table, START + 1980 * MS, &w) == START + 1980 * MS);
+    lease_release(table, START + 1980 * MS, &w);
+    assert_true(lease_held_until(table, START + 1980 * MS, &w) == UINT64_MAX);
+}
+
 /* Not a timed test: prints what a decision over five policies costs. */
 static void a_decision_over_five_policies(void **state)
 {
@@ -489,6 +635,11 @@ int main(void)
         T(a_reply_that_does_not_fit_is_no_reply),
         T(a_full_table_forgets_idle_counters_and_shares_one_when_all_are_in_use),
         T(at_the_end_everything_is_given_back),
+        T(tokens_are_reserved_spent_extended_and_settled),
+        T(a_reservation_gets_what_is_left_and_not_less_than_it_needs),
+        T(what_is_charged_beyond_the_reservation_is_debt_once),
+        T(a_reservation_is_renewed_and_dies_with_its_lease),
+        T(strict_slots_are_held_as_long_as_their_lease),
         T(a_decision_over_five_policies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -288,6 +288,127 @@ static void a_lower_limit_keeps_what_was_used(void **state)
     ledger_done(&l);
 }
 
+static void debt_is_charged_once_also_when_nothing_can_be_granted(void **state)
+{
+    struct ledger_rule rules[] = { bucket(100, 60 * SECOND, 100),
+                                   window(LEDGER_SLIDING, 100, 60 * SECOND),
+                                   window(LEDGER_FIXED, 100, 60 * SECOND) };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
+        struct ledger l;
+        struct lease_op op = { .kind = LEASE_ASK, .lease = STR("a"), .want = 90, .min = 1 };
+        init(&l, &rules[i], START, &full);
+        assert_int_equal(serve(&l, &rules[i], START, op).granted, 90);
+        op.kind = LEASE_SETTLE;
+        op.known = op.spent = 90;
+        op.debt = 30;
+        for (int k = 0; k < 2; k++) serve(&l, &rules[i], START, op);
+        assert_int_equal(ledger_used(&l, &rules[i]), 120); /* below zero by 20 */
+        /* another edge owes as well, and has no lease */
+        struct lease_op owes = { .kind = LEASE_ASK, .lease = STR("b"), .debt = 5 };
+        for (int k = 0; k < 2; k++)
+            assert_int_equal(serve(&l, &rules[i], START, owes).status, LEASE_GRANTED);
+        owes.want = 1;
+        assert_int_equal(serve(&l, &rules[i], START, owes).status, LEASE_REFUSED);
+        assert_int_equal(ledger_used(&l, &rules[i]), 125);
+        assert_int_equal(ledger_outstanding(&l), 0);
+        ledger_done(&l);
+    }
+}
+
+static void what_lies_ahead_leaves_enough_for_the_others(void **state)
+{
+    struct ledger_rule r = window(LEDGER_SLIDING, 1000, 60 * SECOND);
+    struct ledger l;
+    struct lease_op op = { .kind = LEASE_ASK, .lease = STR("a"), .want = 1, .ahead = 5000 };
+    (void)state;
+    init(&l, &r, START, &full);
+    assert_int_equal(serve(&l, &r, START, op).granted, 1 + 999 / 8);
+    op.lease = STR("b");
+    uint64_t second = serve(&l, &r, START, op).granted;
+    assert_in_range(second, 50, 100);
+    /* what is needed is granted as far as there is; ahead of that nothing when little is left */
+    op.lease = STR("c");
+    op.want = ledger_left(&l, &r) - 3;
+    assert_int_equal(serve(&l, &r, START, op).granted, op.want);
+    op.lease = STR("d");
+    op.want = 1;
+    assert_int_equal(serve(&l, &r, START, op).granted, 1);
+    ledger_done(&l);
+}
+
+static void shares_of_silent_edges_are_set_aside_and_come_back(void **state)
+{
+    struct ledger_rule rules[] = { bucket(80, SECOND, 80), window(LEDGER_SLIDING, 80, SECOND),
+                                   window(LEDGER_FIXED, 80, 60 * SECOND), slots(80) };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
+        struct ledger_rule aside = rules[i];
+        struct ledger_window w = ledger_window_of(&rules[i], START);
+        struct ledger l;
+        aside.aside_ppm = 250000;
+        init(&l, &rules[i], START, &full);
+        ledger_advance(&l, &aside, START, &w);
+        assert_int_equal(ledger_left(&l, &aside), 60);
+        ledger_advance(&l, &rules[i], START + SECOND, &w);
+        assert_int_equal(ledger_left(&l, &rules[i]), 80);
+        ledger_done(&l);
+    }
+    /* of a quota, a part of what remained */
+    struct ledger l;
+    struct ledger_rule aside = rules[2];
+    init(&l, &rules[2], START, &full);
+    ask(&l, &rules[2], START, "a", 0, 40, 0);
+    aside.aside_ppm = 250000;
+    struct lease_result res = ask(&l, &aside, START, "b", 0, 100, 0);
+    assert_int_equal(res.granted, 30);
+    ledger_done(&l);
+}
+
+static void a_calendar_window_that_the_policy_changed_keeps_what_was_used(void **state)
+{
+    struct ledger_rule r = window(LEDGER_FIXED, 100, 60 * SECOND);
+    struct ledger_window hour = { 3600, 7200, 1800 * (uint64_t)SECOND };
+    struct ledger_window day = { 0, 86400, 80000 * (uint64_t)SECOND };
+    struct ledger_window next = { 7200, 10800, 3600 * (uint64_t)SECOND };
+    struct ledger l;
+    struct lease_op op = { .kind = LEASE_ASK, .lease = STR("a"), .want = 60, .min = 1 };
+    struct lease_result res = { 0 };
+    (void)state;
+    ledger_init(&l, &r, START, &hour, &full);
+    assert_int_equal(ledger_serve(&l, &r, START, &hour, &op, &res), ERR_OK);
+    assert_int_equal(ledger_mark(&l), 60);
+    ledger_advance(&l, &r, START + 1, &day);
+    assert_int_equal(ledger_mark(&l), 60);
+    ledger_advance(&l, &r, START + 2, &hour);
+    assert_int_equal(ledger_mark(&l), 60);
+    ledger_advance(&l, &r, START + 3, &next);
+    assert_int_equal(ledger_mark(&l), 0);
+    ledger_done(&l);
+    /* a mark that survived says where it stood, for its window */
+    struct ledger_birth mark = { .marked = true, .begin = 3600, .end = 7200, .used = 70 };
+    ledger_init(&l, &r, START, &hour, &mark);
+    assert_int_equal(ledger_left(&l, &r), 30);
+    ledger_reset(&l, &r, START);
+    assert_int_equal(ledger_left(&l, &r), 100);
+    ledger_done(&l);
+    ledger_init(&l, &r, START, &next, &mark);
+    assert_int_equal(ledger_left(&l, &r), 100);
+    ledger_done(&l);
+}
+
+static void a_higher_burst_keeps_what_was_used(void **state)
+{
+    struct ledger_rule r = bucket(10, 60 * SECOND, 10), higher = bucket(10, 60 * SECOND, 50);
+    struct ledger l;
+    (void)state;
+    init(&l, &r, START, &full);
+    ask(&l, &r, START, "a", 0, 8, 0);
+    ledger_advance(&l, &higher, START, NULL);
+    assert_int_equal(ledger_left(&l, &higher), 42);
+    ledger_done(&l);
+}
+
 /* --- every interval, at random --- */
 
 enum { HOLDERS = 4 };
@@ -395,6 +516,11 @@ int main(void)
         cmocka_unit_test(a_calendar_window_admits_its_limit_and_leases_end_with_it),
         cmocka_unit_test(a_counter_whose_past_is_unknown_begins_empty),
         cmocka_unit_test(a_lower_limit_keeps_what_was_used),
+        cmocka_unit_test(debt_is_charged_once_also_when_nothing_can_be_granted),
+        cmocka_unit_test(what_lies_ahead_leaves_enough_for_the_others),
+        cmocka_unit_test(shares_of_silent_edges_are_set_aside_and_come_back),
+        cmocka_unit_test(a_calendar_window_that_the_policy_changed_keeps_what_was_used),
+        cmocka_unit_test(a_higher_burst_keeps_what_was_used),
         cmocka_unit_test(no_interval_is_over_the_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
