@@ -56,14 +56,15 @@ static int choose_protocol(SSL *s, const unsigned char **out, unsigned char *out
     return SSL_TLSEXT_ERR_OK;
 }
 
-/* A ticket came: the newest is kept. Takes the session when it returns 1. */
+/* A ticket came: the newest is kept, as a copy, since a connection that ends badly spoils its own.
+ * 0: the session stays the library's. */
 static int keep_ticket(SSL *s, SSL_SESSION *session)
 {
     struct tls_ticket *t = SSL_get_app_data(s);
     if (t == NULL) return 0;
     SSL_SESSION_free(t->session);
-    t->session = session;
-    return 1;
+    t->session = SSL_SESSION_dup(session);
+    return 0;
 }
 
 static enum err use_identity(SSL_CTX *ssl, const char *cert_file, const char *key_file,
@@ -227,9 +228,6 @@ struct tls *tls_connect(struct tls_context *c, int fd, struct str name, struct t
 void tls_free(struct tls *t)
 {
     if (t == NULL) return;
-    /* A session that was not ended in form would be thought unfit for coming back. */
-    if (t->established && t->problem[0] == '\0')
-        SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     tls_ticket_unref(t->ticket);
     tls_context_unref(t->context);
