@@ -233,12 +233,12 @@ fuzz-run: $(FUZZ_BIN)
 ORACLE_MB ?= 20
 oracle: ## Token ids, streams and templates against tiktoken, Hugging Face and Jinja2, over ORACLE_MB (20) of text
 	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/oracle/stream $(BUILD)/oracle/render
-	@$(MAKE) --no-print-directory vocab
+	@$(make_vocab) core default
 	@ORACLE_MB=$(ORACLE_MB) tests/oracle/run.sh $(BUILD) $(VOCAB_DIR)
 
 bench-tokens: ## What counting tokens costs, beside every other counter that can be had (minutes; tables on stdout)
 	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/bench/tokens
-	@$(MAKE) --no-print-directory vocab
+	@$(make_vocab) core default
 	@tests/bench/tokens.sh $(BUILD) $(VOCAB_DIR)
 
 bench-limits: $(BUILD)/bench/edge/limits ## What a decision over five limits costs when leases cover it (CPU time)
