@@ -17,19 +17,19 @@ static struct lease_view view_of(const struct lease_counter *c, uint64_t now)
 }
 
 /* What one counter says, and to how many units. */
-struct answer {
+struct said {
     enum lease_look look;
     uint64_t units;
     uint64_t ns; /* of SOON: how long */
 };
 
 /* last: the time to wait is over. Changes nothing but a lease that is over. */
-static struct answer look(struct lease_table *t, struct lease_claim *claim, uint64_t now, bool last,
-                          struct lease_view *ret_view)
+static struct said look(struct lease_table *t, struct lease_claim *claim, uint64_t now, bool last,
+                        struct lease_view *ret_view)
 {
     struct lease_counter *c = claim->counter;
     const struct lease_waiter *w = claim->waiter;
-    struct answer a = { LEASE_LOOK_HAVE, claim->need, 0 };
+    struct said a = { LEASE_LOOK_HAVE, claim->need, 0 };
     int64_t available;
     if (claim->need == 0) return a;
     a.look = LEASE_LOOK_UNAVAILABLE;
@@ -86,7 +86,7 @@ void lease_taken(struct lease_table *t, uint64_t now, struct lease_counter *c)
 }
 
 static void take(struct lease_table *t, uint64_t now, struct lease_claim *claim,
-                 const struct answer *a)
+                 const struct said *a)
 {
     struct lease_counter *c = claim->counter;
     bool leased = a->look == LEASE_LOOK_HAVE;
@@ -143,11 +143,11 @@ static void note_shadow(struct lease_waiter *w, size_t i, enum lease_look l)
 }
 
 static void settle_claims(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                          const struct answer answers[LEASE_MAX_CLAIMS])
+                          const struct said answers[LEASE_MAX_CLAIMS])
 {
     for (size_t i = 0; i < w->claims_n; i++) {
         struct lease_claim *claim = &w->claims[i];
-        const struct answer *a = &answers[i];
+        const struct said *a = &answers[i];
         note_shadow(w, i, a->look);
         if (w->verdict == LEASE_VERDICT_OK && a->look != LEASE_LOOK_REFUSE &&
             a->look != LEASE_LOOK_UNAVAILABLE) {
@@ -169,7 +169,7 @@ static void settle_claims(struct lease_table *t, uint64_t now, struct lease_wait
 
 /* Decides all claims, or says WAIT and which lack. */
 static enum lease_verdict judge(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                                bool last, struct answer answers[LEASE_MAX_CLAIMS])
+                                bool last, struct said answers[LEASE_MAX_CLAIMS])
 {
     enum lease_verdict verdict = LEASE_VERDICT_OK;
     w->shadow_refused = w->allowed = w->shared = 0;
@@ -197,7 +197,7 @@ static enum lease_verdict judge(struct lease_table *t, uint64_t now, struct leas
 /* --- waiting --- */
 
 static void enqueue(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                    const struct answer answers[LEASE_MAX_CLAIMS])
+                    const struct said answers[LEASE_MAX_CLAIMS])
 {
     for (size_t i = 0; i < w->claims_n; i++) {
         struct lease_claim *claim = &w->claims[i];
@@ -226,7 +226,7 @@ static void dequeue(struct lease_waiter *w)
 
 static enum lease_verdict begin(struct lease_table *t, uint64_t now, struct lease_waiter *w)
 {
-    struct answer answers[LEASE_MAX_CLAIMS];
+    struct said answers[LEASE_MAX_CLAIMS];
     enum lease_verdict verdict = judge(t, now, w, false, answers);
     if (verdict != LEASE_VERDICT_WAIT) return verdict;
     w->deadline_ns = now + t->ask_timeout_ns;
@@ -276,7 +276,7 @@ enum lease_verdict lease_extend(struct lease_table *t, uint64_t now, struct leas
 static void judge_again(struct lease_table *t, uint64_t now, struct lease_waiter *w,
                         struct list_node *done)
 {
-    struct answer answers[LEASE_MAX_CLAIMS];
+    struct said answers[LEASE_MAX_CLAIMS];
     if (judge(t, now, w, now >= w->deadline_ns, answers) == LEASE_VERDICT_WAIT) {
         enqueue(t, now, w, answers);
         return;
