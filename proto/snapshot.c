@@ -18,6 +18,7 @@ enum kind {
     KIND_ROUTES,
     KIND_MODELS,
     KIND_KEYS,
+    KIND_ISSUERS,
     KIND_MAX
 };
 
@@ -29,6 +30,7 @@ static const char *const kind_names[KIND_MAX] = {
     [KIND_ROUTES] = "routes",
     [KIND_MODELS] = "models",
     [KIND_KEYS] = "keys",
+    [KIND_ISSUERS] = "issuers",
 };
 static const size_t kind_sizes[KIND_MAX] = {
     [KIND_NAMESPACES] = sizeof(struct snap_namespace),
@@ -38,6 +40,7 @@ static const size_t kind_sizes[KIND_MAX] = {
     [KIND_ROUTES] = sizeof(struct snap_route),
     [KIND_MODELS] = sizeof(struct snap_model),
     [KIND_KEYS] = sizeof(struct snap_key),
+    [KIND_ISSUERS] = sizeof(struct snap_issuer),
 };
 
 /* KIND_MAX: one that we do not know. */
@@ -62,6 +65,7 @@ static void decode(enum kind kind, struct snap_decoder *d, const struct json *o,
     case KIND_ROUTES: snap_decode_route(d, o, out); break;
     case KIND_MODELS: snap_decode_model(d, o, out); break;
     case KIND_KEYS: snap_decode_key(d, o, out); break;
+    case KIND_ISSUERS: snap_decode_issuer(d, o, out); break;
     case KIND_MAX: break;
     }
 }
@@ -109,7 +113,7 @@ static int compare_routes(const void *a, const void *b)
 {
     const struct snap_route *x = a, *y = b;
     int c = by_number(x->priority, y->priority);
-    if (c == 0) c = (int)x->path_is_prefix - (int)y->path_is_prefix;
+    if (c == 0) c = (int)x->path_kind - (int)y->path_kind;
     if (c == 0) c = (x->path.n < y->path.n) - (x->path.n > y->path.n);
     return c != 0 ? c : by_id(a, b);
 }
@@ -124,7 +128,7 @@ static int (*const orders[KIND_MAX])(const void *, const void *) = {
     [KIND_NAMESPACES] = by_id,          [KIND_UPSTREAMS] = by_id,
     [KIND_MATCHERS] = compare_matchers, [KIND_POLICIES] = compare_policies,
     [KIND_ROUTES] = compare_routes,     [KIND_MODELS] = by_slug,
-    [KIND_KEYS] = compare_keys,
+    [KIND_KEYS] = compare_keys,         [KIND_ISSUERS] = by_id,
 };
 
 /* --- building --- */
@@ -251,6 +255,7 @@ enum err snapshot_build(uint64_t revision, const char *digest, const struct str 
     TAKE(routes, KIND_ROUTES);
     TAKE(models, KIND_MODELS);
     TAKE(keys, KIND_KEYS);
+    TAKE(issuers, KIND_ISSUERS);
 #undef TAKE
     e = check_whole(&b);
     if (e != ERR_OK) goto out;
@@ -288,6 +293,7 @@ void snapshot_check_entity(const char *kind, const struct json *entity, snap_pro
         struct snap_route route;
         struct snap_model model;
         struct snap_key key;
+        struct snap_issuer issuer;
     } out;
     struct arena arena;
     enum kind k = kind_of(str_of(kind));

@@ -10,10 +10,10 @@
  *   part       {"kind":"policies","namespace":"<id>"|null,"index":0,"items":[<entity>,…]}
  *
  * Parts are per namespace and kind (namespaces: the namespace itself, matchers, routes, policies,
- * keys) or global (upstreams, models, policies), at most PART_MAX_BYTES each; a kind that outgrows
- * one part is spread over a power of two of them by the hash of the entity's id, so that a change
- * still touches one. Parts are listed by pages: entry -> page by the hash of (namespace, kind,
- * index), a power of two of pages of about 1000 entries. The digest of a part or page is the
+ * keys) or global (upstreams, models, issuers, policies), at most PART_MAX_BYTES each; a kind that
+ * outgrows one part is spread over a power of two of them by the hash of the entity's id, so that a
+ * change still touches one. Parts are listed by pages: entry -> page by the hash of (namespace,
+ * kind, index), a power of two of pages of about 1000 entries. The digest of a part or page is the
  * SHA-256 of its bytes; that of a manifest the SHA-256 of its page digests, each followed by "\n".
  * In the bucket: "manifest.<revision>", "part.<digest>" (pages too), and "latest" = the newest
  * manifest.
@@ -30,6 +30,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "rt/crypto_jwk.h"
 #include "rt/json.h"
 
 enum { SNAPSHOT_FORMAT = 1, PART_MAX_BYTES = 256 * 1024, SNAPSHOT_KEEP = 64 };
@@ -40,13 +41,10 @@ struct snap_strings {
     size_t n;
 };
 
-enum snap_auth { SNAP_AUTH_KEY, SNAP_AUTH_NONE };
-
-/* {"id","slug","name","enabled","auth":"key"|"none","default":bool} */
-struct snap_namespace {
-    struct str id, slug, name;
-    bool enabled, is_default;
-    enum snap_auth auth;
+/* IPv4 networks are kept as their IPv4-mapped IPv6 ones: ::ffff:10.0.0.0/104 for 10.0.0.0/8. */
+struct snap_network {
+    unsigned char address[16];
+    unsigned bits; /* 0 to 128 */
 };
 
 /* {"all":[…]} {"any":[…]} {"not":…} {"source","name"?,"op","value"|"values"} */
@@ -56,8 +54,12 @@ enum snap_source {
     SNAP_SRC_QUERY,
     SNAP_SRC_PATH,
     SNAP_SRC_METHOD,
-    SNAP_SRC_HOST,
-    SNAP_SRC_MODEL
+    SNAP_SRC_HOST, /* without port and last dot; compared without case */
+    SNAP_SRC_MODEL,
+    SNAP_SRC_CLIENT_IP, /* values are networks; equals and in only */
+    SNAP_SRC_KEY,       /* the virtual key's id or slug */
+    SNAP_SRC_CLAIM,     /* of a verified token */
+    SNAP_SRC_BODY       /* a member of the request's JSON body */
 };
 enum snap_op {
     SNAP_OP_EQUALS,
@@ -65,17 +67,49 @@ enum snap_op {
     SNAP_OP_PREFIX,
     SNAP_OP_SUFFIX,
     SNAP_OP_CONTAINS,
-    SNAP_OP_EXISTS
+    SNAP_OP_EXISTS,
+    SNAP_OP_REGEX /* anywhere in the value, unless it says ^ and $ */
 };
-enum { SNAP_COND_MAX_DEPTH = 8, SNAP_COND_MAX_NODES = 64 };
+enum {
+    SNAP_COND_MAX_DEPTH = 8,
+    SNAP_COND_MAX_NODES = 64,
+    SNAP_REGEX_STEPS = 100000, /* that one match may take */
+    SNAP_POINTERS_MAX = 64     /* members of bodies, and of tokens, that a snapshot may look at */
+};
 struct snap_cond {
     enum snap_cond_kind kind;
     const struct snap_cond *children; /* of ALL, ANY, NOT */
     size_t children_n;
     enum snap_source source; /* of TEST */
-    struct str name;         /* header (lower case) or query argument */
+    struct str name; /* header (lower case), query argument; of claim and body a JSON pointer */
     enum snap_op op;
-    struct snap_strings values; /* one, or several of "in"; none of "exists" */
+    struct snap_strings values;          /* one, or several of "in"; none of "exists" */
+    const struct snap_network *networks; /* of client_ip: as many as values */
+};
+
+/* Who may send requests of a namespace: with one of its keys, with a token of an issuer, with
+ * either, or anyone. */
+enum snap_auth { SNAP_AUTH_KEY, SNAP_AUTH_NONE, SNAP_AUTH_JWT, SNAP_AUTH_KEY_OR_JWT };
+
+/* {"id","slug","name","enabled","auth":"key"|"none"|"jwt"|"key_or_jwt","claims"?:<cond>,
+ *  "default":bool} */
+struct snap_namespace {
+    struct str id, slug, name;
+    bool enabled, is_default;
+    enum snap_auth auth;
+    const struct snap_cond *claims; /* what a token must say to be let in; NULL: nothing */
+};
+
+/* {"id","slug","enabled","issuer","audiences":[…],"algorithms":["RS256",…],
+ *  "jwks":{"keys":[…]} | "jwks_url":"https://…","refresh_s","leeway_s"}: whose tokens are taken */
+struct snap_issuer {
+    struct str id, slug, issuer;
+    bool enabled;
+    struct snap_strings audiences;     /* one of them must be the token's; never empty */
+    unsigned algorithms;               /* bits 1 << enum jwt_alg; never 0 */
+    struct str jwks;                   /* the JSON text; p == NULL: fetched from jwks_url */
+    struct str jwks_url, jwks_ca_file; /* ca_file "": the system's authorities */
+    uint64_t refresh_s, leeway_s;      /* defaults 600, 60 */
 };
 
 /* {"id","namespace":"<id>","slug","priority","when":<cond>}: the highest priority that holds wins.
@@ -112,12 +146,6 @@ enum snap_per {
     SNAP_PER_HEADER /* "header:NAME" */
 };
 enum { SNAP_PER_MAX = 6, SNAP_RULES_MAX = 64, SNAP_NETWORKS_MAX = 64 };
-
-/* IPv4 networks are kept as their IPv4-mapped IPv6 ones: ::ffff:10.0.0.0/104 for 10.0.0.0/8. */
-struct snap_network {
-    unsigned char address[16];
-    unsigned bits; /* 0 to 128 */
-};
 
 /* {"effect":"allow"|"deny","models":[…],"paths":[…],"methods":[…],"networks":["10.0.0.0/8",…]}:
  * matches when every list that is not empty has an entry that does. '*' in models and paths matches
@@ -177,38 +205,115 @@ bool snap_network_has(const struct snap_network *n, const unsigned char address[
  * product of both lengths. */
 bool snap_glob(struct str pattern, struct str s, bool fold);
 
-/* {"id","slug","url":"http://host:port/base","weight","enabled"} */
+/* {"id","slug","url":"http://host:port/base","weight","priority","max_requests","enabled"} */
 struct snap_server {
     struct str id, slug, url, host,
         base_path; /* host without port and brackets; base_path without its last '/' */
     uint16_t port;
     bool tls, enabled;
     uint64_t weight;
+    uint64_t max_requests; /* at a time, per edge; 0: any number */
+    unsigned priority;     /* 0 first; others when none of those before is usable */
 };
 
 enum snap_dialect { SNAP_OPENAI, SNAP_ANTHROPIC };
-enum snap_balance { SNAP_ROUND_ROBIN };
 enum snap_upstream_auth { SNAP_UPAUTH_NONE, SNAP_UPAUTH_BEARER, SNAP_UPAUTH_HEADER };
+enum snap_balance {
+    SNAP_ROUND_ROBIN,
+    SNAP_WEIGHTED_ROUND_ROBIN,
+    SNAP_RANDOM,
+    SNAP_LEAST_REQUESTS,
+    SNAP_HASH
+};
+enum { SNAP_SERVERS_MAX = 128, SNAP_FALLBACKS_MAX = 4 };
 
-/* {"id","slug","name","dialect","balance","auth":{"type","header"?,"credential"? (sealed, aad =
- * upstream id)},
- *  "timeouts":{"connect_ms","first_byte_ms","idle_ms","total_ms"},"retries","servers":[…],
+/* {"on":"header"|"key"|"user"|"prompt"|"path","header"?,"prompt_bytes","load_percent"} */
+enum snap_hash_on {
+    SNAP_HASH_HEADER,
+    SNAP_HASH_KEY,
+    SNAP_HASH_USER,
+    SNAP_HASH_PROMPT,
+    SNAP_HASH_PATH
+};
+struct snap_hash {
+    enum snap_hash_on on;
+    struct str header;     /* lower case */
+    uint64_t prompt_bytes; /* of the messages, from their beginning */
+    uint64_t load_percent; /* of its share: a server that has more is passed over */
+};
+
+/* {"type":"none"|"http"|"tcp"|"models","path"?,"status"?,"model"?,"interval_ms","timeout_ms",
+ *  "healthy","unhealthy"} */
+enum snap_check_kind { SNAP_CHECK_NONE, SNAP_CHECK_HTTP, SNAP_CHECK_TCP, SNAP_CHECK_MODELS };
+struct snap_check {
+    enum snap_check_kind kind;
+    struct str path, model; /* model: that the list must have; "": any */
+    unsigned status;        /* of HTTP: the one expected */
+    uint64_t interval_ms, timeout_ms;
+    unsigned healthy, unhealthy; /* results in a row that change its state */
+};
+
+/* "ejection":{"failures","base_ms","most_ms","max_percent"} */
+struct snap_eject {
+    unsigned failures; /* in a row; 0: never */
+    uint64_t base_ms, most_ms;
+    unsigned max_percent; /* of the servers, at a time */
+};
+
+/* "breaker":{"error_percent","min_requests","window_ms","open_ms","probes"} */
+struct snap_breaker {
+    unsigned error_percent; /* 0: never opens */
+    unsigned min_requests;
+    uint64_t window_ms, open_ms;
+    unsigned probes; /* at a time, and as many must succeed */
+};
+
+enum {
+    SNAP_RETRY_CONNECT = 1, /* no connection: nothing was sent */
+    SNAP_RETRY_RESET = 2,   /* broken, or unusable, before anything was passed on */
+    SNAP_RETRY_TIMEOUT = 4,
+    SNAP_RETRY_STREAM = 8 /* a stream that begins with an error, or ends before it begins */
+};
+/* "retry":{"on":["connect","reset","timeout","stream","503",…],"budget_percent","budget_min",
+ * "backoff_ms"} */
+struct snap_retry {
+    unsigned on; /* a set of the above */
+    const unsigned *statuses;
+    size_t statuses_n;
+    unsigned budget_percent, budget_min; /* of the requests of the last 10 s, and beside them */
+    uint64_t backoff_ms;                 /* 0: at once; else doubling, with jitter */
+};
+
+/* {"id","slug","name","dialect","balance","hash"?,"auth":{"type","header"?,"credential"? (sealed,
+ *  aad = upstream id)},
+ *  "timeouts":{"connect_ms","first_byte_ms","first_token_ms","idle_ms","total_ms"},"retries",
+ *  "retry"?,"health_check"?,"ejection"?,"breaker"?,"cooldown"?:{"max_ms"},"slow_start_ms",
+ *  "queue"?:{"max","timeout_ms"},"servers":[…],
  *  "tls"?:{"ca_file","cert_file","key_file","server_name"}}: files on the edges' disks */
 struct snap_upstream {
     struct str id, slug, name;
     enum snap_dialect dialect;
     enum snap_balance balance;
+    struct snap_hash hash;
     enum snap_upstream_auth auth;
     struct str auth_header, credential_sealed;
     /* of https servers; "": the system's authorities, no certificate, the server's own name */
     struct str tls_ca_file, tls_cert_file, tls_key_file, tls_server_name;
-    uint64_t connect_ms, first_byte_ms, idle_ms,
-        total_ms;     /* defaults 5000, 300000, 120000, 3600000 */
+    uint64_t connect_ms, first_byte_ms, first_token_ms, idle_ms,
+        total_ms;     /* defaults 5000, 300000, 300000, 120000, 3600000 */
     uint64_t retries; /* on other servers; default 1 */
+    struct snap_retry retry;
+    struct snap_check check;
+    struct snap_eject eject;
+    struct snap_breaker breaker;
+    uint64_t cooldown_max_ms; /* of what an upstream asks for; 0: not honoured */
+    uint64_t slow_start_ms;
+    uint64_t queue_max, queue_ms; /* requests that wait for a server with room, per edge */
     const struct snap_server *servers;
     size_t servers_n;
     size_t index; /* in the snapshot */
 };
+bool snap_retries_status(const struct snap_upstream *u, unsigned status);
 
 /* What the bodies on a route look like; AUTO decides by the path's end (…/chat/completions,
  * /completions, /embeddings, /responses, /messages, /models). */
@@ -223,18 +328,58 @@ enum snap_endpoint {
     SNAP_EP_PASSTHROUGH
 };
 
-/* {"id","namespace","slug","priority","path":{"exact":"/api/chat"}|{"prefix":"/v1/"},"methods":[…],"models":[…],"endpoint",
- *  "upstream":"<id>","rewrite_path":null|"/v1/chat/completions","upstream_model":null|"name"} */
+enum snap_path_kind { SNAP_PATH_EXACT, SNAP_PATH_REGEX, SNAP_PATH_PREFIX };
+
+/* A parameter of request bodies: what is sent upstream when the client gave none, and the most. */
+struct snap_param {
+    struct str name;
+    struct str value; /* JSON text; p == NULL: no default */
+    struct str max;   /* JSON text of a number; p == NULL: none */
+    double max_number;
+};
+
+/* Header fields of what passes on: those of `remove` and of `set` go, then all of `set` and `add`
+ * come. */
+struct snap_field {
+    struct str name, value;
+};
+struct snap_header_edits {
+    const struct snap_field *set, *add;
+    size_t set_n, add_n;
+    struct snap_strings remove;
+};
+/* {"upstream":"<id>","upstream_model":null|"name"}: of the same dialect as the route's upstream */
+struct snap_fallback {
+    const struct snap_upstream *upstream;
+    struct str upstream_model; /* p == NULL: the client's */
+};
+enum { SNAP_PARAMS_MAX = 16, SNAP_EDITS_MAX = 16, SNAP_HOSTS_MAX = 32 };
+
+/* {"id","namespace","slug","priority","path":{"exact":"/api/chat"}|{"prefix":"/v1/"}|{"regex":"/t/([a-z]+)/.*"},
+ *  "hosts":[…],"methods":[…],"models":[…],"endpoint","upstream":"<id>",
+ *  "rewrite_path":null|"/v1/chat/completions","upstream_model":null|"name",
+ *  "defaults":{"temperature":0.7,…},"max":{"max_tokens":4096,…},
+ *  "headers":{"request":{"set":{…},"add":{…},"remove":[…]},"response":{…}},
+ *  "fallbacks":[{"upstream":"<id>","upstream_model"?}]} */
 struct snap_route {
     struct str id, slug;
     const struct snap_namespace *ns;
     int64_t priority;
-    bool path_is_prefix;
-    struct str path;
-    struct snap_strings methods, models; /* empty: all */
+    enum snap_path_kind path_kind;
+    struct str path;           /* of a regular expression: its pattern, of the whole path */
+    struct snap_strings hosts; /* "*" in front matches any run; without case */
+    struct snap_strings methods;
+    struct snap_strings models; /* patterns. Of all lists: empty is all */
     enum snap_endpoint endpoint;
     const struct snap_upstream *upstream;
-    struct str rewrite_path, upstream_model; /* p == NULL: as the client sent it */
+    /* p == NULL: as the client sent it. rewrite_path of a regular expression: $0 to $9 are its
+     * groups, $$ is a $ */
+    struct str rewrite_path, upstream_model;
+    const struct snap_param *params;
+    size_t params_n;
+    struct snap_header_edits request, response;
+    const struct snap_fallback *fallbacks; /* tried in turn when the upstream cannot answer */
+    size_t fallbacks_n;
 };
 
 /* {"id","slug","name","patterns":["qwen3-*"],"vocabulary":"qwen3","context_window",
@@ -269,11 +414,12 @@ struct snapshot {
     const struct snap_matcher *matchers; /* highest priority first, then by id */
     const struct snap_policy *policies;  /* highest priority first, then by id; disabled ones too */
     const struct snap_upstream *upstreams;
-    const struct snap_route *routes; /* highest priority first, then exact before prefix, longer
-                                        before shorter, then by id */
+    const struct snap_route *routes; /* highest priority first, then exact before regex before
+                                        prefix, longer before shorter, then by id */
     const struct snap_model *models; /* by slug */
     const struct snap_key *keys;     /* sorted by hmac */
-    size_t namespaces_n, matchers_n, policies_n, upstreams_n, routes_n, models_n, keys_n;
+    const struct snap_issuer *issuers;
+    size_t namespaces_n, matchers_n, policies_n, upstreams_n, routes_n, models_n, keys_n, issuers_n;
     /* private */
     struct arena arena;
     _Atomic unsigned refs;

@@ -76,6 +76,11 @@ bool dec_is_token(struct str s);
 /* RFC 3339 in milliseconds since 1970. */
 enum err dec_parse_time(struct str s, uint64_t *ret_ms) MUSTCHECK;
 
+/* snapshot_balance.c: how servers of an upstream are chosen and watched; fallbacks of a route whose
+ * upstream is known. */
+void dec_balance(struct snap_decoder *d, const struct json *o, struct snap_upstream *out);
+void dec_fallbacks(struct snap_decoder *d, const struct json *o, struct snap_route *out);
+
 /* One per kind: fills *out as far as it can, and reports every problem. */
 void snap_decode_namespace(struct snap_decoder *d, const struct json *o,
                            struct snap_namespace *out);
@@ -85,6 +90,10 @@ void snap_decode_upstream(struct snap_decoder *d, const struct json *o, struct s
 void snap_decode_route(struct snap_decoder *d, const struct json *o, struct snap_route *out);
 void snap_decode_model(struct snap_decoder *d, const struct json *o, struct snap_model *out);
 void snap_decode_key(struct snap_decoder *d, const struct json *o, struct snap_key *out);
+void snap_decode_issuer(struct snap_decoder *d, const struct json *o, struct snap_issuer *out);
+/* The condition that the member `key` of `o` holds; claims_only: about tokens. */
+const struct snap_cond *dec_condition(struct snap_decoder *d, const struct json *o, const char *key,
+                                      bool claims_only);
 /* The namespace that `o` names; NULL when there is none (also with optional and an absent member).
  */
 const struct snap_namespace *dec_namespace(struct snap_decoder *d, const struct json *o,

@@ -21,6 +21,10 @@ static struct str source_value(const struct snap_cond *c, const struct match_inp
     case SNAP_SRC_METHOD: return in->req->method_str;
     case SNAP_SRC_HOST: return in->req->host;
     case SNAP_SRC_MODEL: return in->model;
+    case SNAP_SRC_CLIENT_IP:
+    case SNAP_SRC_KEY:
+    case SNAP_SRC_CLAIM:
+    case SNAP_SRC_BODY: break;
     }
     return STR_NULL;
 }
@@ -41,7 +45,8 @@ static bool test(const struct snap_cond *c, const struct match_input *in)
         case SNAP_OP_PREFIX: holds = str_starts(v, want); break;
         case SNAP_OP_SUFFIX: holds = str_ends(v, want); break;
         case SNAP_OP_CONTAINS: holds = str_contains(v, want); break;
-        case SNAP_OP_EXISTS: break;
+        case SNAP_OP_EXISTS:
+        case SNAP_OP_REGEX: break;
         }
         if (holds) return true;
     }
@@ -133,7 +138,7 @@ enum match_result match_route(const struct snapshot *s, const struct snap_namesp
     for (size_t i = 0; i < s->routes_n; i++) {
         const struct snap_route *r = &s->routes[i];
         if (r->ns != ns) continue;
-        if (r->path_is_prefix ? !str_starts(in->req->path, r->path)
+        if (r->path_kind == SNAP_PATH_PREFIX ? !str_starts(in->req->path, r->path)
                               : !str_eq(in->req->path, r->path))
             continue;
         if (r->methods.n > 0 && !match_in(&r->methods, in->req->method_str)) {

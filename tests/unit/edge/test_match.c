@@ -172,7 +172,7 @@ static void routes_by_path_method_and_model(void **state)
         { .slug = STR("v1"),
           .ns = &spaces[0],
           .path = STR("/v1/"),
-          .path_is_prefix = true,
+          .path_kind = SNAP_PATH_PREFIX,
           .methods = { post, 1 } },
     };
     struct snapshot s = { .routes = routes, .routes_n = 3 };
