@@ -189,7 +189,7 @@ void limiter_each_use(struct limiter *l, limiter_use_fn fn, void *ctx);
 struct limiter_stats {
     uint64_t admitted, waited, refused, unavailable, allowed_unavailable, shared, shadow_refused;
     uint64_t messages, asks, renews, returns, settles; /* messages sent, and the ops in them */
-    uint64_t granted_units, timeouts, errors, overflows, debt;
+    uint64_t granted_units, repeats, timeouts, errors, overflows, debt;
     uint64_t extensions, extensions_refused, unpriced;
     size_t counters; /* in the table now */
     bool away;       /* the engine does not answer */

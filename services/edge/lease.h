@@ -206,6 +206,11 @@ bool lease_collect(struct lease_table *t, uint64_t now, struct lease_batch *b);
 /* Everything back, at the end: all units that nobody uses. */
 bool lease_collect_all(struct lease_table *t, uint64_t now, struct lease_batch *b);
 
+/* Whether somebody waits for what b asks for: then the same message is worth sending a second time
+ * before the wait is over. It changes nothing when both arrive; the first reply counts. Only while
+ * b has not gone back. */
+bool lease_is_awaited(struct lease_table *t, const struct lease_batch *b);
+
 /* Takes the reply. Waiters that are decided by it are appended to done (linked by their node). A
  * reply that does not fit the batch is an error, handled like lease_fail(). */
 enum err lease_apply(struct lease_table *t, uint64_t now, const struct lease_batch *b,

@@ -250,3 +250,12 @@ bool lease_collect_all(struct lease_table *t, uint64_t now, struct lease_batch *
     lease_unlock(t);
     return b->n > 0;
 }
+
+bool lease_is_awaited(struct lease_table *t, const struct lease_batch *b)
+{
+    bool awaited = false;
+    pthread_mutex_lock(&t->lock);
+    for (size_t i = 0; i < b->n && !awaited; i++) awaited = b->ops[i].counter->wanted > 0;
+    pthread_mutex_unlock(&t->lock);
+    return awaited;
+}

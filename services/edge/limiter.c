@@ -4,7 +4,9 @@
  * wait is over.
  *
  * A batch lives from lease_collect() until the reply (bus thread), or the failure to send it, which
- * is handed to the thread so that limiter_admit() never calls back by itself.
+ * is handed to the thread so that limiter_admit() never calls back by itself. When half of the
+ * time-out is over without a reply, and somebody waits for it, the thread sends the same message a
+ * second time: one that is lost does not cost the requests their wait. The first reply counts.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -18,6 +20,13 @@ struct sent {
     struct limiter *limiter;
     struct sent *next; /* among the failed */
     struct lease_batch batch;
+    struct buf text;
+    /* guarded by the limiter's lock */
+    struct list_node node; /* in `once` */
+    bool is_once;          /* it is there */
+    bool answered;         /* the batch goes back, or went */
+    int replies;           /* that are still to come */
+    int refs;              /* the same, and who is at it */
 };
 
 /* --- messages --- */
@@ -35,12 +44,39 @@ void limiter_kick_if_due(struct limiter *l)
     if (lease_due(l->table) < atomic_load(&l->sleeps_until)) kick(l);
 }
 
-static void is_back(struct limiter *l)
+static uint64_t half_ns(const struct limiter *l)
+{
+    return (uint64_t)l->o.ask_timeout_ms * 1000000 / 2;
+}
+
+static void drop(struct limiter *l, struct sent *s)
 {
     pthread_mutex_lock(&l->lock);
-    l->under_way--;
-    pthread_cond_broadcast(&l->wake);
+    bool last = --s->refs == 0;
+    if (last) {
+        l->under_way--;
+        pthread_cond_broadcast(&l->wake);
+    }
     pthread_mutex_unlock(&l->lock);
+    if (!last) return;
+    buf_done(&s->text);
+    free(s);
+}
+
+/* A reply came, or will not. True for one: who gives the batch back. A failure does only when
+ * nothing else is to come. */
+static bool takes(struct limiter *l, struct sent *s, bool failure)
+{
+    pthread_mutex_lock(&l->lock);
+    s->replies--;
+    bool first = !s->answered && (!failure || s->replies == 0);
+    if (first) {
+        s->answered = true;
+        if (s->is_once) list_remove(&s->node);
+        s->is_once = false;
+    }
+    pthread_mutex_unlock(&l->lock);
+    return first;
 }
 
 static void on_reply(void *ctx, enum err e, struct str data)
@@ -51,6 +87,10 @@ static void on_reply(void *ctx, enum err e, struct str data)
     struct list_node done;
     struct why why;
     list_init(&done);
+    if (!takes(l, s, e != ERR_OK)) {
+        drop(l, s);
+        return;
+    }
     if (e != ERR_OK) limiter_bump(&l->timeouts, 1);
     if (e == ERR_OK && (e = lease_reply_decode(data, &r, &why)) == ERR_OK) {
         if (lease_apply(l->table, limiter_now(l), &s->batch, &r, &done) != ERR_OK)
@@ -62,11 +102,10 @@ static void on_reply(void *ctx, enum err e, struct str data)
     }
     limiter_call_back(l, &done);
     limiter_flush(l);
-    free(s);
-    is_back(l);
+    drop(l, s);
 }
 
-static enum err send(struct limiter *l, struct sent *s, bool leaving)
+static enum err encode(struct limiter *l, struct sent *s, bool leaving)
 {
     struct lease_op ops[LEASE_BATCH_OPS];
     struct lease_ask m = { .incarnation = str_of(l->incarnation),
@@ -75,7 +114,6 @@ static enum err send(struct limiter *l, struct sent *s, bool leaving)
                            .leaving = leaving,
                            .ops = ops,
                            .ops_n = s->batch.n };
-    struct buf b;
     for (size_t i = 0; i < s->batch.n; i++) {
         const struct lease_batch_op *op = &s->batch.ops[i];
         ops[i] = (struct lease_op){ .kind = op->kind,
@@ -90,29 +128,81 @@ static enum err send(struct limiter *l, struct sent *s, bool leaving)
                                     .returned = op->returned,
                                     .debt = op->debt };
     }
-    buf_init(&b, MESSAGE_BYTES);
-    enum err e = lease_ask_encode(&m, l->o.clock, l->o.rng, l->instance, NULL, &b);
+    return lease_ask_encode(&m, l->o.clock, l->o.rng, l->instance, NULL, &s->text);
+}
+
+/* on_reply() comes once when this returns ERR_OK, and not otherwise. */
+static enum err send(struct limiter *l, struct sent *s, uint64_t timeout_ns)
+{
+    int ms = (int)MAX(timeout_ns / 1000000, UINT64_C(1));
     limiter_bump(&l->messages, 1);
-    if (e == ERR_OK && l->o.request != NULL)
-        e = l->o.request(l->o.request_ctx, buf_str(&b), l->o.ask_timeout_ms, on_reply, s);
-    else if (e == ERR_OK)
-        e = bus_request(l->o.bus, l->subject, buf_str(&b), l->o.ask_timeout_ms, on_reply, s);
-    buf_done(&b);
-    return e;
+    return l->o.request != NULL
+               ? l->o.request(l->o.request_ctx, buf_str(&s->text), ms, on_reply, s)
+               : bus_request(l->o.bus, l->subject, buf_str(&s->text), ms, on_reply, s);
 }
 
 static void send_or_fail(struct limiter *l, struct sent *s, bool leaving)
 {
+    enum err e;
+    buf_init(&s->text, MESSAGE_BYTES);
+    s->answered = false;
+    s->replies = 1;
+    s->refs = 2; /* the reply's, and ours */
+    e = encode(l, s, leaving);
     pthread_mutex_lock(&l->lock);
     l->under_way++;
+    s->is_once = e == ERR_OK && !leaving;
+    if (s->is_once) list_push_back(&l->once, &s->node);
+    if (s->is_once && s->batch.asked_ns + half_ns(l) < atomic_load(&l->sleeps_until)) {
+        l->kicked = true;
+        pthread_cond_broadcast(&l->wake);
+    }
     pthread_mutex_unlock(&l->lock);
-    if (send(l, s, leaving) == ERR_OK) return;
-    limiter_bump(&l->errors, 1);
+    if (e == ERR_OK) e = send(l, s, 2 * half_ns(l));
+    if (e != ERR_OK) {
+        limiter_bump(&l->errors, 1);
+        if (takes(l, s, true)) {
+            pthread_mutex_lock(&l->lock);
+            s->next = l->failed;
+            l->failed = s;
+            s->refs++;
+            pthread_cond_broadcast(&l->wake);
+            pthread_mutex_unlock(&l->lock);
+        }
+        drop(l, s); /* there will be no reply */
+    }
+    drop(l, s);
+}
+
+/* The oldest message that is to be sent again now, with a reference; NULL: none. */
+static struct sent *next_to_repeat(struct limiter *l)
+{
+    struct sent *ret = NULL;
+    uint64_t now = limiter_now(l);
     pthread_mutex_lock(&l->lock);
-    s->next = l->failed;
-    l->failed = s;
-    pthread_cond_broadcast(&l->wake);
+    while (ret == NULL && !list_empty(&l->once)) {
+        struct sent *s = LIST_ENTRY(l->once.next, struct sent, node);
+        if (now < s->batch.asked_ns + half_ns(l)) break;
+        list_remove(&s->node);
+        s->is_once = false;
+        /* it has not gone back, and cannot while we hold the lock */
+        if (!lease_is_awaited(l->table, &s->batch)) continue;
+        s->replies++;
+        s->refs += 2;
+        ret = s;
+    }
     pthread_mutex_unlock(&l->lock);
+    return ret;
+}
+
+static void repeat(struct limiter *l)
+{
+    for (struct sent *s; (s = next_to_repeat(l)) != NULL;) {
+        limiter_bump(&l->repeats, 1);
+        /* what comes back is handed over as any reply: one that could not be sent as well */
+        if (send(l, s, half_ns(l)) != ERR_OK) on_reply(s, ERR_UNAVAILABLE, STR_NULL);
+        drop(l, s);
+    }
 }
 
 void limiter_flush(struct limiter *l)
@@ -146,8 +236,7 @@ static void fail_unsent(struct limiter *l, struct sent *s)
         list_init(&done);
         lease_fail(l->table, limiter_now(l), &s->batch, &done);
         limiter_call_back(l, &done);
-        free(s);
-        is_back(l);
+        drop(l, s);
         s = next;
     }
 }
@@ -180,6 +269,9 @@ static void *thread_main(void *ctx)
         if (failed == NULL && !l->kicked) {
             atomic_store(&l->sleeps_until, UINT64_MAX);
             uint64_t due = atomic_load(&l->closing) ? UINT64_MAX : lease_due(l->table);
+            if (!list_empty(&l->once))
+                due = MIN(due,
+                          LIST_ENTRY(l->once.next, struct sent, node)->batch.asked_ns + half_ns(l));
             atomic_store(&l->sleeps_until, due);
             sleep_until(l, due);
             atomic_store(&l->sleeps_until, 0);
@@ -191,6 +283,7 @@ static void *thread_main(void *ctx)
         lease_expire(l->table, limiter_now(l), &done);
         limiter_call_back(l, &done);
         limiter_flush(l);
+        repeat(l);
         pthread_mutex_lock(&l->lock);
     }
     pthread_mutex_unlock(&l->lock);
@@ -224,6 +317,7 @@ struct limiter *limiter_new(const struct limiter_options *o)
         .ask_timeout_ns = (uint64_t)l->o.ask_timeout_ms * UINT64_C(1000000) });
     pthread_mutex_init(&l->lock, NULL);
     pthread_mutex_init(&l->events_lock, NULL);
+    list_init(&l->once);
     make_cond(&l->wake);
     limiter_log_open(l);
     if (pthread_create(&l->thread, NULL, thread_main, l) != 0) abort();
@@ -292,6 +386,7 @@ void limiter_stats(struct limiter *l, struct limiter_stats *ret)
         .settles = s.settles,
         .granted_units = s.granted_units,
         .timeouts = l->timeouts,
+        .repeats = l->repeats,
         .errors = l->errors,
         .overflows = s.overflows,
         .debt = s.debt,

@@ -3,9 +3,9 @@
  * The inside of the limiter: limiter.c (the object, its messages and its thread), limiter_admit.c
  * (requests and their tokens), limiter_events.c (refusals told to others, the admission log).
  *
- * What is not lock-free here is short: the table's own mutex, `lock` (the thread's sleep, failed
- * batches), `events_lock` (when a policy's refusal was published last). No lock is held while
- * calling out, and none is taken inside another.
+ * What is not lock-free here is short: the table's own mutex, `lock` (the thread's sleep, messages
+ * under way), `events_lock` (when a policy's refusal was published last). No lock is held while
+ * calling out, and none is taken inside another, but for the table's inside `lock`.
  */
 #ifndef EDGE_LIMITER_IMPL_H
 #define EDGE_LIMITER_IMPL_H
@@ -37,11 +37,12 @@ struct limiter {
     _Atomic bool closing; /* nothing new is sent but what limiter_free() sends */
 
     pthread_t thread;
-    pthread_mutex_t lock; /* guards the next four */
+    pthread_mutex_t lock; /* guards the next five */
     pthread_cond_t wake;
     bool stop, kicked;
     struct sent *failed;
-    size_t under_way; /* requests whose callback has not returned */
+    struct list_node once; /* sent once and not answered, by time */
+    size_t under_way;      /* messages that somebody still has to do with */
     /* Until when the thread sleeps; 0 while it is awake. It writes this before it reads
      * lease_due(), the others change the table before they read this: one of them notices. */
     _Atomic uint64_t sleeps_until;
@@ -50,7 +51,7 @@ struct limiter {
     struct event_slot events[LIMITER_EVENT_SLOTS];
 
     _Atomic uint64_t admitted, waited, refused, unavailable, allowed, shared, shadow_refused;
-    _Atomic uint64_t messages, timeouts, errors, extensions, extensions_refused, unpriced;
+    _Atomic uint64_t messages, repeats, timeouts, errors, extensions, extensions_refused, unpriced;
     _Atomic uint64_t allowed_told_ns, allowed_since; /* when it was logged last, and since then */
 
     int log_fd; /* the admission log; -1: none */

@@ -347,6 +347,7 @@ static void scrape(struct daemon *d)
     set_gauge(e, M_LEASES, "debt_units", l.debt);
     set_gauge(e, M_LEASES, "overflows", l.overflows);
     set_gauge(e, M_LEASES, "unpriced", l.unpriced);
+    set_gauge(e, M_LEASES, "repeats", l.repeats);
     set_gauge(e, M_LEASES, "timeouts", l.timeouts);
     set_gauge(e, M_UNAVAILABLE, "share", l.shared);
     set_gauge(e, M_UNAVAILABLE, "deny", l.unavailable);

@@ -54,6 +54,7 @@ struct sim_scenario {
     double bound;         /* times the algorithm's own; 0: 1, exactly */
     double utilisation;   /* at least; 0: not asserted */
     double messages, ops; /* per request, at most; 0: not asserted */
+    double unavailable;   /* of the requests, the part that could not be decided, at most; 0: any */
     bool starves;         /* the longest starvation is asserted */
     uint64_t exactly;     /* admitted in the whole run; 0: any */
 };
@@ -77,6 +78,7 @@ enum sim_event_kind {
     SIM_WAKE,
     SIM_ASK,
     SIM_REPLY,
+    SIM_AGAIN,
     SIM_TIMEOUT,
     SIM_FLOW, /* a request goes on */
     SIM_LOOK, /* whether it still holds its slot */

@@ -384,6 +384,16 @@ static const struct sim_scenario scenarios[] = {
       .utilisation = 0.97,
       .starves = true,
       .duration_ns = 300 * SEC },
+    /* a tenth of all asks gets no answer, which the second try hides */
+    { .name = "lost-messages",
+      .rules = { SLIDING(100, 10000) },
+      .rules_n = 1,
+      .away = LEASE_AWAY_DENY,
+      .edges = 8,
+      .per_edge_s = 2,
+      .loss = 0.05,
+      .unavailable = 0.02,
+      .duration_ns = 1800 * SEC },
     { .name = "three-a-minute",
       .rules = { SLIDING(3, 60000) },
       .rules_n = 1,
@@ -444,6 +454,9 @@ static void judge(const struct sim_scenario *s, const struct sim_result *r, bool
     if (s->ops > 0 && !quick)
         expect((double)r->ops <= requests * s->ops, "counter asks per request",
                (double)r->ops / requests, s->ops);
+    if (s->unavailable > 0)
+        expect((double)r->unavailable <= requests * s->unavailable, "undecided requests, a part",
+               (double)r->unavailable / requests, s->unavailable);
     if (s->exactly > 0)
         expect(r->admitted == s->exactly, "admitted", (double)r->admitted, (double)s->exactly);
 }

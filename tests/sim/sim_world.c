@@ -92,6 +92,14 @@ static int copies(struct sim *m, int edge)
     return sim_chance(m, m->s->repeat) ? 2 : 1;
 }
 
+static void send_copies(struct sim *m, int e, struct sim_message *ask)
+{
+    for (int n = copies(m, e); n > 0; n--) {
+        ask->refs++;
+        sim_push(m, m->now + delay(m), SIM_ASK, e, ask, 0);
+    }
+}
+
 static void send_ask(struct sim *m, int e, struct sim_message *ask)
 {
     m->r.messages++;
@@ -102,12 +110,19 @@ static void send_ask(struct sim *m, int e, struct sim_message *ask)
         for (size_t k = 1; k < op->key.n; k++) key = key * 10 + (size_t)(op->key.p[k] - '0');
         ask->places[i] = (struct sim_place){ (size_t)(op->policy.p[1] - '0'), key };
     }
-    for (int n = copies(m, e); n > 0; n--) {
-        ask->refs++;
-        sim_push(m, m->now + delay(m), SIM_ASK, e, ask, 0);
-    }
-    ask->refs++;
+    send_copies(m, e, ask);
+    ask->refs += 2;
+    sim_push(m, m->now + LEASE_ASK_TIMEOUT_MS * MS / 2, SIM_AGAIN, e, ask, 0);
     sim_push(m, m->now + LEASE_ASK_TIMEOUT_MS * MS, SIM_TIMEOUT, e, ask, 0);
+}
+
+/* Half of the time-out is over: as the limiter does. */
+static void ask_again(struct sim *m, int e, struct sim_message *ask)
+{
+    if (ask->back || !lease_is_awaited(m->edges[e].table, &ask->batch)) return;
+    m->r.messages++;
+    m->r.ops += ask->batch.n;
+    send_copies(m, e, ask);
 }
 
 static void asked(struct sim *m, struct sim_message *ask, uint64_t life)
@@ -264,6 +279,7 @@ static void edge_event(struct sim *m, const struct sim_event *ev)
         x->wake_at = UINT64_MAX;
         break;
     case SIM_REPLY: came_back(m, ev->edge, ((struct sim_reply *)ev->p)->ask, ev->p); break;
+    case SIM_AGAIN: ask_again(m, ev->edge, ev->p); break;
     case SIM_TIMEOUT: came_back(m, ev->edge, ev->p, NULL); break;
     case SIM_FLOW:
         if (r->serial == ev->serial) sim_flow(m, r);
@@ -276,7 +292,7 @@ static void edge_event(struct sim *m, const struct sim_event *ev)
 
 static void drop(const struct sim_event *ev)
 {
-    if (ev->kind == SIM_ASK || ev->kind == SIM_TIMEOUT) ask_drop(ev->p);
+    if (ev->kind == SIM_ASK || ev->kind == SIM_AGAIN || ev->kind == SIM_TIMEOUT) ask_drop(ev->p);
     if (ev->kind == SIM_REPLY) reply_drop(ev->p);
 }
 

@@ -17,7 +17,13 @@ struct engine {
     pthread_mutex_t lock; /* the limiter asks from its own thread too */
     const struct clock *clock;
     const struct rng *rng;
-    bool away; /* does not answer */
+    bool away;   /* does not answer */
+    size_t lose; /* so many messages get lost: their time-outs are told by engine_time_out() */
+    struct engine_lost {
+        bus_reply_fn fn;
+        void *ctx;
+    } lost[8];
+    size_t lost_n;
     size_t messages;
     struct engine_counter {
         char name[LEASE_ID_MAX + LEASE_KEY_MAX + 2];
@@ -85,6 +91,13 @@ static inline struct lease_result engine_serve(struct engine *e, const struct le
     return r;
 }
 
+/* The time-outs of messages that got lost. */
+static inline void engine_time_out(struct engine *e)
+{
+    for (size_t i = 0; i < e->lost_n; i++) e->lost[i].fn(e->lost[i].ctx, ERR_TIMEOUT, STR_NULL);
+    e->lost_n = 0;
+}
+
 /* For limiter_options.request. */
 static inline enum err engine_request(void *ctx, struct str data, int timeout_ms, bus_reply_fn fn,
                                       void *fn_ctx)
@@ -97,8 +110,14 @@ static inline enum err engine_request(void *ctx, struct str data, int timeout_ms
     (void)timeout_ms;
     pthread_mutex_lock(&e->lock);
     e->messages++;
-    bool away = e->away;
+    bool away = e->away, lost = e->lose > 0;
+    if (lost) {
+        ASSERT(e->lost_n < ARRAY_LEN(e->lost));
+        e->lost[e->lost_n++] = (struct engine_lost){ fn, fn_ctx };
+        e->lose--;
+    }
     pthread_mutex_unlock(&e->lock);
+    if (lost) return ERR_OK;
     if (away) {
         fn(fn_ctx, ERR_TIMEOUT, STR_NULL);
         return ERR_OK;

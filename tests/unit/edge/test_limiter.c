@@ -267,6 +267,81 @@ static void without_the_engine_deny_is_unavailable(void **state)
     assert_true(t.outcome.retry_after_ms > 0);
 }
 
+/* --- messages that get lost --- */
+
+struct decision {
+    pthread_mutex_t lock;
+    pthread_cond_t come;
+    bool is;
+};
+
+static void decided(void *ctx, struct admit_ticket *t)
+{
+    struct decision *d = ctx;
+    (void)t;
+    pthread_mutex_lock(&d->lock);
+    d->is = true;
+    pthread_cond_signal(&d->come);
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* Admits one request, of whose asks the first `lost` get lost. */
+static enum admit_verdict admit_by_lossy_bus(size_t lost, uint64_t *ret_ms, size_t *ret_messages)
+{
+    struct snap_policy p = POLICY("lossy:5", .kind = SNAP_REQUEST_RATE, .limit = 5);
+    const struct snap_policy *all[] = { &p };
+    struct admit_list l = { all, 1 };
+    struct admit_request r = request(&l);
+    struct admit_ticket t = { .held = false };
+    struct decision d = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false };
+    size_t before = engine.messages;
+    uint64_t begun = clock_mono_ms(engine.clock);
+    engine.lose = lost;
+    enum admit_verdict v = limiter_admit(limiter, &r, &t, decided, &d);
+    pthread_mutex_lock(&d.lock);
+    while (v == ADMIT_WAIT && !d.is) pthread_cond_wait(&d.come, &d.lock);
+    pthread_mutex_unlock(&d.lock);
+    *ret_ms = clock_mono_ms(engine.clock) - begun;
+    pthread_mutex_lock(&engine.lock);
+    *ret_messages = engine.messages - before;
+    pthread_mutex_unlock(&engine.lock);
+    engine_time_out(&engine);
+    end(&t, 0, 0);
+    return t.outcome.verdict;
+}
+
+static void an_ask_that_is_lost_is_repeated_before_the_wait_is_over(void **state)
+{
+    uint64_t ms;
+    size_t messages;
+    struct limiter_stats stats;
+    (void)state;
+    assert_int_equal(admit_by_lossy_bus(1, &ms, &messages), ADMIT_OK);
+    assert_true(ms >= LEASE_ASK_TIMEOUT_MS / 2 - 1);
+    assert_int_equal(messages, 2);
+    assert_int_equal(engine.counters[0].out, 1); /* once, though it was asked for twice */
+    limiter_stats(limiter, &stats);
+    assert_int_equal(stats.repeats, 1);
+    assert_int_equal(stats.timeouts, 0);
+    assert_int_equal(stats.unavailable, 0);
+}
+
+static void an_ask_whose_repetition_is_lost_too_is_given_up(void **state)
+{
+    uint64_t ms;
+    size_t messages;
+    struct limiter_stats stats;
+    (void)state;
+    assert_int_equal(admit_by_lossy_bus(2, &ms, &messages), ADMIT_UNAVAILABLE);
+    assert_true(ms >= LEASE_ASK_TIMEOUT_MS - 1);
+    assert_int_equal(messages, 2);
+    limiter_stats(limiter, &stats);
+    assert_int_equal(stats.repeats, 1);
+    assert_int_equal(stats.timeouts, 1);
+    /* and the next request has what it needs */
+    assert_int_equal(admit_by_lossy_bus(0, &ms, &messages), ADMIT_OK);
+}
+
 static void the_admission_log_has_every_unit_once(void **state)
 {
     struct snap_policy a = POLICY("a:100", .kind = SNAP_REQUEST_RATE, .limit = 100),
@@ -311,6 +386,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(cost_is_counted_at_the_prices_of_the_model, start, stop),
         cmocka_unit_test_setup_teardown(shadow_policies_only_tell, start, stop),
         cmocka_unit_test_setup_teardown(without_the_engine_deny_is_unavailable, start, stop),
+        cmocka_unit_test_setup_teardown(an_ask_that_is_lost_is_repeated_before_the_wait_is_over,
+                                        start, stop),
+        cmocka_unit_test_setup_teardown(an_ask_whose_repetition_is_lost_too_is_given_up, start,
+                                        stop),
         cmocka_unit_test_setup_teardown(the_admission_log_has_every_unit_once, start, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
