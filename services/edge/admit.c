@@ -183,7 +183,9 @@ void admit_claim(const struct admit_request *r, const unsigned char hash_key[16]
         struct lease_rule rule;
         if (!snap_policy_is_leased(p) || !admit_is_for_model(p, &r->subject)) continue;
         ASSERT(w->claims_n < LEASE_MAX_CLAIMS);
-        *c = (struct lease_claim){ .owner = p, .units = 1, .shadow = p->shadow };
+        *c = (struct lease_claim){
+            .owner = p, .units = 1, .shadow = p->shadow, .quiet = counts_cost(p)
+        };
         rule_of(p, &rule);
         if (counts_tokens(p) || counts_cost(p)) {
             struct price price;
@@ -231,7 +233,6 @@ static struct admit_rate rate_of(const struct lease_waiter *w, size_t i, const s
 {
     if (i >= w->claims_n) return (struct admit_rate){ .present = false };
     const struct snap_policy *p = w->claims[i].owner;
-    if (counts_cost(p)) return (struct admit_rate){ .present = false };
     return (struct admit_rate){ true, p->limit, MIN(v->remaining, p->limit), v->reset_ms };
 }
 

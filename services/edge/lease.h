@@ -74,6 +74,7 @@ struct lease_claim {
     const void *owner; /* the caller's policy */
     uint64_t units;    /* to spend, to hold (slots), or to reserve; above 0 */
     bool shadow;
+    bool quiet;          /* never the tightest one: there is nothing to tell clients of it */
     bool reserve;        /* of a rate: units are kept for this request, and spent step by step */
     uint64_t least;      /* of a reservation: this many will do when there are not more;
                             0: all of `units` */

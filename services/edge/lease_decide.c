@@ -156,7 +156,8 @@ static void settle_claims(struct lease_table *t, uint64_t now, struct lease_wait
             if (a->look == LEASE_LOOK_SHARE) w->shared++;
         }
         claim->need = 0;
-        if (claim->counter == NULL || claim->shadow || claim->counter->rule.kind != LEASE_RATE)
+        if (claim->counter == NULL || claim->shadow || claim->quiet ||
+            claim->counter->rule.kind != LEASE_RATE)
             continue;
         struct lease_view v = view_of(claim->counter, now);
         if (claim->reserve)

@@ -226,6 +226,27 @@ static void cost_is_counted_at_the_prices_of_the_model(void **state)
     limiter_release(limiter, &t);
 }
 
+static void a_limit_of_cost_does_not_hide_that_of_tokens(void **state)
+{
+    struct snap_policy money = POLICY("money:100000", .kind = SNAP_QUOTA, .limit = 100000,
+                                      .unit = SNAP_UNIT_COST, .currency = STR("EUR")),
+                       tokens = POLICY("tokens:1000", .kind = SNAP_TOKEN_RATE, .limit = 1000);
+    struct snap_model m = {
+        .id = STR("m"), .currency = STR("EUR"), .input_nano = 1000, .output_nano = 9000
+    };
+    const struct snap_policy *all[] = { &money, &tokens };
+    struct admit_list l = { all, 2 };
+    struct admit_request r = request(&l);
+    struct admit_ticket t;
+    (void)state;
+    r.subject.model_known = &m;
+    assert_int_equal(admit(&r, &t), ADMIT_OK);
+    /* of the money nothing much is left; what is told is what is left of the tokens */
+    assert_true(t.outcome.tokens.present);
+    assert_int_equal(t.outcome.tokens.limit, 1000);
+    limiter_release(limiter, &t);
+}
+
 static void shadow_policies_only_tell(void **state)
 {
     struct snap_policy shadow = POLICY("shadow:1", .kind = SNAP_REQUEST_RATE, .limit = 1,
@@ -384,6 +405,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_request_larger_than_the_limit_is_refused_for_good, start,
                                         stop),
         cmocka_unit_test_setup_teardown(cost_is_counted_at_the_prices_of_the_model, start, stop),
+        cmocka_unit_test_setup_teardown(a_limit_of_cost_does_not_hide_that_of_tokens, start, stop),
         cmocka_unit_test_setup_teardown(shadow_policies_only_tell, start, stop),
         cmocka_unit_test_setup_teardown(without_the_engine_deny_is_unavailable, start, stop),
         cmocka_unit_test_setup_teardown(an_ask_that_is_lost_is_repeated_before_the_wait_is_over,
