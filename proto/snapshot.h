@@ -227,7 +227,7 @@ enum snap_balance {
 };
 enum { SNAP_SERVERS_MAX = 128, SNAP_FALLBACKS_MAX = 4 };
 
-/* {"on":"header"|"key"|"user"|"prompt"|"path","header"?,"prompt_bytes","load_percent"} */
+/* {"by":"header"|"key"|"user"|"prompt"|"path","header"?,"prompt_bytes","load_percent"} */
 enum snap_hash_on {
     SNAP_HASH_HEADER,
     SNAP_HASH_KEY,
@@ -274,7 +274,7 @@ enum {
     SNAP_RETRY_TIMEOUT = 4,
     SNAP_RETRY_STREAM = 8 /* a stream that begins with an error, or ends before it begins */
 };
-/* "retry":{"on":["connect","reset","timeout","stream","503",…],"budget_percent","budget_min",
+/* "retry":{"causes":["connect","reset","timeout","stream","503",…],"budget_percent","budget_min",
  * "backoff_ms"} */
 struct snap_retry {
     unsigned on; /* a set of the above */

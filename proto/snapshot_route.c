@@ -297,10 +297,11 @@ void snap_decode_route(struct snap_decoder *d, const struct json *o, struct snap
         [SNAP_EP_MODELS] = "models",
         [SNAP_EP_PASSTHROUGH] = "passthrough",
     };
-    static const char *const keys[] = { "id",       "namespace", "slug",         "priority",
-                                        "path",     "hosts",     "methods",      "models",
-                                        "endpoint", "upstream",  "rewrite_path", "upstream_model",
-                                        "defaults", "max",       "headers",      NULL };
+    static const char *const keys[] = { "id",        "namespace", "slug",         "priority",
+                                        "path",      "hosts",     "methods",      "models",
+                                        "endpoint",  "upstream",  "rewrite_path", "upstream_model",
+                                        "fallbacks", "defaults",  "max",          "headers",
+                                        NULL };
     out->id = dec_id(d, o, "id");
     out->slug = dec_slug(d, o);
     out->ns = dec_namespace(d, o, false);
@@ -319,6 +320,7 @@ void snap_decode_route(struct snap_decoder *d, const struct json *o, struct snap
             dec_problem_at(d, "upstream", "there is no upstream %.*s", STR_ARG(upstream));
     }
     out->upstream_model = dec_text(d, o, "upstream_model", 0, 1, DEC_MODEL_MAX);
+    dec_fallbacks(d, o, out);
     decode_params(d, o, out);
     decode_headers(d, o, out);
     dec_known(d, o, keys);

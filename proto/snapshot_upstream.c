@@ -6,7 +6,6 @@
 
 enum {
     NAME_MAX_BYTES = 200,
-    SERVERS_MAX = 128,
     URL_MAX_BYTES = 1024,
     SEALED_MAX_BYTES = 16384,
     FILE_MAX_BYTES = 1024
@@ -74,7 +73,8 @@ static const char *split_url(struct str url, struct snap_server *out)
 
 static void decode_server(struct snap_decoder *d, const struct json *o, struct snap_server *out)
 {
-    static const char *const keys[] = { "id", "slug", "url", "weight", "enabled", NULL };
+    static const char *const keys[] = { "id",       "slug",         "url",     "weight",
+                                        "priority", "max_requests", "enabled", NULL };
     if (!json_is(o, JSON_OBJECT)) {
         dec_problem(d, "must be an object");
         return;
@@ -87,6 +87,8 @@ static void decode_server(struct snap_decoder *d, const struct json *o, struct s
     if (problem != NULL) dec_problem_at(d, "url", "%s", problem);
     if (out->url.p == NULL) out->url = STR("");
     out->weight = dec_u64(d, o, "weight", 0, 1, 1, weight_max);
+    out->priority = (unsigned)dec_u64(d, o, "priority", 0, 0, 0, 100);
+    out->max_requests = dec_u64(d, o, "max_requests", 0, 0, 0, 1000000);
     out->enabled = dec_bool(d, o, "enabled", true);
     dec_known(d, o, keys);
 }
@@ -96,8 +98,8 @@ static void decode_servers(struct snap_decoder *d, const struct json *o, struct 
     const struct json *list = dec_member(o, "servers");
     size_t n = json_len(list), i = 0;
     if (list == NULL) return;
-    if (!json_is(list, JSON_ARRAY) || n > SERVERS_MAX) {
-        dec_problem_at(d, "servers", "must be a list of at most %d servers", SERVERS_MAX);
+    if (!json_is(list, JSON_ARRAY) || n > SNAP_SERVERS_MAX) {
+        dec_problem_at(d, "servers", "must be a list of at most %d servers", SNAP_SERVERS_MAX);
         return;
     }
     struct snap_server *servers = n > 0 ? dec_alloc(d, n, sizeof(*servers)) : NULL;
@@ -165,13 +167,14 @@ static void decode_auth(struct snap_decoder *d, const struct json *o, struct sna
 
 static void decode_timeouts(struct snap_decoder *d, const struct json *o, struct snap_upstream *out)
 {
-    static const char *const keys[] = { "connect_ms", "first_byte_ms", "idle_ms", "total_ms",
-                                        NULL };
+    static const char *const keys[] = { "connect_ms", "first_byte_ms", "first_token_ms",
+                                        "idle_ms",    "total_ms",      NULL };
     const struct json *t = dec_member(o, "timeouts");
     size_t mark = dec_enter(d, STR("timeouts"));
     if (t != NULL && !json_is(t, JSON_OBJECT)) dec_problem(d, "must be an object");
     out->connect_ms = dec_u64(d, t, "connect_ms", 0, 5000, 1, timeout_max_ms);
     out->first_byte_ms = dec_u64(d, t, "first_byte_ms", 0, 300000, 1, timeout_max_ms);
+    out->first_token_ms = dec_u64(d, t, "first_token_ms", 0, 300000, 1, timeout_max_ms);
     out->idle_ms = dec_u64(d, t, "idle_ms", 0, 120000, 1, timeout_max_ms);
     out->total_ms = dec_u64(d, t, "total_ms", 0, 3600000, 1, timeout_max_ms);
     dec_known(d, t, keys);
@@ -206,22 +209,21 @@ void snap_decode_upstream(struct snap_decoder *d, const struct json *o, struct s
     static const char *const dialects[] = {
         [SNAP_OPENAI] = "openai", [SNAP_ANTHROPIC] = "anthropic"
     };
-    static const char *const balances[] = { [SNAP_ROUND_ROBIN] = "round_robin" };
-    static const char *const keys[] = { "id",      "slug", "name",     "dialect",
-                                        "balance", "auth", "timeouts", "retries",
-                                        "servers", "tls",  NULL };
+    static const char *const keys[] = { "id",       "slug",    "name",     "dialect",
+                                        "balance",  "hash",    "auth",     "timeouts",
+                                        "retries",  "retry",   "breaker",  "health_check",
+                                        "ejection", "servers", "cooldown", "slow_start_ms",
+                                        "queue",    "tls",     NULL };
     out->id = dec_id(d, o, "id");
     out->slug = dec_slug(d, o);
     struct str name = dec_text(d, o, "name", 0, 0, NAME_MAX_BYTES);
     out->name = name.p != NULL ? name : STR("");
     out->dialect = (enum snap_dialect)dec_word(d, o, "dialect", dialects, ARRAY_LEN(dialects),
                                                SNAP_OPENAI);
-    out->balance = (enum snap_balance)dec_word(d, o, "balance", balances, ARRAY_LEN(balances),
-                                               SNAP_ROUND_ROBIN);
     decode_auth(d, o, out);
     decode_timeouts(d, o, out);
     decode_tls(d, o, out);
-    out->retries = dec_u64(d, o, "retries", 0, 1, 0, 10);
+    dec_balance(d, o, out);
     decode_servers(d, o, out);
     dec_known(d, o, keys);
 }

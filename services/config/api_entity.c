@@ -286,18 +286,21 @@ out:
     call_end(&c);
 }
 
-/* What keeps an entity from going: its own entities, and routes that lead to it. */
+/* What keeps an entity from going: its own entities, and routes that lead to it, also when it is
+ * only a fallback. */
 static enum err find_referrers(struct call *c, struct tx *t, const struct row *r, struct json **ret)
 {
+    char pattern[128];
     struct rows found[2] = { { NULL, 0 }, { NULL, 0 } };
     struct row_filter by_parent = { .parent = r->id, .limit = 100 },
-                      by_ref = { .ref = r->id, .limit = 100 };
+                      by_ref = { .body_like = pattern, .limit = 100 };
     enum err e = ERR_OK;
+    (void)snprintf(pattern, sizeof(pattern), "%%\"upstream\":\"%.*s\"%%", STR_ARG(r->id));
     *ret = json_array();
     if (r->kind == KIND_NAMESPACE)
         e = store_list(t->db, KIND_COUNT, &by_parent, &c->arena, &found[0], &c->why);
     if (e == ERR_OK && r->kind == KIND_UPSTREAM)
-        e = store_list(t->db, KIND_COUNT, &by_ref, &c->arena, &found[1], &c->why);
+        e = store_list(t->db, KIND_ROUTE, &by_ref, &c->arena, &found[1], &c->why);
     for (size_t i = 0; e == ERR_OK && i < 2; i++) {
         for (size_t j = 0; j < found[i].n; j++) {
             struct json *o = json_object();

@@ -31,10 +31,18 @@ static const struct member upstream_members[] = {
     { "name", "\"\"" },
     { "dialect", "\"openai\"" },
     { "balance", "\"round_robin\"" },
+    { "hash", NULL },
     { "auth", "{\"type\":\"none\"}" },
-    { "timeouts", "{\"connect_ms\":5000,\"first_byte_ms\":300000,\"idle_ms\":120000,"
-                  "\"total_ms\":3600000}" },
+    { "timeouts", "{\"connect_ms\":5000,\"first_byte_ms\":300000,\"first_token_ms\":300000,"
+                  "\"idle_ms\":120000,\"total_ms\":3600000}" },
     { "retries", "1" },
+    { "retry", NULL },
+    { "health_check", NULL },
+    { "ejection", NULL },
+    { "breaker", NULL },
+    { "cooldown", NULL },
+    { "slow_start_ms", "0" },
+    { "queue", NULL },
     { "tls", NULL },
     { "servers", "[]" },
     { NULL, NULL },
@@ -77,7 +85,8 @@ static const struct member route_members[] = {
     { "id", NULL },           { "namespace", NULL },      { "slug", NULL },
     { "priority", "0" },      { "path", NULL },           { "methods", "[]" },
     { "models", "[]" },       { "endpoint", "\"auto\"" }, { "upstream", NULL },
-    { "rewrite_path", NULL }, { "upstream_model", NULL }, { NULL, NULL },
+    { "rewrite_path", NULL }, { "upstream_model", NULL }, { "fallbacks", NULL },
+    { NULL, NULL },
 };
 static const struct member key_members[] = {
     { "id", NULL },         { "namespace", NULL }, { "slug", NULL },
@@ -222,6 +231,34 @@ static enum err take_reference(struct tx *t, struct json *o, const char *key, en
     return e;
 }
 
+/* The same for the upstream of each fallback. */
+static enum err take_fallbacks(struct tx *t, struct json *o, struct problems *p, struct why *why)
+{
+    const struct json *list = json_get(o, "fallbacks");
+    enum err e = ERR_OK;
+    size_t i = 0;
+    if (!json_is(list, JSON_ARRAY)) return ERR_OK;
+    struct json *made = json_array();
+    for (const struct json *it = json_first(list); it != NULL && e == ERR_OK;
+         it = json_next(it), i++) {
+        struct json *fallback = json_copy(it);
+        struct str text = json_str(json_get(it, "upstream")), id;
+        char pointer[64];
+        if (text.p != NULL)
+            e = model_resolve(t->db, KIND_UPSTREAM, STR(""), text, t->arena, &id, why);
+        if (text.p != NULL && e == ERR_OK) json_set_str(fallback, "upstream", id);
+        if (e == ERR_NOT_FOUND) {
+            (void)snprintf(pointer, sizeof(pointer), "/fallbacks/%zu/upstream", i);
+            problem_add(p, pointer, "there is no such upstream: %.*s", (int)MIN(text.n, 64),
+                        text.p);
+            e = ERR_OK;
+        }
+        json_push(made, fallback);
+    }
+    json_set(o, "fallbacks", made);
+    return e;
+}
+
 /* Servers keep their ids by id or by slug; new ones get one. */
 static void take_server_ids(struct tx *t, struct json *o, const struct json *old,
                             struct problems *p)
@@ -341,6 +378,7 @@ enum err model_prepare(struct tx *t, const struct secrets *secrets, enum kind k,
         e = take_reference(t, o, "namespace", KIND_NAMESPACE, problems, why);
     if (e == ERR_OK && k == KIND_ROUTE)
         e = take_reference(t, o, "upstream", KIND_UPSTREAM, problems, why);
+    if (e == ERR_OK && k == KIND_ROUTE) e = take_fallbacks(t, o, problems, why);
     if (k == KIND_UPSTREAM) take_server_ids(t, o, old, problems);
     if (e == ERR_OK && k == KIND_UPSTREAM)
         e = secret_take_credential(secrets, tx_rng(t), o, old, problems);

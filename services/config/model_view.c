@@ -60,6 +60,22 @@ static enum err slug_of(struct db *d, enum kind k, struct json *o, const char *k
     return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
 
+/* Fallbacks name their upstreams by slug, too. */
+static enum err slugs_of_fallbacks(struct db *d, struct json *o, struct arena *a, struct why *why)
+{
+    const struct json *list = json_get(o, "fallbacks");
+    enum err e = ERR_OK;
+    if (list == NULL) return ERR_OK;
+    struct json *made = json_array();
+    for (const struct json *it = json_first(list); it != NULL && e == ERR_OK; it = json_next(it)) {
+        struct json *fallback = json_copy(it);
+        e = slug_of(d, KIND_UPSTREAM, fallback, "upstream", a, why);
+        json_push(made, fallback);
+    }
+    json_set(o, "fallbacks", made);
+    return e;
+}
+
 enum err model_export(struct db *d, const struct row *r, bool with_ids, struct arena *a,
                       struct json **ret, struct why *why)
 {
@@ -67,6 +83,7 @@ enum err model_export(struct db *d, const struct row *r, bool with_ids, struct a
     enum err e = ERR_OK;
     if (kind_has_namespace(r->kind)) e = slug_of(d, KIND_NAMESPACE, o, "namespace", a, why);
     if (e == ERR_OK && r->kind == KIND_ROUTE) e = slug_of(d, KIND_UPSTREAM, o, "upstream", a, why);
+    if (e == ERR_OK && r->kind == KIND_ROUTE) e = slugs_of_fallbacks(d, o, a, why);
     if (e != ERR_OK) {
         json_free(o);
         return e;
