@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages of a group that are missing, and nothing else:
-#   deps.sh build|run|test|bench|npm|nginx …
+#   deps.sh build|run|test|bench|npm|nginx|lua …
 # Asks no question, prints what it does. Uses sudo when it is not root. Stops nothing that runs, and keeps the
 # packages' own services (nats-server, redis, mariadb) from starting: the suite and its tests start private ones.
 set -eu
@@ -11,6 +11,7 @@ build="gcc libc6-dev make pkg-config libmicrohttpd-dev libcurl4-openssl-dev libs
 run="nats-server curl ca-certificates tzdata"
 test="redis-server mariadb-server clang clang-format libclang-rt-14-dev libcmocka-dev jq"
 bench="manpages-zh"
+lua="nginx libnginx-mod-http-lua redis-server util-linux"
 services="nats-server redis-server mariadb nginx"
 
 want=""
@@ -21,6 +22,7 @@ for group in "$@"; do
     test) want="$want $test" ;;
     bench) want="$want $bench" ;;
     nginx) want="$want nginx" ;;
+    lua) want="$want $lua" ;;
     # Any npm with its node will do: only a machine without one gets Debian's.
     npm) command -v npm >/dev/null 2>&1 || want="$want npm" ;;
     *) echo "deps.sh: no group '$group'" >&2; exit 2 ;;
