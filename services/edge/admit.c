@@ -74,6 +74,15 @@ const struct admit_list *admit_policies_of(const struct admit_policies *p,
     return p->lists[i].n > 0 ? &p->lists[i] : NULL;
 }
 
+struct admit_ticket *admit_ticket_new(const struct admit_list *policies)
+{
+    size_t claims = 0;
+    for (size_t i = 0; policies != NULL && i < policies->n; i++)
+        if (snap_policy_is_leased(policies->v[i])) claims++;
+    return calloc(1, offsetof(struct admit_ticket, waiter.claims) +
+                         claims * sizeof(struct lease_claim));
+}
+
 /* --- claims --- */
 
 static void rule_of(const struct snap_policy *p, struct lease_rule *out)
@@ -179,9 +188,9 @@ void admit_claim(const struct admit_request *r, const unsigned char hash_key[16]
     admit_keys_init(&keys, &r->subject, hash_key, plain_addresses);
     for (size_t i = 0; i < r->policies->n; i++) {
         const struct snap_policy *p = r->policies->v[i];
-        struct lease_claim *c = &w->claims[w->claims_n];
         struct lease_rule rule;
         if (!snap_policy_is_leased(p) || !admit_is_for_model(p, &r->subject)) continue;
+        struct lease_claim *c = &w->claims[w->claims_n];
         ASSERT(w->claims_n < LEASE_MAX_CLAIMS);
         *c = (struct lease_claim){
             .owner = p, .units = 1, .shadow = p->shadow, .quiet = counts_cost(p)

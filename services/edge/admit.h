@@ -94,8 +94,8 @@ struct admit_outcome {
 struct admit_ticket;
 typedef void (*admit_done_fn)(void *ctx, struct admit_ticket *t);
 
-/* Embedded in the request's flow; zero it before the first use. Stays where it is from
- * limiter_admit() until limiter_release() (or until it was refused). */
+/* Zeroed before the first use. Stays where it is from limiter_admit() until limiter_release() (or
+ * until it was refused). */
 struct admit_ticket {
     struct admit_outcome outcome; /* of the admission */
     enum admit_verdict extended;  /* of the last extension */
@@ -103,13 +103,17 @@ struct admit_ticket {
     unsigned unpriced; /* quotas of cost that could not count it: the model has no price in their
                           currency */
     /* private */
-    struct lease_waiter waiter;
     struct admit_note *note; /* for the admission log */
     admit_done_fn done;
     void *done_ctx;
     const struct snap_namespace *ns;
     bool held, extending, settled;
+    struct lease_waiter waiter; /* the last: its claims end the memory */
 };
+
+/* With room for as many claims as these policies can make, which is a fraction of the whole struct.
+ * policies may be NULL. free() it. NULL: out of memory. */
+struct admit_ticket *admit_ticket_new(const struct admit_list *policies);
 
 /* The i-th policy that would have refused the request, were it not in shadow mode; NULL: no more.
  */

@@ -130,7 +130,9 @@ static void note_address(struct flow *f, const struct sockaddr_storage *a)
         (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, ip,
                         sizeof ip);
     address_bytes(a, &f->asked->subject);
-    identity_write(flow_edge(f)->identities, flow_edge(f)->key_pepper, str_of(ip), f->client_ip);
+    char shown[IDENTITY_LEN + 1];
+    identity_write(flow_edge(f)->identities, flow_edge(f)->key_pepper, str_of(ip), shown);
+    if (shown[0] != '\0') f->client_ip = str_dupz(str_of(shown));
 }
 
 struct flow *flow_new(struct client *c)
@@ -154,6 +156,7 @@ struct flow *flow_new(struct client *c)
     buf_init(&f->gather, ANSWER_WHOLE_MAX);
     note_address(f, &c->addr);
     uuid_v7(c->w->edge->clock, c->w->edge->rng, f->id);
+    f->request_id = f->id;
     atomic_fetch_add(&c->w->edge->inflight, 1);
     c->w->flows++;
     return f;
@@ -214,8 +217,8 @@ static bool answer_ops(struct flow *f)
 static void take_request_id(struct flow *f)
 {
     struct str given = h1_header_known(&f->client->request->head, H1_X_REQUEST_ID);
-    if (given.n == 0 || given.n > REQUEST_ID_MAX || !h1_is_token(given)) given = str_of(f->id);
-    (void)str_copyz(f->request_id, sizeof f->request_id, given);
+    if (given.n > 0 && given.n <= REQUEST_ID_MAX && h1_is_token(given))
+        f->request_id = str_dupz(given);
 }
 
 /* The credential of the request; n == 0: none. */
@@ -486,7 +489,7 @@ void flow_forward(struct flow *f)
         flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
         return;
     }
-    if (!limiter_spend_input(flow_edge(f)->limiter, &f->ticket, f->input_tokens)) {
+    if (!limiter_spend_input(flow_edge(f)->limiter, f->ticket, f->input_tokens)) {
         /* What was reserved a moment ago is gone: its lease ended. */
         flow_refuse(f, REFUSE_LIMITER_AWAY, STR("The limiter is away. Try again soon."), NULL);
         return;
@@ -501,7 +504,7 @@ static void abandon(struct flow *f, enum usage_outcome outcome)
 {
     f->client = NULL;
     if (f->state == FLOW_DONE) return;
-    if (f->state == FLOW_ADMIT && f->async > 0 && limiter_cancel(flow_edge(f)->limiter, &f->ticket))
+    if (f->state == FLOW_ADMIT && f->async > 0 && limiter_cancel(flow_edge(f)->limiter, f->ticket))
         f->async--;
     flow_settle(f, outcome);
 }

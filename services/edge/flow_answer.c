@@ -76,8 +76,8 @@ void flow_break_answer(struct flow *f, enum refusal r, const char *text)
         if (flow_tokens_pump(f) != ERR_OK) buf_clear(&f->gather);
         if (f->gather.len > 0) (void)client_send(c, buf_str(&f->gather));
         buf_clear(&f->gather);
-        if (f->dialect->write_error_event(r, str_of(text), str_of(f->request_id), &f->gather) ==
-            ERR_OK)
+        if (f->dialect->write_error_event(r, str_of(text), str_of(f->request_id),
+                                          answer_sequence(f->answer), &f->gather) == ERR_OK)
             (void)client_send(c, buf_str(&f->gather));
     }
     client_answer_broken(c);
@@ -194,8 +194,8 @@ static bool is_dropped(const struct flow *f, const struct h1_head *h, const stru
         return true;
     for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
         struct str p = str_of(prefixes[i]);
-        bool ours = i == 0 || f->ticket.outcome.requests.present ||
-                    f->ticket.outcome.tokens.present;
+        bool ours = i == 0 || f->ticket->outcome.requests.present ||
+                    f->ticket->outcome.tokens.present;
         if (ours && fl->name.n > p.n && str_ieq(str_n(fl->name.p, p.n), p)) return true;
     }
     return false;
@@ -486,7 +486,7 @@ static void on_slots_timer(void *ctx)
 
 void flow_watch_slots(struct flow *f)
 {
-    uint64_t until = limiter_held_until(flow_edge(f)->limiter, &f->ticket);
+    uint64_t until = limiter_held_until(flow_edge(f)->limiter, f->ticket);
     if (until == UINT64_MAX) return;
     if (until > 0) {
         loop_timer_set(f->w->loop, &f->slots_timer, until, on_slots_timer, f);

@@ -115,7 +115,10 @@ static void note_user(struct flow *f, struct js_val user)
     buf_init(&text, USER_MAX);
     if (js_decode(user, &text) == ERR_OK && text.len > 0) {
         const struct edge *e = flow_edge(f);
-        identity_write(e->identities, e->key_pepper, buf_str(&text), f->user);
+        char shown[IDENTITY_LEN + 1];
+        identity_write(e->identities, e->key_pepper, buf_str(&text), shown);
+        free(f->user);
+        f->user = str_dupz(str_of(shown));
         f->asked->subject.has_user = true;
         f->asked->subject.user_hash = admit_hash(buf_str(&text), e->key_pepper);
     }

@@ -59,7 +59,8 @@ struct flow {
     uint64_t began_ns, began_wall_ms, ready_ns, sent_ns, total_deadline, last_byte_ns;
 
     /* what the head told */
-    char id[UUID_LEN + 1], request_id[REQUEST_ID_MAX + 1];
+    char id[UUID_LEN + 1];
+    char *request_id;  /* the client's own (owned), or id */
     bool head_decided; /* namespace and key are settled */
     const struct snap_namespace *ns;
     const struct snap_key *key;
@@ -68,7 +69,7 @@ struct flow {
     enum snap_endpoint endpoint;
     const struct dialect *dialect;
     bool is_head;
-    char client_ip[IDENTITY_LEN + 1], user[IDENTITY_LEN + 1]; /* as they are recorded */
+    char *client_ip, *user; /* as they are recorded; owned, NULL: empty */
 
     /* the body */
     uint64_t body_max; /* bytes, and the policy that says so; NULL: the setting */
@@ -84,8 +85,8 @@ struct flow {
     /* count and admission */
     uint64_t input_tokens;
     bool input_exact;
-    struct model_info info; /* how the model counts; borrows from rules */
-    struct admit_ticket ticket;
+    struct model_info info;      /* how the model counts; borrows from rules */
+    struct admit_ticket *ticket; /* from FLOW_ADMIT on */
     bool admitted, injected_usage;
     uint64_t output_limit;                   /* tokens; METER_NO_LIMIT */
     const struct snap_policy *output_shadow; /* an output_tokens limit in shadow mode */
@@ -104,7 +105,7 @@ struct flow {
     struct exchange *exchange;
     uint64_t retries_left, attempt_began_ns;
     bool stale_retried, paused;
-    struct attempt attempts[USAGE_ATTEMPTS_MAX]; /* the last ones; the one under way too */
+    struct attempt *attempts; /* the last ones, at most USAGE_ATTEMPTS_MAX; the one under way too */
     size_t attempts_n;
 
     /* the answer */

@@ -202,7 +202,7 @@ static void limit_output(struct flow *f)
 
 static void after_admit(struct flow *f)
 {
-    const struct admit_ticket *t = &f->ticket;
+    const struct admit_ticket *t = f->ticket;
     const struct snap_policy *p;
     if (f->asked_at_ns > 0)
         metric_observe(edge_metric(flow_edge(f), M_LIMIT_WAIT, NULL),
@@ -227,8 +227,8 @@ static void admit_posted(void *ctx)
     f->async--;
     if (f->state == FLOW_DONE) {
         /* The client left while the answer was on its way: what was granted goes back. */
-        if (f->ticket.outcome.verdict == ADMIT_OK)
-            limiter_release(flow_edge(f)->limiter, &f->ticket);
+        if (f->ticket->outcome.verdict == ADMIT_OK)
+            limiter_release(flow_edge(f)->limiter, f->ticket);
         flow_settle(f, f->outcome);
         return;
     }
@@ -262,8 +262,13 @@ void flow_enter_admit(struct flow *f)
         r.output_most = output_most(f);
         r.choices = f->asked->scan.choices;
     }
+    f->ticket = admit_ticket_new(r.policies);
+    if (f->ticket == NULL) {
+        flow_refuse(f, REFUSE_OVERLOADED, STR("out of memory"), NULL);
+        return;
+    }
     f->async++;
-    if (limiter_admit(flow_edge(f)->limiter, &r, &f->ticket, on_admitted, f) == ADMIT_WAIT) {
+    if (limiter_admit(flow_edge(f)->limiter, &r, f->ticket, on_admitted, f) == ADMIT_WAIT) {
         f->asked_at_ns = edge_now_ns(f->w);
         return;
     }

@@ -9,7 +9,8 @@
 
 enum err flow_own_fields(struct flow *f, struct buf *out)
 {
-    const struct admit_outcome *o = &f->ticket.outcome;
+    static const struct admit_outcome none;
+    const struct admit_outcome *o = f->ticket != NULL ? &f->ticket->outcome : &none;
     uint64_t now = edge_now_ns(f->w), upstream = f->sent_ns > 0 ? now - f->sent_ns : 0;
     uint64_t overhead = now - f->began_ns > upstream ? (now - f->began_ns - upstream) / 1000 : 0;
     enum err e = buf_printf(out, "x-request-id: %s\r\nx-aigw-overhead-us: %llu\r\n", f->request_id,
@@ -26,6 +27,7 @@ void flow_attempt_begins(struct flow *f)
         memmove(f->attempts, f->attempts + 1, (USAGE_ATTEMPTS_MAX - 1) * sizeof *f->attempts);
         f->attempts_n--;
     }
+    f->attempts = xrealloc(f->attempts, (f->attempts_n + 1) * sizeof *f->attempts);
     f->attempt_began_ns = edge_now_ns(f->w);
     f->attempts[f->attempts_n++] = (struct attempt){ .server = f->server };
 }
@@ -73,13 +75,15 @@ void flow_fill_record(const struct flow *f, struct usage_record *r)
     if (f->ns != NULL) r->namespace_slug = f->ns->slug, r->namespace_id = f->ns->id;
     if (f->key != NULL) r->key_id = f->key->id;
     if (f->route != NULL) r->route = f->route->slug, r->route_id = f->route->id;
-    r->dialect = f->dialect == &dialect_anthropic ? STR("anthropic") : STR("openai");
+    r->dialect = f->dialect == &dialect_anthropic   ? STR("anthropic")
+                 : f->dialect == &dialect_responses ? STR("responses")
+                                                    : STR("openai");
     r->model = f->model_cfg != NULL ? f->model_cfg->name : f->model;
     r->upstream_model = f->upstream_model;
     if (f->server != NULL) r->upstream = f->upstream->slug, r->upstream_id = f->upstream->id;
     r->stream = f->stream;
-    r->client_ip = str_of(f->client_ip);
-    r->user = str_of(f->user);
+    if (f->client_ip != NULL) r->client_ip = str_of(f->client_ip);
+    if (f->user != NULL) r->user = str_of(f->user);
     r->input_tokens = f->input_tokens;
     r->input_source = f->state >= FLOW_ADMIT ? source(f, f->input_exact) : USAGE_SOURCE_NONE;
     r->revision = f->rules != NULL ? f->rules->snap->revision : 0;
@@ -200,6 +204,11 @@ static void release(void *ctx)
     ruleset_unref(f->rules);
     buf_done(&f->gather);
     flow_forget_request(f);
+    free(f->ticket);
+    free(f->attempts);
+    free(f->client_ip);
+    free(f->user);
+    if (f->request_id != f->id) free(f->request_id);
     free((char *)(uintptr_t)f->model.p);
     free((char *)(uintptr_t)f->whole_fields.p);
     worker_flow_gone(f->w);

@@ -20,12 +20,12 @@ static struct limiter *limiter(const struct flow *f)
 
 bool flow_tokens_limited(const struct flow *f)
 {
-    return f->admitted && f->ticket.slice > 0;
+    return f->admitted && f->ticket->slice > 0;
 }
 
 uint64_t flow_tokens_had(const struct flow *f)
 {
-    uint64_t more = limiter_covers(limiter(f), &f->ticket, 0);
+    uint64_t more = limiter_covers(limiter(f), f->ticket, 0);
     return more < METER_NO_LIMIT - f->paid ? f->paid + more : METER_NO_LIMIT;
 }
 
@@ -56,7 +56,7 @@ enum admit_verdict flow_tokens_extend(struct flow *f, uint64_t tokens)
     ASSERT(!f->extending);
     f->async++;
     f->extending = true;
-    enum admit_verdict v = limiter_extend(limiter(f), &f->ticket, tokens, on_extended, f);
+    enum admit_verdict v = limiter_extend(limiter(f), f->ticket, tokens, on_extended, f);
     if (v == ADMIT_WAIT) return v;
     f->async--;
     f->extending = false;
@@ -71,7 +71,7 @@ static enum err pay(struct flow *f)
 {
     uint64_t tokens = answer_due(f->answer);
     if (tokens <= f->paid) return ERR_OK;
-    uint64_t want = tokens - f->paid, got = limiter_spend_output(limiter(f), &f->ticket, want);
+    uint64_t want = tokens - f->paid, got = limiter_spend_output(limiter(f), f->ticket, want);
     if (got == want) {
         f->paid = tokens;
         return ERR_OK;
@@ -97,9 +97,9 @@ static enum err let_pass(struct flow *f, bool last)
 static void extend_ahead(struct flow *f)
 {
     uint64_t had = flow_tokens_had(f), now = loop_now_ns(f->w->loop);
-    if (had - f->paid >= f->ticket.slice / 2 || had >= f->output_limit) return;
+    if (had - f->paid >= f->ticket->slice / 2 || had >= f->output_limit) return;
     if (f->extending || now < f->extend_at_ns) return;
-    enum admit_verdict v = flow_tokens_extend(f, f->ticket.slice);
+    enum admit_verdict v = flow_tokens_extend(f, f->ticket->slice);
     if (v == ADMIT_REFUSED || v == ADMIT_UNAVAILABLE) f->extend_at_ns = now + AGAIN_NS;
 }
 
@@ -111,7 +111,7 @@ enum err flow_tokens_pump(struct flow *f)
     while (e == ERR_OK && answer_waits(f->answer) && !f->extending) {
         uint64_t had = flow_tokens_had(f), wants = answer_wants(f->answer);
         enum admit_verdict v = ADMIT_OK;
-        if (wants > had) v = flow_tokens_extend(f, MAX(f->ticket.slice, wants - had));
+        if (wants > had) v = flow_tokens_extend(f, MAX(f->ticket->slice, wants - had));
         if (v == ADMIT_WAIT) break;
         e = let_pass(f, v != ADMIT_OK);
     }
@@ -123,7 +123,7 @@ bool flow_tokens_pay(struct flow *f)
 {
     uint64_t tokens = answer_tokens(f->answer);
     if (!flow_tokens_limited(f)) return true;
-    f->paid = limiter_spend_output(limiter(f), &f->ticket, tokens);
+    f->paid = limiter_spend_output(limiter(f), f->ticket, tokens);
     return f->paid == tokens;
 }
 
@@ -132,7 +132,7 @@ bool flow_tokens_pay(struct flow *f)
 void flow_tokens_end(struct flow *f)
 {
     struct limiter *l = limiter(f);
-    if (f->extending && limiter_cancel(l, &f->ticket)) {
+    if (f->extending && limiter_cancel(l, f->ticket)) {
         f->extending = false;
         f->async--;
     }
@@ -145,10 +145,10 @@ void flow_tokens_end(struct flow *f)
         uint64_t output = f->answer != NULL ? answer_tokens(f->answer) : 0;
         /* Hidden tokens are charged as the upstream reports them; input is when we did not count
          * it exactly. */
-        limiter_settle(l, &f->ticket,
+        limiter_settle(l, f->ticket,
                        r->present && !f->input_exact ? MAX(f->input_tokens, r->input)
                                                      : f->input_tokens,
                        r->present ? MAX(output, r->output) : output);
     }
-    limiter_release(l, &f->ticket);
+    limiter_release(l, f->ticket);
 }

@@ -108,10 +108,9 @@ struct lease_view {
     bool never;
 };
 
-/* A request's claims, decided together. Embedded in the request; stays where it is while it waits
- * or holds slots or reservations. */
+/* A request's claims, decided together. Stays where it is while it waits or holds slots or
+ * reservations. Claims beyond claims_n are never looked at: the memory may end before them. */
 struct lease_waiter {
-    struct lease_claim claims[LEASE_MAX_CLAIMS];
     size_t claims_n;
     /* the decision: of the admission, or of the last extension */
     enum lease_verdict verdict;
@@ -129,6 +128,7 @@ struct lease_waiter {
     uint64_t deadline_ns;
     bool waiting;
     struct list_node node; /* among all that wait, by deadline; then in the list of decided ones */
+    struct lease_claim claims[LEASE_MAX_CLAIMS];
 };
 
 struct lease_table_options {
