@@ -3,6 +3,8 @@
  */
 #include "tokenizer/clean.h"
 
+#include <endian.h>
+
 #include "base/utf8.h"
 #include "tokenizer/nfc_data.h"
 #include "tokenizer/unicode.h"
@@ -49,6 +51,18 @@ static size_t next_point(const char *s, size_t n, uint32_t *ret, bool *ret_open)
     return want; /* not reached: it would have decoded */
 }
 
+/* Bytes of characters from U+4E00 to U+9FBF at p: normalization leaves them alone. */
+static inline size_t plain_han(const char *p, size_t n)
+{
+    size_t i = 0;
+    for (uint32_t w; i + 4 <= n; i += 3) {
+        memcpy(&w, p + i, 4);
+        w = be32toh(w);
+        if ((w & 0xf0c0c000u) != 0xe0808000u || w < 0xe4b88000u || w >= 0xe9bf8000u) break;
+    }
+    return i;
+}
+
 size_t clean_prefix(const char *p, size_t n, unsigned how)
 {
     size_t i = 0;
@@ -61,6 +75,7 @@ size_t clean_prefix(const char *p, size_t n, unsigned how)
         }
         while (i < n && (unsigned char)p[i] < 0x80) i++;
         if (i == n) return n;
+        i += plain_han(p + i, n - i);
         while (i < n && (unsigned char)p[i] >= 0x80) {
             uint32_t cp;
             size_t len = utf8_decode(p + i, n - i, &cp);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/utf8.h"
+#include "tokenizer/bpe.h"
 #include "tokenizer/unicode.h"
 
 enum {
@@ -43,12 +44,18 @@ static inline bool may_join(const struct vocab *v, uint32_t a, uint32_t b, const
     const uint64_t *tail = v->joins, *head = tail + JOINS_PART, *inner = head + JOINS_PART;
     const uint64_t *pairs = inner + JOINS_PART;
     uint32_t last = q[-1] & 0x3f, two = first_two(q);
-    if ((a < 0x80 && b < 0x80) || a >= FIRST_OF_FOUR || b >= FIRST_OF_FOUR ||
-        test(tail, JOINS_PART, hash(last, b)) || test(head, JOINS_PART, hash(a, two)) ||
-        test(inner, JOINS_PART, hash(last, two))) {
+    if ((a < 0x80 && b < 0x80) || a >= FIRST_OF_FOUR || b >= FIRST_OF_FOUR) {
         *whole = false;
         return true;
     }
+    unsigned facts_a = v->char_facts[a], facts_b = v->char_facts[b];
+    if (((facts_b & CHAR_TAIL) != 0 &&
+         (test(tail, JOINS_PART, hash(last, b)) || test(inner, JOINS_PART, hash(last, two)))) ||
+        ((facts_a & CHAR_HEAD) != 0 && test(head, JOINS_PART, hash(a, two)))) {
+        *whole = false;
+        return true;
+    }
+    if ((facts_a & CHAR_FIRST) == 0 || (facts_b & CHAR_SECOND) == 0) return false;
     return test(pairs, v->h->joins - JOINS_PARTS, hash(a, b));
 }
 
@@ -72,6 +79,7 @@ size_t joins_part(const struct vocab *v, const char *p, size_t n, bool *ret_whol
 
 struct sets {
     uint64_t *words; /* NULL: only count the pairs */
+    unsigned char *facts;
     uint32_t n;
     uint64_t pairs;
 };
@@ -80,7 +88,10 @@ static void add_pair(struct sets *s, uint32_t a, uint32_t b)
 {
     if (a < 0x80 && b < 0x80) return;
     s->pairs++;
-    if (s->words != NULL) set(s->words + JOINS_PARTS, s->n - JOINS_PARTS, hash(a, b));
+    if (s->words == NULL) return;
+    set(s->words + JOINS_PARTS, s->n - JOINS_PARTS, hash(a, b));
+    if (a < FIRST_OF_FOUR) s->facts[a] |= CHAR_FIRST;
+    if (b < FIRST_OF_FOUR) s->facts[b] |= CHAR_SECOND;
 }
 
 /* For n bytes that a character begins with, n < 4: all first two bytes that it can have. */
@@ -89,6 +100,15 @@ static void add_first_two(uint64_t *words, uint32_t a, const unsigned char *p, s
     for (unsigned char second = 0x80; second < 0xc0; second++) {
         unsigned char two[2] = { p[0], n > 1 ? p[1] : second };
         set(words, JOINS_PART, hash(a, first_two(two)));
+    }
+}
+
+/* Characters that begin with the n bytes. */
+static void add_tails(unsigned char *facts, const unsigned char *p, size_t n)
+{
+    for (uint32_t cp = 0x80; cp < FIRST_OF_FOUR; cp++) {
+        char c[4];
+        if (utf8_encode(cp, c) > n && memcmp(c, p, n) == 0) facts[cp] |= CHAR_TAIL;
     }
 }
 
@@ -104,16 +124,21 @@ static void add_token(struct sets *s, const unsigned char *p, size_t n)
         if (len == 0) {
             size_t left = n - i;
             if (left > 3 || p[i] < 0xc0 || s->words == NULL) return;
-            if (!first)
+            if (!first) {
                 add_first_two(s->words + JOINS_PART, a, p + i, left);
-            else if (partial)
+                if (a < FIRST_OF_FOUR) s->facts[a] |= CHAR_HEAD;
+            } else if (partial) {
                 add_first_two(s->words + 2 * JOINS_PART, p[i - 1] & 0x3f, p + i, left);
+                add_tails(s->facts, p + i, left);
+            }
             return;
         }
         if (!first)
             add_pair(s, a, b);
-        else if (partial && s->words != NULL)
+        else if (partial && s->words != NULL) {
             set(s->words, JOINS_PART, hash(p[i - 1] & 0x3f, b));
+            if (b < FIRST_OF_FOUR) s->facts[b] |= CHAR_TAIL;
+        }
     }
 }
 
@@ -123,7 +148,22 @@ static void add_all(const struct vocab *v, struct sets *s)
         add_token(s, (const unsigned char *)v->bytes + v->offsets[id], vocab_token_len(v, id));
 }
 
-enum err joins_build(const struct vocab *v, uint64_t **ret, uint32_t *ret_n)
+/* How many tokens each character is where it stands alone. */
+static enum err add_lengths(const struct vocab *v, unsigned char *facts)
+{
+    for (uint32_t cp = 0x80; cp < FIRST_OF_FOUR; cp++) {
+        char c[4];
+        uint64_t count;
+        if (cp >= 0xd800 && cp < 0xe000) continue;
+        enum err e = bpe_part(v, c, utf8_encode(cp, c), false, NULL, &count);
+        if (e != ERR_OK) return e;
+        facts[cp] |= (unsigned char)count;
+    }
+    return ERR_OK;
+}
+
+enum err joins_build(const struct vocab *v, uint64_t **ret, uint32_t *ret_n,
+                     unsigned char **ret_facts)
 {
     struct sets s = { .words = NULL };
     add_all(v, &s);
@@ -131,10 +171,17 @@ enum err joins_build(const struct vocab *v, uint64_t **ret, uint32_t *ret_n)
     while ((uint64_t)size * 64 < s.pairs * BITS_PER_PAIR && size < 1u << 24) size *= 2;
     s.n = size + JOINS_PARTS;
     s.words = calloc(s.n, sizeof *s.words);
-    if (s.words == NULL) return ERR_NOMEM;
+    s.facts = calloc(FIRST_OF_FOUR, 1);
+    enum err e = s.words == NULL || s.facts == NULL ? ERR_NOMEM : add_lengths(v, s.facts);
+    if (e != ERR_OK) {
+        free(s.words);
+        free(s.facts);
+        return e;
+    }
     add_all(v, &s);
     *ret = s.words;
     *ret_n = s.n;
+    *ret_facts = s.facts;
     return ERR_OK;
 }
 

@@ -16,6 +16,18 @@
 
 #include "tokenizer/vocab_file.h"
 
+/*
+ * What is known of each character below U+10000 (vocab.char_facts) spares most of the questions.
+ * Its tokens where it stands alone: 1 to 3, 0 for no character.
+ */
+enum {
+    CHAR_TOKENS = 3,
+    CHAR_TAIL = 4,   /* in `tail` or `inner`, as the next */
+    CHAR_HEAD = 8,   /* in `head` */
+    CHAR_FIRST = 16, /* in `pairs`, as the first */
+    CHAR_SECOND = 32,
+};
+
 enum {
     JOINS_PART = 1 << 10, /* words of each of the first three sets */
     JOINS_PARTS = 3 * JOINS_PART,
@@ -28,8 +40,22 @@ enum {
  */
 size_t joins_part(const struct vocab *v, const char *p, size_t n, bool *ret_whole);
 
-/* Collects the sets from the tokens of v. *ret is the caller's to free. */
-enum err joins_build(const struct vocab *v, uint64_t **ret, uint32_t *ret_n) MUSTCHECK;
+/* The number of tokens of a part that is one character; 0 when it is not, or not known. */
+static inline unsigned joins_one(const struct vocab *v, const char *p, size_t n)
+{
+    const unsigned char *u = (const unsigned char *)p;
+    if (n == 3 && u[0] >= 0xe0)
+        return v->char_facts[(u[0] & 0x0fu) << 12 | (u[1] & 0x3fu) << 6 | (u[2] & 0x3fu)] &
+               CHAR_TOKENS;
+    if (n == 2 && u[0] >= 0xc0)
+        return v->char_facts[(u[0] & 0x1fu) << 6 | (u[1] & 0x3fu)] & CHAR_TOKENS;
+    return 0;
+}
+
+/* Collects the sets from the tokens of v, and the facts. *ret and *ret_facts are the caller's to
+ * free. */
+enum err joins_build(const struct vocab *v, uint64_t **ret, uint32_t *ret_n,
+                     unsigned char **ret_facts) MUSTCHECK;
 
 /* The token of each character of at most three bytes that merges make one token. *ret is the
  * caller's to free. */

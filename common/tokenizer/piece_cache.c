@@ -44,13 +44,13 @@ enum what { PIECE, PART, PART_OF_CHARS };
  * A token that merges do not make is one only as a whole piece: such are not kept, since a part may
  * have the same bytes.
  */
-static uint64_t count_now(const struct vocab *v, const char *p, size_t n, enum what what,
-                          bool *ret_keep)
+static uint64_t count_now(const struct vocab *v, const char *p, size_t n, struct vocab_key k,
+                          enum what what, bool *ret_keep)
 {
     uint64_t count = 1;
-    uint32_t id = vocab_whole(v, p, n);
-    *ret_keep = id == VOCAB_NO_TOKEN || v->splits[id].rank != VOCAB_NO_RANK;
-    if (id != VOCAB_NO_TOKEN && (what == PIECE || *ret_keep)) return 1;
+    uint32_t at = vocab_short(v, k);
+    *ret_keep = at == VOCAB_NO_TOKEN || v->shorts[at].hi >> VOCAB_KIND_AT == VOCAB_KIND_MERGED;
+    if (at != VOCAB_NO_TOKEN && (what == PIECE || *ret_keep)) return 1;
     enum err e = bpe_part(v, p, n, what == PART_OF_CHARS, NULL, &count);
     ASSERT(e == ERR_OK && count > 0 && count <= n); /* so short a piece needs no memory */
     return count;
@@ -70,7 +70,7 @@ static __attribute__((noinline)) uint64_t missed(struct vocab_key *at, const str
         return count;
     }
     bool keep;
-    uint64_t count = count_now(v, p, n, what, &keep);
+    uint64_t count = count_now(v, p, n, k, what, &keep);
     if (!keep) return count;
     for (int i = PIECE_CACHE_WAYS - 1; i > 0; i--) at[i] = at[i - 1];
     at[0] = (struct vocab_key){ k.lo, k.hi | count << PIECE_KEY_COUNT };
@@ -85,21 +85,30 @@ static uint64_t short_piece(struct piece_cache *c, const struct vocab *v, const 
     return count > 0 ? count : missed(at, v, p, n, k, what);
 }
 
-/* Part by part: most of them are short. */
+/* A piece of more than PIECE_CACHE_LONGEST bytes, part by part: most of them are short. */
 static enum err parts(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                       uint64_t *ret)
 {
     uint64_t total = 0, count = 0;
-    for (size_t part; n > 0; p += part, n -= part) {
-        bool chars;
-        part = joins_part(v, p, n, &chars);
-        if (part <= PIECE_CACHE_LONGEST) {
+    bool chars;
+    size_t part = joins_part(v, p, n, &chars);
+    if (part == n && vocab_whole(v, p, n) != VOCAB_NO_TOKEN) { /* no token has several parts */
+        *ret = 1;
+        return ERR_OK;
+    }
+    for (;;) {
+        count = joins_one(v, p, part);
+        if (count == 0 && part <= PIECE_CACHE_LONGEST) {
             count = short_piece(c, v, p, part, chars ? PART_OF_CHARS : PART);
-        } else {
+        } else if (count == 0) {
             enum err e = bpe_part(v, p, part, chars, NULL, &count);
             if (e != ERR_OK) return e;
         }
         total += count;
+        p += part;
+        n -= part;
+        if (n == 0) break;
+        part = joins_part(v, p, n, &chars);
     }
     *ret = total;
     return ERR_OK;
@@ -135,9 +144,7 @@ enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p
         return ERR_OK;
     }
     if (v->h->joins == 0) return bpe_piece(v, p, n, NULL, ret);
-    if (vocab_whole(v, p, n) == VOCAB_NO_TOKEN) return parts(c, v, p, n, ret);
-    *ret = 1;
-    return ERR_OK;
+    return parts(c, v, p, n, ret);
 }
 
 static __attribute__((noinline)) uint64_t long_ascii(const struct vocab *v, const char *p, size_t n)

@@ -74,13 +74,8 @@ uint32_t vocab_whole(const struct vocab *v, const char *p, size_t n)
 {
     if (n == 0) return VOCAB_NO_TOKEN;
     if (n < 16) {
-        struct vocab_key k = vocab_key_of(p, n);
-        uint32_t mask = v->h->short_mask;
-        for (uint64_t i = vocab_mix(k.lo, k.hi);; i++) {
-            const struct vocab_key *at = &v->shorts[i & mask];
-            if (at->lo == k.lo && at->hi == k.hi) return v->short_ids[i & mask];
-            if (at->hi == 0) return VOCAB_NO_TOKEN;
-        }
+        uint32_t at = vocab_short(v, vocab_key_of(p, n));
+        return at != VOCAB_NO_TOKEN ? v->short_ids[at] : at;
     }
     if (n > v->h->longest) return VOCAB_NO_TOKEN;
     for (uint64_t i = vocab_hash_long(p, n);; i++) {
@@ -109,6 +104,9 @@ static bool sections_fit(const struct vocab_header *h, size_t n)
         [VS_JOINS] = (uint64_t)h->joins * sizeof(uint64_t),
         [VS_CHARS] = h->joins > 0 ? 65536 * sizeof(uint32_t) : 0,
         [VS_BYTE_PAIRS] = 65536 * sizeof(struct vocab_byte_pair),
+        [VS_CHAR_FACTS] = h->joins > 0 ? 65536 : 0,
+        [VS_SHORT_TAGS] = (uint64_t)h->short_mask + 1,
+        [VS_PAIR_TAGS] = (uint64_t)h->pair_mask + 1,
     };
     for (int i = 0; i < VS_COUNT; i++) {
         uint64_t at = h->sections[i].at, size = h->sections[i].size;
@@ -155,6 +153,9 @@ static enum err attach(struct vocab *v, struct why *why)
     v->joins = (const void *)s[VS_JOINS];
     v->chars = (const void *)s[VS_CHARS];
     v->byte_pairs = (const void *)s[VS_BYTE_PAIRS];
+    v->char_facts = s[VS_CHAR_FACTS];
+    v->short_tags = s[VS_SHORT_TAGS];
+    v->pair_tags = s[VS_PAIR_TAGS];
     if (h->shape == SCAN_REGEX) {
         enum err e = scan_regex_new(text_of(v, STR("pattern"), STR_NULL), &v->regex, why);
         if (e != ERR_OK) return e;

@@ -120,6 +120,7 @@ struct image {
     struct vocab_key *shorts;
     uint32_t *short_ids, *longs;
     struct vocab_pair *pairs;
+    unsigned char *char_facts, *short_tags, *pair_tags;
     struct vocab_split *splits;
     struct automaton automaton;
     uint64_t *neighbours, *joins;
@@ -135,6 +136,9 @@ static void image_done(struct image *m)
     free(m->short_ids);
     free(m->longs);
     free(m->pairs);
+    free(m->char_facts);
+    free(m->short_tags);
+    free(m->pair_tags);
     free(m->splits);
     free(m->neighbours);
     free(m->joins);
@@ -175,23 +179,48 @@ static enum err image_tokens(const struct build *b, struct image *m, struct why 
     return ERR_OK;
 }
 
-static enum err image_pairs(const struct build *b, struct image *m)
+/* The table of n pairs, instead of the one that is there. */
+static enum err image_pairs(struct image *m, const struct vocab_pair *in, size_t n)
 {
-    size_t n = b->pairs.len / sizeof(struct vocab_pair);
-    const struct vocab_pair *in = (const struct vocab_pair *)(const void *)b->pairs.data;
-    uint32_t mask = table_mask(n);
-    m->pairs = malloc(((size_t)mask + 1) * sizeof *m->pairs);
-    if (m->pairs == NULL) return ERR_NOMEM;
-    memset(m->pairs, 0xff, ((size_t)mask + 1) * sizeof *m->pairs);
-    for (size_t i = 0; i < n; i++) {
-        uint64_t at = vocab_hash_pair(in[i].left, in[i].right);
-        while (m->pairs[at & mask].left != VOCAB_NO_TOKEN &&
-               (m->pairs[at & mask].left != in[i].left || m->pairs[at & mask].right != in[i].right))
-            at++;
-        m->pairs[at & mask] = in[i];
+    uint64_t mask = table_mask(n);
+    struct vocab_pair *pairs = malloc((mask + 1) * sizeof *pairs);
+    unsigned char *tags = calloc(mask + 1, 1);
+    if (pairs == NULL || tags == NULL) {
+        free(pairs);
+        free(tags);
+        return ERR_NOMEM;
     }
-    m->h.pair_mask = mask;
+    memset(pairs, 0xff, (mask + 1) * sizeof *pairs);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t hash = vocab_hash_pair(in[i].left, in[i].right), at = hash & mask;
+        while (tags[at] != 0 && (pairs[at].left != in[i].left || pairs[at].right != in[i].right))
+            at = (at + 1) & mask;
+        pairs[at] = in[i];
+        tags[at] = vocab_tag(hash);
+    }
+    free(m->pairs);
+    free(m->pair_tags);
+    m->v.pairs = m->pairs = pairs;
+    m->v.pair_tags = m->pair_tags = tags;
+    m->h.pair_mask = (uint32_t)mask;
     return ERR_OK;
+}
+
+/* Leaves the pairs that are the last merge of their token. */
+static enum err image_last_pairs(const struct build *b, struct image *m)
+{
+    size_t all = b->pairs.len / sizeof(struct vocab_pair), n = 0;
+    const struct vocab_pair *in = (const struct vocab_pair *)(const void *)b->pairs.data;
+    struct vocab_pair *last = malloc((all + 1) * sizeof *last);
+    if (last == NULL) return ERR_NOMEM;
+    for (size_t i = 0; i < all; i++) {
+        const struct vocab_split *s = &m->splits[in[i].id];
+        if (s->rank == in[i].rank + 1 && s->left == in[i].left && s->right == in[i].right)
+            last[n++] = in[i];
+    }
+    enum err e = image_pairs(m, last, n);
+    free(last);
+    return e;
 }
 
 static enum err image_byte_pairs(struct image *m)
@@ -257,8 +286,10 @@ static enum err image_wholes(const struct build *b, struct image *m)
     m->h.long_mask = table_mask(n_long);
     m->shorts = calloc((size_t)m->h.short_mask + 1, sizeof *m->shorts);
     m->short_ids = calloc((size_t)m->h.short_mask + 1, sizeof *m->short_ids);
+    m->short_tags = calloc((size_t)m->h.short_mask + 1, 1);
     m->longs = malloc(((size_t)m->h.long_mask + 1) * sizeof *m->longs);
-    if (m->shorts == NULL || m->short_ids == NULL || m->longs == NULL) return ERR_NOMEM;
+    if (m->shorts == NULL || m->short_ids == NULL || m->short_tags == NULL || m->longs == NULL)
+        return ERR_NOMEM;
     memset(m->longs, 0xff, ((size_t)m->h.long_mask + 1) * sizeof *m->longs);
     for (uint32_t id = 0; id < m->h.size; id++) {
         const char *p = m->bytes + m->offsets[id];
@@ -266,10 +297,13 @@ static enum err image_wholes(const struct build *b, struct image *m)
         if (n == 0 || (m->splits[id].rank == VOCAB_NO_RANK && !b->whole_all)) continue;
         if (n < 16) {
             struct vocab_key k = vocab_key_of(p, n);
-            uint64_t at = vocab_mix(k.lo, k.hi);
-            while (m->shorts[at & m->h.short_mask].hi != 0) at++;
-            m->shorts[at & m->h.short_mask] = k;
-            m->short_ids[at & m->h.short_mask] = id;
+            bool merged = m->splits[id].rank != VOCAB_NO_RANK;
+            uint64_t hash = vocab_mix(k.lo, k.hi), at = hash & m->h.short_mask;
+            while (m->short_tags[at] != 0) at = (at + 1) & m->h.short_mask;
+            k.hi |= (uint64_t)(merged ? VOCAB_KIND_MERGED : VOCAB_KIND_WHOLE) << VOCAB_KIND_AT;
+            m->shorts[at] = k;
+            m->short_ids[at] = id;
+            m->short_tags[at] = vocab_tag(hash);
         } else {
             uint64_t at = vocab_hash_long(p, n);
             while (m->longs[at & m->h.long_mask] != VOCAB_NO_TOKEN) at++;
@@ -373,6 +407,9 @@ static enum err write_file(const struct build *b, struct image *m, struct buf *r
         [VS_JOINS] = { m->joins, (size_t)m->h.joins * sizeof *m->joins },
         [VS_CHARS] = { m->chars, m->chars != NULL ? 65536 * sizeof *m->chars : 0 },
         [VS_BYTE_PAIRS] = { m->byte_pairs, 65536 * sizeof *m->byte_pairs },
+        [VS_CHAR_FACTS] = { m->char_facts, m->char_facts != NULL ? 65536 : 0 },
+        [VS_SHORT_TAGS] = { m->short_tags, (size_t)m->h.short_mask + 1 },
+        [VS_PAIR_TAGS] = { m->pair_tags, (size_t)m->h.pair_mask + 1 },
         [VS_NEIGHBOURS] = { m->neighbours, (size_t)m->h.neighbours * sizeof *m->neighbours },
     };
     size_t at = sizeof m->h;
@@ -412,17 +449,18 @@ enum err build_finish(struct build *b, struct buf *ret, struct why *why)
     m.h.texts = (uint32_t)(b->texts.len / sizeof(struct vocab_text));
     if (m.h.size == 0) return why_set(why, ERR_INVALID, "no tokens");
     enum err e = image_tokens(b, &m, why);
-    if (e == ERR_OK) e = image_pairs(b, &m);
     if (e != ERR_OK) goto out;
     m.v = (struct vocab){ .h = &m.h,
                           .offsets = m.offsets,
                           .bytes = m.bytes,
                           .byte_ids = m.byte_ids,
-                          .pairs = m.pairs,
                           .splits = m.splits };
-    e = image_byte_pairs(&m);
-    m.v.byte_pairs = m.byte_pairs;
+    e = image_pairs(&m, (const struct vocab_pair *)(const void *)b->pairs.data,
+                    b->pairs.len / sizeof(struct vocab_pair));
     if (e == ERR_OK) e = image_splits(&m);
+    if (e == ERR_OK) e = image_last_pairs(b, &m);
+    if (e == ERR_OK) e = image_byte_pairs(&m);
+    m.v.byte_pairs = m.byte_pairs;
     if (e == ERR_OK) e = image_wholes(b, &m);
     if (e == ERR_OK) e = automaton_build(&m.automaton, m.bytes, m.offsets, m.h.size, m.splits);
     if (e != ERR_OK) goto out;
@@ -432,7 +470,7 @@ enum err build_finish(struct build *b, struct buf *ret, struct why *why)
     m.v.edges = m.automaton.edges;
     if (b->shape == SCAN_CHARS) e = chars_neighbours(&m.v, &m.neighbours, &m.h.neighbours);
     if (e == ERR_OK && b->shape != SCAN_CHARS) {
-        e = joins_build(&m.v, &m.joins, &m.h.joins);
+        e = joins_build(&m.v, &m.joins, &m.h.joins, &m.char_facts);
         if (e == ERR_OK) e = joins_chars(&m.v, &m.chars);
     }
     if (e == ERR_OK) e = check_linear(&m);

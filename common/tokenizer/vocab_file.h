@@ -19,7 +19,7 @@
 #include "tokenizer/vocab.h"
 
 #define VOCAB_MAGIC "AIGWVOCB"
-enum { VOCAB_VERSION = 4, VOCAB_ALIGN = 64 };
+enum { VOCAB_VERSION = 5, VOCAB_ALIGN = 64 };
 #define VOCAB_NO_TOKEN UINT32_MAX
 #define VOCAB_NO_RANK UINT32_MAX
 
@@ -27,7 +27,7 @@ enum vocab_section {
     VS_OFFSETS, /* u32[size + 1]: where each token's bytes begin in VS_BYTES */
     VS_BYTES,
     VS_BYTE_IDS,   /* u32[256]: the token of each single byte */
-    VS_SHORT,      /* struct vocab_key[short_mask + 1]: whole pieces of at most 15 bytes */
+    VS_SHORT,      /* struct vocab_key[short_mask + 1]: whole pieces of at most 15 bytes, by kind */
     VS_SHORT_IDS,  /* u32[short_mask + 1] */
     VS_LONG,       /* u32[long_mask + 1]: ids of whole pieces of 16 bytes and more */
     VS_PAIRS,      /* struct vocab_pair[pair_mask + 1] */
@@ -41,6 +41,9 @@ enum vocab_section {
     VS_JOINS,      /* u64[joins]: which characters may merge, see joins.h */
     VS_BYTE_PAIRS, /* struct vocab_byte_pair[65536]: merges of two single bytes */
     VS_CHARS,      /* u32[65536], with VS_JOINS: the token that a character is, or VOCAB_NO_TOKEN */
+    VS_CHAR_FACTS, /* u8[65536], with VS_JOINS: see joins.h */
+    VS_SHORT_TAGS, /* u8[short_mask + 1]: a byte of each one's hash, 0 for a free place */
+    VS_PAIR_TAGS,  /* u8[pair_mask + 1] */
     VS_COUNT
 };
 
@@ -86,8 +89,13 @@ enum {
 struct vocab_key {
     uint64_t lo, hi;
 };
-/* left and right merge to `id`, the sooner the lower the rank. A free place has left =
- * VOCAB_NO_TOKEN. */
+/* In VS_SHORT, in the high half of the last byte: whether merges make the token. */
+enum { VOCAB_KIND_AT = 60, VOCAB_KIND_MERGED = 1, VOCAB_KIND_WHOLE = 2 };
+/*
+ * left and right merge to `id`, the sooner the lower the rank. A free place has left =
+ * VOCAB_NO_TOKEN. Only the last merges of tokens are there: should two parts of a token stand side
+ * by side, then the merges within them were those that make the token, so they are its last two.
+ */
 struct vocab_pair {
     uint32_t left, right, rank, id;
 };
@@ -149,6 +157,7 @@ struct vocab {
     const uint64_t *joins;
     const struct vocab_byte_pair *byte_pairs;
     const uint32_t *chars;
+    const unsigned char *char_facts, *short_tags, *pair_tags;
     scan_window_fn *window;
     struct piece_pool *pool; /* see piece_cache.h */
 };
@@ -184,9 +193,14 @@ static inline struct vocab_key vocab_key_of(const char *p, size_t n)
 static inline uint64_t vocab_hash_pair(uint32_t left, uint32_t right)
 {
     uint64_t x = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
-    x ^= x >> 32;
-    x *= 0xd6e8feb86659fd93u;
     return x ^ x >> 32;
+}
+
+/* What a place of a table says of its entry: most look-ups find nothing, and see it here. */
+static inline unsigned char vocab_tag(uint64_t hash)
+{
+    unsigned char tag = (unsigned char)(hash >> 56);
+    return tag != 0 ? tag : 1;
 }
 
 static inline uint32_t vocab_hash_edge(uint32_t key)
@@ -205,17 +219,33 @@ uint64_t vocab_file_sample(const unsigned char *file, size_t n);
 static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_t left,
                                                   uint32_t right)
 {
-    uint32_t mask = v->h->pair_mask;
-    for (uint64_t i = vocab_hash_pair(left, right);; i++) {
-        const struct vocab_pair *p = &v->pairs[i & mask];
+    uint64_t hash = vocab_hash_pair(left, right), mask = v->h->pair_mask;
+    for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
+        unsigned char tag = v->pair_tags[i];
+        if (tag == 0) return NULL;
+        if (tag != vocab_tag(hash)) continue;
+        const struct vocab_pair *p = &v->pairs[i];
         if (p->left == left && p->right == right) return p;
-        if (p->left == VOCAB_NO_TOKEN) return NULL;
     }
 }
 
 static inline uint32_t vocab_token_len(const struct vocab *v, uint32_t id)
 {
     return v->offsets[id + 1] - v->offsets[id];
+}
+
+/* Where a whole piece of at most 15 bytes is in VS_SHORT, or VOCAB_NO_TOKEN. */
+static inline uint32_t vocab_short(const struct vocab *v, struct vocab_key k)
+{
+    const uint64_t kind = (uint64_t)15 << VOCAB_KIND_AT;
+    uint64_t hash = vocab_mix(k.lo, k.hi), mask = v->h->short_mask;
+    for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
+        unsigned char tag = v->short_tags[i];
+        if (tag == 0) return VOCAB_NO_TOKEN;
+        if (tag != vocab_tag(hash)) continue;
+        const struct vocab_key *at = &v->shorts[i];
+        if (at->lo == k.lo && (at->hi & ~kind) == k.hi) return (uint32_t)i;
+    }
 }
 
 /* The token that a whole piece is, or VOCAB_NO_TOKEN. */
