@@ -242,7 +242,8 @@ enum err chat_count(const struct model_info *m, const struct chat_slices *in,
 {
     struct chat_values v = { .messages = jv_none(),
                              .no_generation_prompt = in->no_generation_prompt,
-                             .now = in->now };
+                             .now = in->now,
+                             .stop = in->stop };
     struct chat_scratch *s = in->scratch, own = { .whole = { .data = NULL } };
     if (s == NULL) {
         s = &own;

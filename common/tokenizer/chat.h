@@ -124,6 +124,7 @@ struct chat_slices {
     bool no_generation_prompt;
     int64_t now;
     struct chat_scratch *scratch; /* or NULL: memory is got and given back for this count alone */
+    const struct stop *stop;      /* NULL, or asked now and then: ERR_CLOSED */
 };
 enum err chat_count(const struct model_info *m, const struct chat_slices *in,
                     struct chat_count *ret, struct chat_error *error) MUSTCHECK;

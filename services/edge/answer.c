@@ -418,7 +418,7 @@ uint64_t answer_reasoning_tokens(const struct answer *a)
 
 bool answer_is_exact(const struct answer *a)
 {
-    if (a->o.vocab == NULL || a->uncounted) return false;
+    if (a->o.vocab == NULL || a->o.guess || a->uncounted) return false;
     for (size_t i = 0; i < a->texts_n; i++)
         if (!meter_exact(a->texts[i].meter)) return false;
     return true;

@@ -20,6 +20,7 @@ enum {
 struct answer_options {
     const struct dialect *dialect;
     struct vocab *vocab; /* NULL: estimate */
+    bool guess;          /* the vocabulary is only likely to be the model's: never exact */
     uint64_t limit;      /* output tokens over all choices; METER_NO_LIMIT: none */
     uint64_t allowance;  /* tokens of a stream that may be delivered by now, when reserved */
     bool reserved;       /* tokens are had piece by piece: see answer_allow() */

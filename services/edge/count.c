@@ -5,15 +5,24 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/queue.h"
+#include "base/stop.h"
 #include "proto/subjects.h"
 #include "proto/token_msg.h"
 #include "rt/http_client.h"
 #include "tokenizer/chat.h"
 
-enum { JOBS_MAX = 4096, REMOTE_TIMEOUT_MS = 50, HTTP_TIMEOUT_MS = 5000, ANSWER_MAX = 64 * 1024 };
+enum {
+    JOBS_MAX = 4096,
+    REMOTE_TIMEOUT_MS = 50,
+    HTTP_TIMEOUT_MS = 5000,
+    ANSWER_MAX = 64 * 1024,
+    TEXT_MAX = 256 << 20,  /* bytes of a decoded text: more than any body has */
+    TEXT_KEPT = 256 << 10, /* of it that a thread keeps */
+};
 
 struct counter {
     struct counter_options o;
@@ -23,6 +32,18 @@ struct counter {
     pthread_mutex_t lock; /* guards pending */
     pthread_cond_t idle;
     size_t pending; /* jobs that are not posted yet */
+};
+
+struct count_scratch {
+    struct chat_scratch *chat;
+    struct buf text; /* a decoded string */
+};
+
+/* One count: how, with what, and until when. */
+struct task {
+    const struct model_info *info;
+    struct count_scratch *scratch;
+    const struct stop *stop;
 };
 
 /* What there is to count: JSON slices of a request. */
@@ -37,12 +58,29 @@ struct job {
     struct texts t;
     struct str model;
     const struct model_info *info;
+    const _Atomic bool *given_up;
     struct loop *loop;
     count_done_fn done;
     void *ctx;
     struct count_result result;
     char copy[];
 };
+
+struct count_scratch *count_scratch_new(void)
+{
+    struct count_scratch *s = xcalloc(1, sizeof *s);
+    s->chat = chat_scratch_new(); /* NULL: counts allocate */
+    buf_init(&s->text, TEXT_MAX);
+    return s;
+}
+
+void count_scratch_free(struct count_scratch *s)
+{
+    if (s == NULL) return;
+    chat_scratch_free(s->chat);
+    buf_done(&s->text);
+    free(s);
+}
 
 /* --- counting --- */
 
@@ -53,15 +91,16 @@ static void failed(struct count_result *r, enum err e, const char *text)
     (void)why_set(&r->why, e, "%s", text);
 }
 
-static void add_text(const struct model_info *info, struct js_val string, struct count_result *r)
+static void add_text(const struct task *k, struct js_val string, struct count_result *r)
 {
     struct chat_count c;
-    struct buf text;
+    struct buf *text = &k->scratch->text;
     if (!js_is(string, JS_STRING)) return;
-    buf_init(&text, string.raw.n * 3 + 16);
-    enum err e = js_decode(string, &text);
-    if (e == ERR_OK) e = chat_count_text(info, buf_str(&text), SPECIAL_CONTROL, NULL, &c);
-    buf_done(&text);
+    buf_clear(text);
+    enum err e = js_decode(string, text);
+    if (e == ERR_OK)
+        e = chat_count_text_until(k->info, buf_str(text), SPECIAL_CONTROL, NULL, k->stop, &c);
+    if (text->cap > TEXT_KEPT) buf_done(text);
     if (e != ERR_OK) {
         failed(r, ERR_INTERNAL, "the text cannot be counted");
         return;
@@ -71,8 +110,7 @@ static void add_text(const struct model_info *info, struct js_val string, struct
 }
 
 /* A string, a list of strings, a list of token ids, or a list of such lists. */
-static void add_plain(const struct model_info *info, struct js_val v, struct count_result *r,
-                      int depth)
+static void add_plain(const struct task *k, struct js_val v, struct count_result *r, int depth)
 {
     struct js_iter it;
     struct js_val el;
@@ -80,13 +118,13 @@ static void add_plain(const struct model_info *info, struct js_val v, struct cou
         r->tokens++;
     } else if (js_is(v, JS_ARRAY) && depth < 3) {
         js_iter_init(&it, v);
-        while (js_next_element(&it, &el)) add_plain(info, el, r, depth + 1);
+        while (js_next_element(&it, &el)) add_plain(k, el, r, depth + 1);
     } else {
-        add_text(info, v, r);
+        add_text(k, v, r);
     }
 }
 
-static void add_chat(const struct model_info *info, const struct texts *t, struct count_result *r,
+static void add_chat(const struct task *k, const struct texts *t, struct count_result *r,
                      uint64_t now_s)
 {
     struct chat_count c;
@@ -97,8 +135,10 @@ static void add_chat(const struct model_info *info, const struct texts *t, struc
         .kwargs = js_is(t->kwargs, JS_OBJECT) ? t->kwargs.raw : STR_NULL,
         .no_generation_prompt = t->no_generation_prompt,
         .now = (int64_t)now_s,
+        .scratch = k->scratch->chat,
+        .stop = k->stop,
     };
-    enum err e = chat_count(info, &in, &c, &error);
+    enum err e = chat_count(k->info, &in, &c, &error);
     if (e != ERR_OK) {
         failed(r, e, error.why.text);
         return;
@@ -108,30 +148,31 @@ static void add_chat(const struct model_info *info, const struct texts *t, struc
 }
 
 /* Anthropic's system prompt stands beside the messages: a text, or parts with texts. */
-static void add_system(const struct model_info *info, struct js_val system, struct count_result *r)
+static void add_system(const struct task *k, struct js_val system, struct count_result *r)
 {
     struct js_iter it;
     struct js_val part;
-    add_text(info, system, r);
+    add_text(k, system, r);
     if (js_is(system, JS_ARRAY)) {
         js_iter_init(&it, system);
-        while (js_next_element(&it, &part)) add_text(info, js_get(part, "text"), r);
+        while (js_next_element(&it, &part)) add_text(k, js_get(part, "text"), r);
     }
     /* How the server joins it with the messages is not known. */
     if (system.raw.p != NULL) r->exact = false;
 }
 
-static void count(const struct counter *c, const struct texts *t, const struct model_info *info,
+static void count(const struct counter *c, const struct texts *t, struct task task,
                   struct count_result *r)
 {
     static const struct model_info unknown = { .vocab = NULL };
-    if (!c->o.precise) info = &unknown;
+    const struct task *k = &task;
+    if (!c->o.precise) task.info = &unknown;
     *r = (struct count_result){ .exact = true };
     if (t->ep == SNAP_EP_CHAT || t->ep == SNAP_EP_MESSAGES) {
-        add_chat(info, t, r, clock_wall_ns(c->o.clock) / 1000000000u);
-        if (r->err == ERR_OK) add_system(info, t->system, r);
+        add_chat(k, t, r, clock_wall_ns(c->o.clock) / 1000000000u);
+        if (r->err == ERR_OK) add_system(k, t->system, r);
     } else {
-        add_plain(info, t->plain, r, 0);
+        add_plain(k, t->plain, r, 0);
     }
     if (r->err == ERR_INTERNAL) {
         /* Bounds of the renderer, or memory: an estimate that says so, never a refusal. */
@@ -178,6 +219,12 @@ static bool take_answer(struct job *j, struct str data)
     else
         return false;
     return true;
+}
+
+static bool is_given_up(void *ctx)
+{
+    const struct job *j = ctx;
+    return atomic_load_explicit(j->given_up, memory_order_relaxed);
 }
 
 /* On a thread of the bus. */
@@ -261,12 +308,16 @@ static void *helper(void *ctx)
 {
     struct counter *c = ctx;
     struct http_client *client = c->o.url != NULL && *c->o.url != '\0' ? http_client_new() : NULL;
+    struct count_scratch *scratch = count_scratch_new();
     void *item;
     while (queue_pop(c->jobs, -1, &item) == ERR_OK) {
         struct job *j = item;
-        if (!c->o.precise || !ask_http(j, client)) count(c, &j->t, j->info, &j->result);
+        const struct stop stop = { is_given_up, j };
+        if (!is_given_up(j) && (!c->o.precise || !ask_http(j, client)))
+            count(c, &j->t, (struct task){ j->info, scratch, &stop }, &j->result);
         finish(j);
     }
+    count_scratch_free(scratch);
     http_client_free(client);
     return NULL;
 }
@@ -302,13 +353,17 @@ bool counter_count(struct counter *c, const struct count_input *in, struct count
     size_t total = n + in->model.n;
     struct job *j = n > c->o.remote_bytes ? malloc(sizeof *j + total) : NULL;
     if (j == NULL) {
-        count(c, &t, in->info, ret);
+        count(c, &t, (struct task){ in->info, in->scratch, NULL }, ret);
         return true;
     }
     char *at = j->copy;
-    *j = (struct job){
-        .counter = c, .t = t, .info = in->info, .loop = in->loop, .done = done, .ctx = ctx
-    };
+    *j = (struct job){ .counter = c,
+                       .t = t,
+                       .info = in->info,
+                       .given_up = in->given_up,
+                       .loop = in->loop,
+                       .done = done,
+                       .ctx = ctx };
     j->t.messages = copy_val(t.messages, &at);
     j->t.tools = copy_val(t.tools, &at);
     j->t.kwargs = copy_val(t.kwargs, &at);

@@ -35,18 +35,27 @@ struct count_result {
     bool exact;
 };
 
+/* Memory that a thread counts with again and again, so that an ordinary count allocates nothing.
+ * One owner thread. */
+struct count_scratch;
+struct count_scratch *count_scratch_new(void);
+void count_scratch_free(struct count_scratch *s); /* NULL is fine */
+
 /* What to count: views, copied when the answer has to be waited for. */
 struct count_input {
     enum snap_endpoint ep;
     struct str model;              /* as the client wrote it */
     const struct model_info *info; /* borrowed until done() */
     const struct request_scan *scan;
-    struct loop *loop; /* done() is posted here */
+    struct loop *loop;             /* done() is posted here */
+    struct count_scratch *scratch; /* the calling thread's; not kept */
+    const _Atomic bool *given_up;  /* borrowed until done(); true: nobody wants the count any more,
+                                      it ends soon, as whatever */
 };
 
 typedef void (*count_done_fn)(void *ctx, const struct count_result *r);
 /* True: *ret is filled and done() is not called. False: done(ctx) follows on in->loop, exactly
- * once; it cannot be cancelled. */
+ * once, also when it was given up. */
 bool counter_count(struct counter *c, const struct count_input *in, struct count_result *ret,
                    count_done_fn done, void *ctx);
 

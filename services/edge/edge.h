@@ -22,6 +22,7 @@ struct certs;
 struct ruleset;
 struct resolver;
 struct counter;
+struct count_scratch;
 struct models;
 struct pools;
 struct explainer;
@@ -78,6 +79,7 @@ struct worker {
     struct h1_response response; /* parsed heads of upstream answers, one at a time */
     char scratch[SCRATCH_SIZE];  /* one read at a time */
     struct buf gather;           /* for building heads */
+    struct count_scratch *counting;
 };
 
 struct edge {

@@ -427,6 +427,8 @@ static void enter_count(struct flow *f)
         .info = &f->info,
         .scan = &f->asked->scan,
         .loop = f->w->loop,
+        .scratch = f->w->counting,
+        .given_up = &f->gone,
     };
     f->async++;
     if (counter_count(flow_edge(f)->counter, &in, &f->asked->count, on_counted, f)) {

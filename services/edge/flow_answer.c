@@ -217,6 +217,7 @@ static bool begin_meter(struct flow *f)
     struct answer_options o = {
         .dialect = f->dialect,
         .vocab = flow_edge(f)->settings->precise ? f->info.vocab : NULL,
+        .guess = f->info.guess,
         .limit = f->output_limit,
         .reserved = flow_tokens_limited(f),
         .allowance = flow_tokens_limited(f) ? flow_tokens_had(f) : METER_NO_LIMIT,

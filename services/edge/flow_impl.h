@@ -55,6 +55,7 @@ struct flow {
     enum flow_state state;
     struct asked *asked; /* NULL when the answer has begun */
     unsigned async;      /* callbacks that will still come: the flow stays until then */
+    _Atomic bool gone;   /* it is settled: what is counted for it need not be */
     struct loop_timer timer;
     uint64_t began_ns, began_wall_ms, ready_ns, sent_ns, total_deadline, last_byte_ns;
 

@@ -234,6 +234,7 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
         count_metrics(f, &r, now);
         if (f->stream_counted) atomic_fetch_sub(&e->streams, 1);
         f->state = FLOW_DONE;
+        atomic_store_explicit(&f->gone, true, memory_order_relaxed);
     }
     /* Callers up the stack may still look at it; a callback that is to come calls again. */
     if (f->async == 0) loop_defer(f->w->loop, release, f);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "count.h"
 #include "ruleset.h"
 #include "upstream.h"
 
@@ -116,6 +117,7 @@ void workers_start(struct edge *e)
         w->pools = pools_new(w);
         list_init(&w->clients);
         buf_init(&w->gather, GATHER_MAX);
+        w->counting = count_scratch_new();
         ASSERT(loop_add(w->loop, &w->listen_io, e->listen_fd, LOOP_READ | LOOP_EXCLUSIVE, on_accept,
                         w) == ERR_OK);
         housekeeping(w);
@@ -212,6 +214,7 @@ void workers_stop(struct edge *e)
         pools_free(w->pools);
         ruleset_unref(w->rules);
         buf_done(&w->gather);
+        count_scratch_free(w->counting);
         loop_free(w->loop);
     }
     free(e->workers);

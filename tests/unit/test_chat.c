@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/stop.h"
 #include "support_bytes_vocab.h"
 #include "tokenizer/chat.h"
 
@@ -434,6 +435,12 @@ static void slices_of_a_body_are_read_where_they_stand(void **state)
     close_fixture(&f);
 }
 
+static bool always(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
 static void long_chats_are_counted_as_they_are_rendered(void **state)
 {
     (void)state;
@@ -450,6 +457,8 @@ static void long_chats_are_counted_as_they_are_rendered(void **state)
     struct chat_slices in = { .messages = buf_str(&b), .no_generation_prompt = true };
     assert_int_equal(chat_count(&f.info, &in, &f.count, &f.error), ERR_OK);
     assert_int_equal(f.count.tokens, 2000 * 203);
+    in.stop = &(struct stop){ always, NULL };
+    assert_int_equal(chat_count(&f.info, &in, &f.count, &f.error), ERR_CLOSED);
     buf_done(&b);
     close_fixture(&f);
 }
