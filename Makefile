@@ -160,6 +160,11 @@ $(BUILD)/bench/edge/%: $(BUILD)/tests/bench/edge/%.o \
 	@mkdir -p $(@D)
 	$(call say,  LINK $@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+# The load on proxies, and what answers behind them.
+$(BUILD)/bench/proxy/load: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/bench/proxy/load*.c))
+	@mkdir -p $(@D)
+	$(call say,  LINK $@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(COMMON_LIB)
 	@mkdir -p $(@D)
 	$(call say,  LINK $@)
@@ -241,6 +246,17 @@ bench-tokens: ## What counting tokens costs, beside every other counter that can
 	@$(make_vocab) core default
 	@tests/bench/tokens.sh $(BUILD) $(VOCAB_DIR)
 
+bench: ## The edge beside nginx, plain and with Lua and Redis: CPU per request and event, memory, latency (BENCH_ONLY="requests streams")
+	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/bench/proxy/load $(BUILD)/bench/proxy/upstream
+	@$(MAKE) --no-print-directory vocab-run
+	@tests/bench/proxy/bench.sh $(BUILD) bench
+
+SOAK_SECONDS ?= 600
+soak: ## SOAK_SECONDS (600) at half of the maximum, clients that leave and errors mixed in: memory flat, each record once
+	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/bench/proxy/load $(BUILD)/bench/proxy/upstream
+	@$(MAKE) --no-print-directory vocab-run
+	@SOAK_SECONDS=$(SOAK_SECONDS) tests/bench/proxy/bench.sh $(BUILD) soak
+
 bench-limits: $(BUILD)/bench/edge/limits ## What a decision over five limits costs when leases cover it (CPU time)
 	@$(BUILD)/bench/edge/limits
 
@@ -279,6 +295,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench-tokens bench-limits diff-framing chaos-limits lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench soak bench-tokens bench-limits diff-framing chaos-limits lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

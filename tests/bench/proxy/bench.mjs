@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// `make bench`: what the proxy costs, beside nginx, in one run. bench.mjs BUILD. BENCH_ONLY="requests streams" picks rows,
+// BENCH_ROUNDS and BENCH_SECONDS say how often and how long each is measured. Nothing here fails because it was slow.
+import path from 'node:path';
+import { Stage } from './stage.mjs';
+import { compare, median, rounds, spread, table } from './rows.mjs';
+
+const build = path.resolve(process.argv[2]);
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5), SECONDS = Number(process.env.BENCH_SECONDS ?? 1.5);
+const only = (process.env.BENCH_ONLY ?? '').split(/[ ,]+/).filter(Boolean);
+const ALL = ['nginx', 'nginx-lua', 'bare', 'full'], AGAINST = ['nginx', 'nginx-lua'];
+const perRequest = (r) => r.us_per, few = Math.max(2, Math.ceil(ROUNDS * 0.6));
+const REQUEST = { length: 1500 };
+
+const rows = {
+  async requests(s) {
+    for (const conns of [64, 1, 256]) {
+      const r = await rounds(conns === 64 ? ROUNDS : few, ALL, (t) => s.load(t, { ...REQUEST, conns, seconds: SECONDS }));
+      compare(`600-byte requests, 1.5 KB answers, ${conns} connection${conns > 1 ? 's' : ''}`, 'CPU µs per request', r, perRequest, AGAINST, [['per second', (x) => x.per_s]]);
+    }
+  },
+
+  async prompts(s) {
+    for (const kb of [16, 100]) {
+      const r = await rounds(few, ALL, (t) => s.load(t, { ...REQUEST, bytes: kb * 1024, seconds: SECONDS }));
+      compare(`Prompts of ${kb} KB, 64 connections`, 'CPU µs per request', r, perRequest, AGAINST, [['per second', (x) => x.per_s]]);
+    }
+  },
+
+  async streams(s) {
+    const r = await rounds(few, ALL, (t) => s.load(t, { mode: 'streams', conns: 1000, stream: true, bench: 'stream 100000 50', warm: 0.5, seconds: SECONDS * 2 }));
+    compare('1,000 streams of 20 events/s each', 'CPU µs per event', r, perRequest, AGAINST, [['events/s', (x) => x.per_s]]);
+  },
+
+  async bulk(s) {
+    const r = await rounds(ROUNDS, ALL, (t) => s.load(t, { mode: 'streams', spread: 50, conns: 100, stream: true, bench: 'stream 200 0', seconds: SECONDS }));
+    compare('Streams whose 200 events come at once, 100 connections', 'CPU µs per event', r, perRequest, AGAINST, [['events/s', (x) => x.per_s]]);
+  },
+
+  async latency(s) {
+    const r = await rounds(ROUNDS, ['direct', ...ALL], (t) => s.load(t, { ...REQUEST, rate: 1000, seconds: SECONDS }));
+    compare('Latency at 1,000 requests/s, 64 connections', 'median, µs', r, (x) => x.p50, ['nginx', 'nginx-lua'],
+      [['added to direct, µs', (x) => x.p50 - median(r.direct.map((d) => d.p50))], ['99th, µs', (x) => x.p99]]);
+  },
+
+  async features(s) {
+    const degrees = { bare: 'bare', header: 'namespace by header (100 of them)', key: 'namespace by key', estimate: 'body read, tokens estimated',
+      count: 'tokens counted exactly', full: 'five policies from leases' };
+    const r = await rounds(ROUNDS, Object.keys(degrees), (t) => s.load(t, { ...REQUEST, seconds: SECONDS }));
+    const base = median(r.bare.map(perRequest));
+    table('What each feature costs, 64 connections', ['', 'CPU µs per request: median (spread)', 'above bare'],
+      Object.entries(degrees).map(([t, what]) => [what, spread(r[t].map(perRequest)), (median(r[t].map(perRequest)) - base).toFixed(1)]));
+  },
+
+  async idle(s) {
+    const HELD = Number(process.env.BENCH_HELD ?? 5000), lines = [];
+    const events = { mode: 'streams', conns: 50, spread: 100, stream: true, bench: 'stream 100000 20', warm: 0.3, seconds: SECONDS };
+    for (const t of ALL) {
+      await s.restart(t);
+      await s.load(t, { ...REQUEST, seconds: 0.5 });
+      const alone = [], among = [], before = s.rssKb(t);
+      let kb = 0;
+      for (let k = 0; k < 2; k++) {
+        alone.push([await s.load(t, { ...REQUEST, seconds: SECONDS }), await s.load(t, events)]);
+        const letGo = await s.hold(t, { conns: HELD, stream: true, bench: 'idle', spread: 2000 });
+        if (k === 0) kb = (s.rssKb(t) - before) / HELD;
+        among.push([await s.load(t, { ...REQUEST, seconds: SECONDS }), await s.load(t, events)]);
+        await letGo();
+      }
+      const of = (v, i) => median(v.map((x) => x[i].us_per));
+      const pair = (i) => [of(alone, i).toFixed(1), of(among, i).toFixed(1), (of(among, i) / of(alone, i)).toFixed(2)];
+      lines.push([t, kb.toFixed(1), ...pair(0), ...pair(1)]);
+    }
+    table(`${HELD} idle streams held open`, ['', 'KB of RSS each', 'µs per request', 'among them', '×', 'µs per event', 'among them', '×'], lines);
+  },
+};
+
+const picked = only.length ? only : Object.keys(rows);
+for (const name of picked) if (!rows[name]) throw new Error(`no row "${name}": ${Object.keys(rows).join(', ')}`);
+const stage = await Stage.start(build);
+let failed = true;
+try {
+  stage.pauseLedger();
+  for (const name of picked) await rows[name](stage);
+  failed = false;
+} finally {
+  await stage.close(failed);
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rounds that take turns, their medians, and tables.
+export const median = (v) => { const s = [...v].sort((a, b) => a - b); return s.length % 2 ? s[(s.length - 1) / 2] : (s[s.length / 2 - 1] + s[s.length / 2]) / 2; };
+
+// Measures each target once in each round, so that what else the machine does meets them all. Resolves to
+// { target: [result, …] }.
+export async function rounds(n, targets, measure) {
+  const results = Object.fromEntries(targets.map((t) => [t, []]));
+  for (let k = 0; k < n; k++) {
+    // Every other round the other way round.
+    for (const t of k % 2 ? [...targets].reverse() : targets) results[t].push(await measure(t));
+  }
+  return results;
+}
+
+const digits = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2));
+export const spread = (v) => `${digits(median(v))} (${digits(Math.min(...v))}–${digits(Math.max(...v))})`;
+// Of each round to the same round of another target.
+export const ratio = (v, of) => median(v.map((x, i) => x / of[i]));
+
+export function table(title, head, lines) {
+  console.log(`\n### ${title}\n`);
+  console.log(`| ${head.join(' | ')} |\n|${head.map(() => '---').join('|')}|`);
+  for (const l of lines) console.log(`| ${l.join(' | ')} |`);
+}
+
+// A row for each target: the value with its spread, and its ratio to those in `against`.
+export function compare(title, unit, results, pick, against, more = []) {
+  const values = Object.fromEntries(Object.entries(results).map(([t, rs]) => [t, rs.map(pick)]));
+  table(title, ['', `${unit}: median (spread)`, ...against.map((a) => `× ${a}`), ...more.map(([name]) => name)],
+    Object.keys(values).map((t) => [t, spread(values[t]), ...against.map((a) => (values[a] ? ratio(values[t], values[a]).toFixed(2) : '')),
+      ...more.map(([, f]) => digits(median(results[t].map(f))))]));
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that `make bench` runs: the suite with one edge of one worker on the proxy's CPU, both nginx, and what stands
+// behind them; and the load generator.
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import readline from 'node:readline';
+import { Suite } from '../../e2e/lib/suite.mjs';
+import { freePorts } from '../../e2e/lib/util.mjs';
+import { DEGREES, document, request } from './config.mjs';
+import { nginx, pin, redis, upstream } from './servers.mjs';
+
+const PEERS = ['nginx', 'nginx-lua'];
+
+export class Stage {
+  // peers: whether nginx and Redis are wanted; env: settings of the edge.
+  static async start(build, { peers = true, env = {} } = {}) {
+    const s = new Stage();
+    s.build = build;
+    const [up, redisPort, ...ports] = await freePorts(2 + PEERS.length);
+    s.upPort = up;
+    s.ports = Object.fromEntries(PEERS.map((p, i) => [p, ports[i]]));
+    s.suite = await Suite.start({
+      name: 'bench', only: ['config', 'metrics', 'policy', 'edge'],
+      config: null,
+      env: { edge: { EDGE_WORKERS: '1', REMOTE_COUNT_BYTES: '1000000', LOG_LEVEL: 'warn', ...env } },
+    });
+    try {
+      const dir = s.suite.dir;
+      s.upstream = await upstream(build, dir, up);
+      await s.suite.importConfig(document(up)());
+      await s.suite.applied();
+      pin(s.suite.procs['edge-1']);
+      s.procs = {};
+      if (peers) {
+        s.redis = await redis(dir, redisPort);
+        s.startPeer = (name) => nginx(dir, name, s.ports[name], up, name === 'nginx-lua' ? { redisPort } : {});
+        for (const p of PEERS) s.procs[p] = await s.startPeer(p);
+      }
+    } catch (e) {
+      await s.close(true);
+      throw e;
+    }
+    return s;
+  }
+
+  // The ledger's own work would meet all targets at random: it stands still while others are measured.
+  pauseLedger() { this.suite.procs.metrics.signal('SIGSTOP'); }
+  resumeLedger() { this.suite.procs.metrics.signal('SIGCONT'); }
+
+  proc(target) { return this.procs[target] ?? (target === 'direct' ? this.upstream : this.suite.procs['edge-1']); }
+  port(target) {
+    return this.ports[target] ?? (target === 'direct' ? this.upPort : Number(new URL(this.suite.edge()).port));
+  }
+
+  // A fresh process, for its memory.
+  async restart(target) {
+    const p = this.proc(target);
+    if (this.procs[target]) {
+      await p.stop();
+      this.procs[target] = await this.startPeer(target);
+    } else {
+      await p.restart();
+      await this.suite.applied();
+      pin(p);
+    }
+  }
+  rssKb(target) {
+    return Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${this.proc(target).pid}/status`, 'utf8'))[1]);
+  }
+
+  #args(target, { bytes = 600, stream, bench, ...options }) {
+    const degree = DEGREES[target] ?? DEGREES.full;
+    // The same bytes whatever the model's name.
+    const file = path.join(this.suite.dir, `body-${bytes}-${stream ? 's' : ''}-${degree.model ?? ''}`);
+    if (!fs.existsSync(file)) fs.writeFileSync(file, request(bytes, { stream, ...(degree.model ? { model: degree.model } : {}) }));
+    return [`port=${this.port(target)}`, `path=${degree.path}`, `body=${file}`, `pid=${this.proc(target).pid}`,
+      ...degree.headers.map((h) => `header=${h}`), ...(bench ? [`header=x-bench: ${bench}`] : []),
+      ...Object.entries(options).map(([k, v]) => `${k}=${v}`)];
+  }
+
+  #spawn(target, options) {
+    const child = spawn(path.join(this.build, 'bench/proxy/load'), this.#args(target, options), { stdio: ['pipe', 'pipe', 'inherit'] });
+    const ended = new Promise((resolve) => { child.once('exit', resolve); child.once('error', resolve); });
+    const line = new Promise((resolve) => { readline.createInterface({ input: child.stdout }).once('line', resolve); ended.then(() => resolve(null)); });
+    return { child, ended, line };
+  }
+
+  // Runs the load to its end; an answer that was wrong is an error.
+  async load(target, options) {
+    const { ended, line } = this.#spawn(target, options);
+    const text = await line, code = await ended;
+    if (code !== 0 || text === null) throw new Error(`${target} ${JSON.stringify(options)}: ${text ?? `load ended with ${code}`}`);
+    return JSON.parse(text);
+  }
+
+  // Holds streams open until the function that it resolves to is called.
+  async hold(target, options) {
+    const { child, ended, line } = this.#spawn(target, { ...options, mode: 'hold' });
+    const text = await line;
+    if (text === null || JSON.parse(text).open !== options.conns) {
+      child.kill();
+      throw new Error(`${target}: ${text}`);
+    }
+    return async () => {
+      child.stdin.end();
+      if ((await ended) !== 0) throw new Error(`${target}: streams that were to stay open ended`);
+    };
+  }
+
+  async close(failed = false) {
+    this.suite.procs.metrics?.signal('SIGCONT');
+    for (const p of [...Object.values(this.procs ?? {}), this.redis, this.upstream]) await p?.kill();
+    await this.suite.close({ failed });
+  }
+}
