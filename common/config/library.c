@@ -84,14 +84,6 @@ static bool path_of(const struct library *l, const char *file, char out[PATH_MAX
 
 /* --- one vocabulary --- */
 
-/* What is said about a copy is meant for the file: it need not name the path twice. */
-static void strip_path(struct why *why, const char *path)
-{
-    size_t n = strlen(path);
-    if (strncmp(why->text, path, n) == 0 && strncmp(why->text + n, ": ", 2) == 0)
-        memmove(why->text, why->text + n + 2, strlen(why->text + n + 2) + 1);
-}
-
 static enum err open_vocab(struct library *l, const struct entry *e, bool file,
                            char copy[LIBRARY_KEY_LEN + 16], struct models_vocab **ret,
                            struct why *why)
@@ -101,7 +93,7 @@ static enum err open_vocab(struct library *l, const struct entry *e, bool file,
     if (!path_of(l, e->file, path)) return why_set(why, ERR_LIMIT, "the path is too long");
     if (!file || l->copies[0] == '\0') {
         enum err err = models_vocab_open(path, ret, why);
-        if (err != ERR_OK) strip_path(why, path);
+        if (err != ERR_OK) library_strip_path(why, path);
         return err;
     }
     enum err err = library_copy_make(l->copies, path, e->seen, why);
@@ -111,7 +103,7 @@ static enum err open_vocab(struct library *l, const struct entry *e, bool file,
     if (n < 0 || (size_t)n >= sizeof mapped) return why_set(why, ERR_LIMIT, "the path is too long");
     err = models_vocab_open(mapped, ret, why);
     if (err != ERR_OK) {
-        strip_path(why, mapped);
+        library_strip_path(why, mapped);
         (void)unlink(mapped); /* of no use to anybody */
     }
     return err;

@@ -78,6 +78,13 @@ void library_copy_name(struct library_print print, char out[LIBRARY_KEY_LEN + 16
 
 /* --- copies --- */
 
+void library_strip_path(struct why *why, const char *path)
+{
+    size_t n = strlen(path);
+    if (strncmp(why->text, path, n) == 0 && strncmp(why->text + n, ": ", 2) == 0)
+        memmove(why->text, why->text + n + 2, strlen(why->text + n + 2) + 1);
+}
+
 static bool usable(const char *path)
 {
     return (mkdir(path, 0755) == 0 || errno == EEXIST) && access(path, W_OK | X_OK) == 0;
@@ -121,6 +128,18 @@ static enum err copy_bytes(int in, int out)
     return e;
 }
 
+/* Opening a vocabulary reads samples of it; a copy is read whole once, so that no damage of its
+ * source is ever mapped. */
+static enum err check_copy(const char *path, struct why *why)
+{
+    struct vocab *v = NULL;
+    enum err e = vocab_open(path, &v, why);
+    if (e == ERR_OK) e = vocab_verify(v, why);
+    if (e != ERR_OK && why != NULL) library_strip_path(why, path);
+    vocab_unref(v);
+    return e;
+}
+
 enum err library_copy_make(const char *folder, const char *from, struct library_print print,
                            struct why *why)
 {
@@ -141,6 +160,7 @@ enum err library_copy_make(const char *folder, const char *from, struct library_
     struct library_print after = library_print_of(from);
     if (e == ERR_OK && (after.a != print.a || after.b != print.b))
         e = why_set(why, ERR_AGAIN, "it has changed while it was copied");
+    if (e == ERR_OK) e = check_copy(temp, why);
     if (e == ERR_OK && rename(temp, path) != 0)
         e = why_set(why, ERR_IO, "cannot be copied to %s: %s", folder, strerror(errno));
     if (e != ERR_OK) (void)unlink(temp);

@@ -226,7 +226,7 @@ enum err models_load(const char *dir, const struct models_entry *entries, size_t
     if (e != ERR_OK) shelf_unref(s);
     if (e != ERR_OK || dir == NULL) return e;
     struct why problem = { "" };
-    if (models_read_image_rules(*ret, dir, &problem) != ERR_OK)
+    if (models_read_image_rules(*ret, dir, &problem) != ERR_OK && report != NULL)
         report(report_ctx, "images.rules", problem.text);
     return ERR_OK;
 }

@@ -14,6 +14,12 @@ import { getText, http, parseMetrics, sumOf, until } from './lib/util.mjs';
 const VOCAB = process.env.AIGW_VOCAB_DIR ?? path.join(ROOT, 'vocab');
 const BIN = process.env.AIGW_BIN ?? path.join(ROOT, 'build/asan/bin');
 const MIB = 1 << 20;
+// The letters that tokenizer.json writes for the 256 bytes: printable ones stand for themselves.
+const byteLetters = () => {
+  let next = 256;
+  const plain = (b) => (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+  return Array.from({ length: 256 }, (_, b) => String.fromCodePoint(plain(b) ? b : next++));
+};
 const percentile = (list, p) => list.sort((a, b) => a - b)[Math.min(list.length - 1, Math.floor(list.length * p))];
 
 suiteTest('the token service', { only: ['token'], config: null, env: { token: { VOCAB_DIR: 'vocab', TOKEN_THREADS: '2', TOKEN_QUEUE_BYTES: `${32 * MIB}` } } }, async (suite, step) => {
@@ -248,6 +254,41 @@ suiteTest('the token service', { only: ['token'], config: null, env: { token: { 
     go = false;
     await Promise.all(load);
     assert.ok(asked > 50, `${asked}`);
+  });
+
+  await step("a model's folder is served as it was downloaded, and not before it is whole", async () => {
+    const folder = path.join(dir, 'House-1B');
+    const letters = byteLetters();
+    const vocab = Object.fromEntries([...letters, 'he', 'll', 'hell', 'hello'].map((t, id) => [t, id]));
+    const json = JSON.stringify({
+      version: '1.0', normalizer: null, post_processor: null, truncation: null, padding: null,
+      added_tokens: [{ id: 260, content: '<|end|>', special: true, single_word: false, lstrip: false, rstrip: false, normalized: false }],
+      pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+      decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
+      model: { type: 'BPE', dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null,
+        fuse_unk: false, byte_fallback: false, vocab, merges: ['h e', 'l l', 'he ll', 'hell o'] },
+    });
+    const count = async (body) => (await post('/calculate', { model: 'somebody/House-1B', ...body })).json;
+    fs.mkdirSync(folder);
+    fs.writeFileSync(path.join(folder, 'tokenizer_config.json'), JSON.stringify({ eos_token: '<|end|>',
+      chat_template: '{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}' }));
+    fs.writeFileSync(path.join(folder, 'tokenizer.json'), json.slice(0, json.length / 2));
+    const half = await until('the half is reported', async () => (await models()).problems.find((p) => p.file === 'House-1B'));
+    assert.equal(half.serving, 'nothing');
+    assert.equal((await count({ text: 'hello' })).method, 'estimate');
+    fs.appendFileSync(path.join(folder, 'tokenizer.json'), json.slice(json.length / 2));
+    await until('the whole is served', () => served('House-1B'));
+    assert.deepEqual((await models()).problems, []);
+    let a = await count({ text: 'hello hell' });
+    assert.deepEqual([a.tokens, a.exact, a.vocabulary], [3, true, 'House-1B']);
+    a = await count({ messages: [{ role: 'user', content: 'hello' }] });
+    assert.deepEqual([a.tokens, a.exact, a.method], [2, true, 'template']);
+    // Written over in place, half of it: what was served goes on.
+    fs.writeFileSync(path.join(folder, 'tokenizer.json'), json.slice(0, 1000));
+    await until('it is reported', async () => (await models()).problems.some((p) => p.file === 'House-1B' && p.serving === 'the one before it'));
+    assert.equal((await count({ text: 'hello hell' })).tokens, 3);
+    fs.rmSync(folder, { recursive: true });
+    await until('it is gone', async () => !(await served('House-1B')));
   });
 
   await step('the same over the bus, in a queue group, with a deadline', async () => {

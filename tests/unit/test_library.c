@@ -266,6 +266,32 @@ static void a_bad_file_is_reported_and_hurts_nobody_else(void **state)
     assert_int_equal(found.served, LIBRARY_NO_TEMPLATE);
 }
 
+/* Whole in size, wrong in one bit: what a disk or a copy that went wrong leaves behind. */
+static void a_file_with_one_wrong_bit_anywhere_is_not_taken(void **state)
+{
+    struct fixture *f = *state;
+    struct buf b;
+    put(f, "good.aigwvocab", "good", PLAIN);
+    make_vocab("flipped", PLAIN, &b);
+    begin(f);
+    for (size_t i = 0; i < 9; i++) {
+        size_t at = b.len / 9 * i + b.len / 18;
+        b.data[at] ^= 0x10;
+        put_bytes(in(f, "flipped.aigwvocab"), "wb", b.data, b.len);
+        struct found found = wait_problem(f, "flipped.aigwvocab", 1);
+        assert_int_equal(found.served, LIBRARY_NOT);
+        assert_null(strstr(found.reason, f->root));
+        assert_int_equal(tokens(f, "flipped"), 0);
+        b.data[at] ^= 0x10;
+        assert_int_equal(unlink(in(f, "flipped.aigwvocab")), 0);
+        (void)wait_problem(f, "flipped.aigwvocab", 0);
+    }
+    put_bytes(in(f, "flipped.aigwvocab"), "wb", b.data, b.len);
+    wait_tokens(f, "flipped", 3);
+    assert_int_equal(tokens(f, "good"), 3);
+    buf_done(&b);
+}
+
 static void of_two_with_one_name_the_first_is_served(void **state)
 {
     struct fixture *f = *state;
@@ -337,6 +363,7 @@ int main(void)
         T(a_file_overwritten_in_place_does_not_pull_the_old_one_away),
         T(a_file_that_grows_is_left_alone_until_it_is_whole),
         T(a_bad_file_is_reported_and_hurts_nobody_else),
+        T(a_file_with_one_wrong_bit_anywhere_is_not_taken),
         T(of_two_with_one_name_the_first_is_served),
         T(a_folder_that_comes_later_is_found_by_looking),
         T(rules_for_images_are_followed_too),
