@@ -12,9 +12,9 @@
 #include "tokenizer/meter.h"
 
 enum {
-    ANSWER_EVENT_MAX = 1024 * 1024, /* bytes of one event of a stream */
-    ANSWER_HELD_MAX = 256 * 1024,   /* bytes of events that wait for a decision */
-    ANSWER_MAX_TEXTS = 64,
+    ANSWER_EVENT_MAX = 4 * 1024 * 1024, /* bytes of one event of a stream */
+    ANSWER_HELD_MAX = 256 * 1024,       /* bytes of events that wait for a decision */
+    ANSWER_MAX_TEXTS = 4096,
 };
 
 struct answer_options {
@@ -79,6 +79,8 @@ uint64_t answer_tokens(const struct answer *a);
 uint64_t answer_reasoning_tokens(const struct answer *a);
 bool answer_is_exact(const struct answer *a);
 bool answer_saw_error(const struct answer *a); /* an error event passed */
+/* The number that an event behind those which came has, where events have numbers. */
+uint64_t answer_sequence(const struct answer *a);
 const struct reported_usage *answer_reported(const struct answer *a);
 
 #endif

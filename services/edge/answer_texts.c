@@ -8,7 +8,7 @@ enum { SCRATCH_KEPT = 256 };
 
 static enum err text_of(struct answer *a, const struct delta *d, size_t *ret)
 {
-    for (size_t i = 0; i < a->texts_n; i++) {
+    for (size_t i = a->texts_n; i-- > 0;) {
         struct text *t = &a->texts[i];
         if (t->kind == d->kind && t->choice == d->choice && t->item == d->item)
             return *ret = i, ERR_OK;
@@ -79,26 +79,101 @@ bool answer_any_cut(const struct answer *a)
     return false;
 }
 
+/* The delta's own bytes, and what of them is behind what its text had already. */
+static enum err decode(struct answer *a, const struct delta *d, uint64_t had, struct str *ret_all,
+                       struct str *ret_new)
+{
+    buf_clear(&a->scratch);
+    struct str all = d->text.raw;
+    if (d->form != DELTA_OBJECT) {
+        enum err e = js_decode(d->text, &a->scratch);
+        if (e != ERR_OK) return e;
+        all = buf_str(&a->scratch);
+    }
+    bool repeats = d->form == DELTA_WHOLE || d->form == DELTA_SO_FAR;
+    size_t skip = repeats ? (size_t)MIN(had, (uint64_t)all.n) : 0;
+    *ret_all = all;
+    *ret_new = str_n(all.p + skip, all.n - skip);
+    return ERR_OK;
+}
+
+static uint64_t fed(const struct text *t)
+{
+    return t->before_bytes + meter_fed(t->meter);
+}
+
 /* Feeds one delta to its meter and notes where it lies. */
-enum err answer_feed_delta(struct answer *a, const struct delta *d, struct mark *ret)
+static enum err feed_delta(struct answer *a, const struct delta *d, struct mark *ret)
 {
     size_t i;
+    struct str all, more;
     enum err e = text_of(a, d, &i);
     if (e != ERR_OK) return e;
     struct text *t = &a->texts[i];
-    buf_clear(&a->scratch);
-    e = js_decode(d->text, &a->scratch);
+    uint64_t had = fed(t);
+    e = decode(a, d, had, &all, &more);
     if (e != ERR_OK) return e;
-    if (t->finished && a->scratch.len > 0 && !meter_cut(t->meter, NULL)) e = reopen(a, t);
+    if (t->finished && more.n > 0 && !meter_cut(t->meter, NULL)) e = reopen(a, t);
     if (e != ERR_OK) return e;
-    *ret = (struct mark){ .text = (uint8_t)i, .start = t->before_bytes + meter_fed(t->meter) };
-    ret->end = ret->start + a->scratch.len;
-    if (t->finished) return ERR_OK; /* it was cut */
-    set_limit(a, t);
-    e = meter_feed(t->meter, buf_str(&a->scratch));
-    t->count = t->before_tokens + meter_count(t->meter);
+    bool repeats = d->form == DELTA_WHOLE || d->form == DELTA_SO_FAR;
+    *ret = (struct mark){ .text = (uint16_t)i, .start = repeats ? 0 : had };
+    ret->end = ret->start + all.n;
+    if (!t->finished && more.n > 0) { /* else it was cut, or has all of it */
+        set_limit(a, t);
+        e = meter_feed(t->meter, more);
+        t->count = t->before_tokens + meter_count(t->meter);
+    }
     if (a->scratch.cap > SCRATCH_KEPT) buf_done(&a->scratch);
+    return e == ERR_OK && d->form == DELTA_WHOLE ? answer_finish_text(a, t) : e;
+}
+
+enum err answer_feed_chunk(struct answer *a, bool each, struct mark *marks)
+{
+    const struct chunk *c = a->chunk;
+    enum err e = ERR_OK;
+    a->before_whole = answer_tokens(a);
+    for (size_t i = 0; i < c->deltas_n && e == ERR_OK; i++) {
+        const struct delta *d = &c->deltas[i];
+        a->seen_choices |= 1u << d->choice;
+        if (d->form == DELTA_MIRROR) {
+            marks[i] = marks[d->of];
+            continue;
+        }
+        e = feed_delta(a, d, &marks[i]);
+        if (e == ERR_OK && each) e = answer_finish_text(a, &a->texts[marks[i].text]);
+    }
     return e;
+}
+
+struct mark *answer_marks(size_t n, struct mark few[MARKS_FEW])
+{
+    return n <= MARKS_FEW ? few : malloc(n * sizeof *few);
+}
+
+void answer_marks_done(struct mark *marks, const struct mark few[MARKS_FEW])
+{
+    if (marks != few) free(marks);
+}
+
+/* A byte is at most one token, and what is not ASCII may become three bytes when it is normalized.
+ */
+uint64_t answer_most_tokens(struct answer *a)
+{
+    const struct chunk *c = a->chunk;
+    uint64_t n = 0;
+    for (size_t i = 0; i < c->deltas_n; i++) {
+        const struct delta *d = &c->deltas[i];
+        struct str text = str_n(d->text.raw.p + 1, d->text.raw.n - 2), all;
+        size_t at;
+        if (d->form == DELTA_MIRROR) continue;
+        if (d->form != DELTA_PIECE && (text_of(a, d, &at) != ERR_OK ||
+                                       decode(a, d, fed(&a->texts[at]), &all, &text) != ERR_OK))
+            return UINT32_MAX;
+        for (size_t k = 0; k < text.n; k++)
+            n += (unsigned char)text.p[k] < 0x80 && text.p[k] != '\\' ? 1 : 3;
+        if (a->scratch.cap > SCRATCH_KEPT) buf_done(&a->scratch);
+    }
+    return n;
 }
 
 bool answer_is_deliverable(const struct answer *a, const struct mark *marks, size_t n)

@@ -51,6 +51,7 @@ struct texts {
     enum snap_endpoint ep;
     struct js_val messages, tools, kwargs, system, plain; /* plain: prompt or input */
     bool no_generation_prompt;
+    bool estimate; /* never exact */
 };
 
 struct job {
@@ -167,7 +168,7 @@ static void count(const struct counter *c, const struct texts *t, struct task ta
     static const struct model_info unknown = { .vocab = NULL };
     const struct task *k = &task;
     if (!c->o.precise) task.info = &unknown;
-    *r = (struct count_result){ .exact = true };
+    *r = (struct count_result){ .exact = !t->estimate };
     if (t->ep == SNAP_EP_CHAT || t->ep == SNAP_EP_MESSAGES) {
         add_chat(k, t, r, clock_wall_ns(c->o.clock) / 1000000000u);
         if (r->err == ERR_OK) add_system(k, t->system, r);
@@ -213,7 +214,7 @@ static bool take_answer(struct job *j, struct str data)
     struct chat_error error;
     enum err e = token_msg_answer_parse(data, &a, &error);
     if (e == ERR_OK)
-        j->result = (struct count_result){ .tokens = a.tokens, .exact = a.exact };
+        j->result = (struct count_result){ .tokens = a.tokens, .exact = a.exact && !j->t.estimate };
     else if (e == ERR_INVALID && error.param[0] != '\0')
         failed(&j->result, ERR_INVALID, error.why.text); /* the template refused the messages */
     else
@@ -297,6 +298,7 @@ static bool ask_http(struct job *j, struct http_client *client)
             j->result = (struct count_result){ 0 };
             ok = json_get_u64(o, "tokens", &j->result.tokens) == ERR_OK &&
                  json_get_bool(o, "exact", &j->result.exact) == ERR_OK;
+            if (j->t.estimate) j->result.exact = false;
         }
         json_free(o);
     }
@@ -342,6 +344,7 @@ static struct texts texts_of(const struct count_input *in)
         .system = s->system,
         .plain = s->prompt.raw.p != NULL ? s->prompt : s->input,
         .no_generation_prompt = js_is(s->generation_prompt, JS_FALSE),
+        .estimate = in->estimate,
     };
 }
 

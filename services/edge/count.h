@@ -47,6 +47,7 @@ struct count_input {
     struct str model;              /* as the client wrote it */
     const struct model_info *info; /* borrowed until done() */
     const struct request_scan *scan;
+    bool estimate;                 /* the server adds what the request does not hold: never exact */
     struct loop *loop;             /* done() is posted here */
     struct count_scratch *scratch; /* the calling thread's; not kept */
     const _Atomic bool *given_up;  /* borrowed until done(); true: nobody wants the count any more,

@@ -2,6 +2,8 @@
 /* What all dialects share. */
 #include "dialect.h"
 
+#include <stdlib.h>
+
 int refusal_status(enum refusal r)
 {
     static const int status[REFUSE_MAX] = {
@@ -36,7 +38,9 @@ int refusal_status(enum refusal r)
 
 const struct dialect *dialect_of(enum snap_endpoint ep)
 {
-    return ep == SNAP_EP_MESSAGES ? &dialect_anthropic : &dialect_openai;
+    return ep == SNAP_EP_MESSAGES    ? &dialect_anthropic
+           : ep == SNAP_EP_RESPONSES ? &dialect_responses
+                                     : &dialect_openai;
 }
 
 enum snap_endpoint endpoint_of_path(struct str path)
@@ -64,16 +68,16 @@ enum snap_endpoint endpoint_of_path(struct str path)
 
 const struct dialect *dialect_of_path(struct str path)
 {
-    return endpoint_of_path(path) == SNAP_EP_MESSAGES ||
-                   str_contains(path, STR("/messages/count_tokens")) ||
-                   str_contains(path, STR("/messages/batches"))
-               ? &dialect_anthropic
-               : &dialect_openai;
+    if (str_contains(path, STR("/messages/count_tokens")) ||
+        str_contains(path, STR("/messages/batches")))
+        return &dialect_anthropic;
+    return dialect_of(endpoint_of_path(path));
 }
 
 bool endpoint_is_metered(enum snap_endpoint ep)
 {
-    return ep == SNAP_EP_CHAT || ep == SNAP_EP_COMPLETIONS || ep == SNAP_EP_MESSAGES;
+    return ep == SNAP_EP_CHAT || ep == SNAP_EP_COMPLETIONS || ep == SNAP_EP_MESSAGES ||
+           ep == SNAP_EP_RESPONSES;
 }
 
 enum err scan_positive(struct js_val v, const char *name, uint64_t *ret, const char **ret_param,
@@ -96,13 +100,96 @@ enum err scan_spelling(struct str key, const char *name, const char **ret_param,
     return why_set(why, ERR_INVALID, "%s: must be written in lower case", name);
 }
 
+enum err scan_want(bool ok, const char *name, const char *what, const char **ret_param,
+                   struct why *why)
+{
+    if (ok) return ERR_OK;
+    *ret_param = name;
+    return why_set(why, ERR_INVALID, "%s: %s", name, what);
+}
+
+static enum err scan_member_of(struct str key, struct js_val v, const struct scan_member *members,
+                               size_t n, void *into, const char **ret_param, struct why *why)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!js_key_is(key, members[i].name)) {
+            enum err e = scan_spelling(key, members[i].name, ret_param, why);
+            if (e != ERR_OK) return e;
+            continue;
+        }
+        struct js_val *to = (struct js_val *)(void *)((char *)into + members[i].offset);
+        if (to->raw.p != NULL)
+            return scan_want(false, members[i].name, "given twice", ret_param, why);
+        *to = v;
+        return ERR_OK;
+    }
+    return ERR_OK;
+}
+
+enum err scan_members(struct js_val root, const struct scan_member *members, size_t n, void *into,
+                      const char **ret_param, struct why *why)
+{
+    struct js_iter it;
+    struct str key;
+    struct js_val v;
+    enum err e = scan_want(js_is(root, JS_OBJECT), "body", "must be a JSON object", ret_param, why);
+    if (e != ERR_OK) return e;
+    js_iter_init(&it, root);
+    while (e == ERR_OK && js_next_member(&it, &key, &v))
+        e = scan_member_of(key, v, members, n, into, ret_param, why);
+    return e;
+}
+
+/* --- chunks --- */
+
+static bool has_room(struct chunk *c)
+{
+    if (c->deltas_n < c->deltas_cap) return true;
+    size_t cap = c->deltas_cap * 4;
+    if (cap > CHUNK_MAX_DELTAS) return false;
+    struct delta *more = malloc(cap * sizeof *more);
+    if (more == NULL) return false;
+    memcpy(more, c->deltas, c->deltas_n * sizeof *more);
+    if (c->deltas != c->few) free(c->deltas);
+    c->deltas = more;
+    c->deltas_cap = cap;
+    return true;
+}
+
+static bool add(struct chunk *c, const struct delta *d)
+{
+    bool fits = d->form == DELTA_OBJECT ? js_is(d->text, JS_OBJECT) : js_is(d->text, JS_STRING);
+    if (!fits || d->text.raw.n <= 2) return true;
+    if (!has_room(c)) return false;
+    c->deltas[c->deltas_n++] = *d;
+    return true;
+}
+
 bool chunk_add_delta(struct chunk *c, enum delta_kind kind, uint64_t choice, uint64_t item,
                      struct js_val text)
 {
-    if (!js_is(text, JS_STRING) || text.raw.n <= 2) return true;
-    if (c->deltas_n == CHUNK_MAX_DELTAS) return false;
-    c->deltas[c->deltas_n++] = (struct delta){ kind, (uint32_t)choice, (uint32_t)item, text };
-    return true;
+    struct delta d = { kind, DELTA_PIECE, (uint32_t)choice, (uint32_t)item, 0, text };
+    return add(c, &d);
+}
+
+bool chunk_add_form(struct chunk *c, enum delta_form form, enum delta_kind kind, uint64_t item,
+                    struct js_val text)
+{
+    struct delta d = { kind, form, 0, (uint32_t)item, 0, text };
+    return add(c, &d);
+}
+
+void chunk_init(struct chunk *c)
+{
+    c->deltas = c->few;
+    c->deltas_cap = CHUNK_FEW_DELTAS;
+    chunk_clear(c);
+}
+
+void chunk_done(struct chunk *c)
+{
+    if (c->deltas != c->few) free(c->deltas);
+    c->deltas = c->few;
 }
 
 void chunk_clear(struct chunk *c)
@@ -110,8 +197,9 @@ void chunk_clear(struct chunk *c)
     const struct js_val absent = { JS_NULL, STR_NULL };
     /* Not the arrays: they are large, and their lengths say what counts. */
     c->is_done = c->is_error = c->usage_only = c->block_started = c->block_stopped = false;
+    c->uncountable = c->has_sequence = false;
     c->deltas_n = c->choices_n = 0;
-    c->usage = c->completion_tokens = c->total_tokens = absent;
+    c->usage = c->completion_tokens = c->total_tokens = c->incomplete_details = absent;
     c->usage_member = STR_NULL;
     c->reported = (struct reported_usage){ 0 };
 }

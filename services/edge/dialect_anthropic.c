@@ -84,7 +84,13 @@ static void take_usage(struct chunk *c, struct js_val usage)
 
 static bool take_block(struct chunk *c, uint64_t index, struct js_val block)
 {
-    return chunk_add_delta(c, DELTA_CONTENT, 0, index, js_get(block, "text")) &&
+    struct js_val input = js_get(block, "input");
+    /* A whole tool call has its arguments as a value, written by the server; and hidden thinking is
+     * no text. */
+    if (js_is(input, JS_OBJECT) && input.raw.n > 2) c->uncountable = true;
+    if (js_get(block, "data").raw.p != NULL) c->uncountable = true;
+    return chunk_add_form(c, DELTA_OBJECT, DELTA_TOOL, index, input) &&
+           chunk_add_delta(c, DELTA_CONTENT, 0, index, js_get(block, "text")) &&
            chunk_add_delta(c, DELTA_REASONING, 0, index, js_get(block, "thinking")) &&
            chunk_add_delta(c, DELTA_TOOL, 0, index, js_get(block, "partial_json"));
 }
@@ -205,8 +211,9 @@ static enum err write_error(enum refusal r, struct str message, const char *para
 }
 
 static enum err write_error_event(enum refusal r, struct str message, struct str request_id,
-                                  struct buf *out)
+                                  uint64_t sequence, struct buf *out)
 {
+    (void)sequence;
     enum err e = buf_appendz(out, "event: error\ndata: ");
     if (e == ERR_OK) e = write_error(r, message, NULL, request_id, out);
     return e == ERR_OK ? buf_appendz(out, "\n\n") : e;
@@ -220,5 +227,6 @@ const struct dialect dialect_anthropic = {
     .write_error_event = write_error_event,
     .write_error = write_error,
     .max_output_param = NULL, /* required by the API */
+    .max_output_least = 1,
     .length_reason = { "\"max_tokens\"", 12 },
 };

@@ -7,79 +7,34 @@
 
 /* --- requests --- */
 
-struct member {
-    const char *name;
-    size_t offset; /* in struct request_scan */
-};
-#define M(name, field)                             \
-    {                                              \
-        name, offsetof(struct request_scan, field) \
-    }
-
-static const struct member members[] = {
-    M("model", model),
-    M("messages", messages),
-    M("prompt", prompt),
-    M("input", input),
-    M("tools", tools),
-    M("stream_options", stream_options),
-    M("max_completion_tokens", max_output[0]),
-    M("max_tokens", max_output[1]),
-    M("max_output_tokens", max_output[2]),
-    M("user", user),
-    M("add_generation_prompt", generation_prompt),
-    M("chat_template_kwargs", template_kwargs),
-};
-
-static enum err twice(const char *name, const char **ret_param, struct why *why)
-{
-    *ret_param = name;
-    return why_set(why, ERR_INVALID, "%s: given twice", name);
-}
-
-/* Members that are only looked at here. */
-struct others {
+/* What is looked at of a request; some members only here. */
+struct wanted {
+    struct request_scan r;
     struct js_val stream, n, best_of;
 };
 
-static enum err take_member(struct str key, struct js_val v, struct request_scan *r,
-                            struct others *o, const char **ret_param, struct why *why)
-{
-    struct {
-        const char *name;
-        struct js_val *to;
-    } others[] = { { "stream", &o->stream }, { "n", &o->n }, { "best_of", &o->best_of } };
-    for (size_t i = 0; i < ARRAY_LEN(members); i++) {
-        if (!js_key_is(key, members[i].name)) {
-            enum err e = scan_spelling(key, members[i].name, ret_param, why);
-            if (e != ERR_OK) return e;
-            continue;
-        }
-        struct js_val *to = (struct js_val *)(void *)((char *)r + members[i].offset);
-        if (to->raw.p != NULL) return twice(members[i].name, ret_param, why);
-        *to = v;
-        return ERR_OK;
+#define M(name, field)                       \
+    {                                        \
+        name, offsetof(struct wanted, field) \
     }
-    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
-        if (!js_key_is(key, others[i].name)) {
-            enum err e = scan_spelling(key, others[i].name, ret_param, why);
-            if (e != ERR_OK) return e;
-            continue;
-        }
-        if (others[i].to->raw.p != NULL) return twice(others[i].name, ret_param, why);
-        *others[i].to = v;
-        return ERR_OK;
-    }
-    return ERR_OK;
-}
 
-static enum err want(bool ok, const char *name, const char *what, const char **ret_param,
-                     struct why *why)
-{
-    if (ok) return ERR_OK;
-    *ret_param = name;
-    return why_set(why, ERR_INVALID, "%s: %s", name, what);
-}
+static const struct scan_member members[] = {
+    M("model", r.model),
+    M("messages", r.messages),
+    M("prompt", r.prompt),
+    M("input", r.input),
+    M("tools", r.tools),
+    M("stream_options", r.stream_options),
+    M("max_completion_tokens", r.max_output[0]),
+    M("max_tokens", r.max_output[1]),
+    M("max_output_tokens", r.max_output[2]),
+    M("user", r.user),
+    M("add_generation_prompt", r.generation_prompt),
+    M("chat_template_kwargs", r.template_kwargs),
+    M("stream", stream),
+    M("n", n),
+    M("best_of", best_of),
+};
 
 static enum err scan_stream_options(struct request_scan *r, const char **ret_param, struct why *why)
 {
@@ -87,8 +42,8 @@ static enum err scan_stream_options(struct request_scan *r, const char **ret_par
     struct str key;
     struct js_val v;
     if (r->stream_options.raw.p == NULL || r->stream_options.type == JS_NULL) return ERR_OK;
-    enum err e = want(js_is(r->stream_options, JS_OBJECT), "stream_options", "must be an object",
-                      ret_param, why);
+    enum err e = scan_want(js_is(r->stream_options, JS_OBJECT), "stream_options",
+                           "must be an object", ret_param, why);
     if (e != ERR_OK) return e;
     js_iter_init(&it, r->stream_options);
     while (js_next_member(&it, &key, &v)) {
@@ -98,7 +53,7 @@ static enum err scan_stream_options(struct request_scan *r, const char **ret_par
             continue;
         }
         if (r->include_usage.raw.p != NULL)
-            return twice("stream_options.include_usage", ret_param, why);
+            return scan_want(false, "stream_options.include_usage", "given twice", ret_param, why);
         r->include_usage = v;
         r->wants_usage = v.type == JS_TRUE;
     }
@@ -109,14 +64,15 @@ static enum err scan_stream_options(struct request_scan *r, const char **ret_par
 static enum err scan_required(enum snap_endpoint ep, const struct request_scan *r,
                               const char **ret_param, struct why *why)
 {
-    enum err e = want(js_is(r->model, JS_STRING) && r->model.raw.n > 2, "model",
-                      "required, a string", ret_param, why);
+    enum err e = scan_want(js_is(r->model, JS_STRING) && r->model.raw.n > 2, "model",
+                           "required, a string", ret_param, why);
     if (e == ERR_OK && ep == SNAP_EP_CHAT)
-        e = want(js_is(r->messages, JS_ARRAY), "messages", "required, an array", ret_param, why);
+        e = scan_want(js_is(r->messages, JS_ARRAY), "messages", "required, an array", ret_param,
+                      why);
     if (e == ERR_OK && ep == SNAP_EP_COMPLETIONS)
-        e = want(r->prompt.raw.p != NULL, "prompt", "required", ret_param, why);
+        e = scan_want(r->prompt.raw.p != NULL, "prompt", "required", ret_param, why);
     if (e == ERR_OK && ep == SNAP_EP_EMBEDDINGS)
-        e = want(r->input.raw.p != NULL, "input", "required", ret_param, why);
+        e = scan_want(r->input.raw.p != NULL, "input", "required", ret_param, why);
     return e;
 }
 
@@ -133,52 +89,43 @@ static uint64_t prompts(struct js_val prompt)
 }
 
 /* Every parameter that bounds a choice, and how many choices there are. */
-static enum err scan_output(struct request_scan *r, const struct others *o, const char **ret_param,
-                            struct why *why)
+static enum err scan_output(struct wanted *o, const char **ret_param, struct why *why)
 {
+    struct request_scan *r = &o->r;
     static const char *const names[MAX_OUTPUT_PARAMS] = { "max_completion_tokens", "max_tokens",
                                                           "max_output_tokens" };
     uint64_t best_of = 1;
     enum err e = scan_positive(o->n, "n", &r->choices, ret_param, why);
     if (e == ERR_OK)
-        e = want(r->choices <= CHUNK_MAX_CHOICES, "n", "must be at most 32", ret_param, why);
+        e = scan_want(r->choices <= CHUNK_MAX_CHOICES, "n", "must be at most 32", ret_param, why);
     if (e == ERR_OK) e = scan_positive(o->best_of, "best_of", &best_of, ret_param, why);
     if (e == ERR_OK)
-        e = want(best_of <= CHUNK_MAX_CHOICES, "best_of", "must be at most 32", ret_param, why);
+        e = scan_want(best_of <= CHUNK_MAX_CHOICES, "best_of", "must be at most 32", ret_param,
+                      why);
     for (size_t i = 0; i < MAX_OUTPUT_PARAMS && e == ERR_OK; i++)
         e = scan_positive(r->max_output[i], names[i], &r->max_tokens, ret_param, why);
     r->choices = MAX(r->choices, best_of) * prompts(r->prompt);
     /* more are not told apart in the answer, and would pass uncounted */
     if (e == ERR_OK)
-        e = want(r->choices <= CHUNK_MAX_CHOICES, "prompt",
-                 "prompts times choices must be at most 32", ret_param, why);
+        e = scan_want(r->choices <= CHUNK_MAX_CHOICES, "prompt",
+                      "prompts times choices must be at most 32", ret_param, why);
     return e;
 }
 
 static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct request_scan *ret,
                              const char **ret_param, struct why *why)
 {
-    struct request_scan r = { .root = root, .choices = 1 };
-    struct others o = { .stream = { JS_NULL, STR_NULL },
-                        .n = { JS_NULL, STR_NULL },
-                        .best_of = { JS_NULL, STR_NULL } };
-    struct js_iter it;
-    struct str key;
-    struct js_val v;
-    enum err e = want(js_is(root, JS_OBJECT), "body", "must be a JSON object", ret_param, why);
-    if (e != ERR_OK) return e;
-    js_iter_init(&it, root);
-    while (e == ERR_OK && js_next_member(&it, &key, &v))
-        e = take_member(key, v, &r, &o, ret_param, why);
-    if (e == ERR_OK) e = scan_required(ep, &r, ret_param, why);
-    if (e == ERR_OK && o.stream.raw.p != NULL && o.stream.type != JS_NULL) {
-        e = want(o.stream.type == JS_TRUE || o.stream.type == JS_FALSE, "stream",
-                 "must be true or false", ret_param, why);
-        r.stream = o.stream.type == JS_TRUE;
+    struct wanted w = { .r = { .root = root, .choices = 1 } };
+    enum err e = scan_members(root, members, ARRAY_LEN(members), &w, ret_param, why);
+    if (e == ERR_OK) e = scan_required(ep, &w.r, ret_param, why);
+    if (e == ERR_OK && w.stream.raw.p != NULL && w.stream.type != JS_NULL) {
+        e = scan_want(w.stream.type == JS_TRUE || w.stream.type == JS_FALSE, "stream",
+                      "must be true or false", ret_param, why);
+        w.r.stream = w.stream.type == JS_TRUE;
     }
-    if (e == ERR_OK) e = scan_output(&r, &o, ret_param, why);
-    if (e == ERR_OK) e = scan_stream_options(&r, ret_param, why);
-    if (e == ERR_OK) *ret = r;
+    if (e == ERR_OK) e = scan_output(&w, ret_param, why);
+    if (e == ERR_OK) e = scan_stream_options(&w.r, ret_param, why);
+    if (e == ERR_OK) *ret = w.r;
     return e;
 }
 
@@ -194,8 +141,44 @@ static bool take_tool_calls(struct chunk *c, uint64_t choice, struct js_val call
         uint64_t index = position;
         if (js_u64(js_get(call, "index"), &index) != ERR_OK) index = position;
         struct js_val fn = js_get(call, "function");
-        if (!chunk_add_delta(c, DELTA_TOOL, choice, index, js_get(fn, "arguments"))) return false;
+        struct js_val input = js_get(js_get(call, "custom"), "input");
+        if (!chunk_add_delta(c, DELTA_TOOL, choice, index, js_get(fn, "arguments")) ||
+            !chunk_add_delta(c, DELTA_TOOL, choice, index, input))
+            return false;
     }
+    return true;
+}
+
+/* Content as a list of parts, of which those with a text have one; thinking may be a list again. */
+static bool take_parts(struct chunk *c, enum delta_kind kind, uint64_t choice, struct js_val parts,
+                       int depth)
+{
+    struct js_iter it;
+    struct js_val part;
+    bool ok = true;
+    js_iter_init(&it, parts);
+    while (ok && js_next_element(&it, &part)) {
+        struct js_val text = js_get(part, "text"), thinking = js_get(part, "thinking");
+        ok = chunk_add_delta(c, kind, choice, 0, text) &&
+             chunk_add_delta(c, DELTA_REASONING, choice, 0, thinking);
+        if (ok && js_is(thinking, JS_ARRAY) && depth < 2)
+            ok = take_parts(c, DELTA_REASONING, choice, thinking, depth + 1);
+        if (text.raw.p == NULL && thinking.raw.p == NULL) c->uncountable = true;
+    }
+    return ok;
+}
+
+/* Reasoning goes by two names, and some servers send both: the second is that text once more. */
+static bool take_reasoning(struct chunk *c, uint64_t choice, struct js_val v, size_t first)
+{
+    size_t n = c->deltas_n;
+    if (!chunk_add_delta(c, DELTA_REASONING, choice, 0, v)) return false;
+    for (size_t i = first; i < n && c->deltas_n > n; i++)
+        if (c->deltas[i].kind == DELTA_REASONING && str_eq(c->deltas[i].text.raw, v.raw)) {
+            c->deltas[n].form = DELTA_MIRROR;
+            c->deltas[n].of = (uint32_t)i;
+            break;
+        }
     return true;
 }
 
@@ -206,18 +189,25 @@ static bool take_message(struct chunk *c, uint64_t choice, struct js_val message
     struct str key;
     struct js_val v;
     bool ok = true;
+    size_t first = c->deltas_n;
     js_iter_init(&it, message);
     while (ok && js_next_member(&it, &key, &v)) {
-        if (js_key_is(key, "content"))
-            ok = chunk_add_delta(c, DELTA_CONTENT, choice, 0, v);
-        else if (js_key_is(key, "reasoning_content") || js_key_is(key, "reasoning"))
-            ok = chunk_add_delta(c, DELTA_REASONING, choice, 0, v);
-        else if (js_key_is(key, "refusal"))
+        if (js_key_is(key, "content")) {
+            ok = js_is(v, JS_ARRAY) ? take_parts(c, DELTA_CONTENT, choice, v, 0)
+                                    : chunk_add_delta(c, DELTA_CONTENT, choice, 0, v);
+        } else if (js_key_is(key, "reasoning_content") || js_key_is(key, "reasoning")) {
+            ok = take_reasoning(c, choice, v, first);
+        } else if (js_key_is(key, "refusal")) {
             ok = chunk_add_delta(c, DELTA_REFUSAL, choice, 0, v);
-        else if (js_key_is(key, "tool_calls"))
+        } else if (js_key_is(key, "tool_calls")) {
             ok = take_tool_calls(c, choice, v);
-        else if (js_key_is(key, "function_call"))
+        } else if (js_key_is(key, "function_call")) {
             ok = chunk_add_delta(c, DELTA_TOOL, choice, 0, js_get(v, "arguments"));
+        } else if (js_key_is(key, "audio") && js_is(v, JS_OBJECT)) {
+            /* What was said is text; the sound itself has tokens that nobody here can count. */
+            ok = chunk_add_delta(c, DELTA_CONTENT, choice, 1, js_get(v, "transcript"));
+            c->uncountable = true;
+        }
     }
     return ok;
 }
@@ -424,8 +414,9 @@ static enum err write_error(enum refusal r, struct str message, const char *para
 }
 
 static enum err write_error_event(enum refusal r, struct str message, struct str request_id,
-                                  struct buf *out)
+                                  uint64_t sequence, struct buf *out)
 {
+    (void)sequence;
     enum err e = buf_appendz(out, "data: ");
     if (e == ERR_OK) e = write_error(r, message, NULL, request_id, out);
     return e == ERR_OK ? buf_appendz(out, "\n\n") : e;
@@ -439,5 +430,6 @@ const struct dialect dialect_openai = {
     .write_error_event = write_error_event,
     .write_error = write_error,
     .max_output_param = "max_completion_tokens",
+    .max_output_least = 1,
     .length_reason = { "\"length\"", 8 },
 };

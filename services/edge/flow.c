@@ -8,6 +8,7 @@
 
 #include "match.h"
 #include "reply.h"
+#include "responses_chat.h"
 #include "rt/crypto.h"
 
 const char *flow_state_name(enum flow_state s)
@@ -392,7 +393,8 @@ static void after_count(struct flow *f)
     f->input_tokens = r->tokens;
     f->input_exact = r->exact;
     if (r->err != ERR_OK) {
-        flow_refuse(f, REFUSE_BAD_BODY, str_of(r->why.text), "messages");
+        flow_refuse(f, REFUSE_BAD_BODY, str_of(r->why.text),
+                    f->endpoint == SNAP_EP_RESPONSES ? "input" : "messages");
         return;
     }
     if (window > 0 && r->tokens > window) {
@@ -417,6 +419,27 @@ static void on_counted(void *ctx, const struct count_result *r)
     after_count(f);
 }
 
+/* Counts a request of Responses as the chat that it is. */
+static bool count_as_chat(struct flow *f, struct count_input *in)
+{
+    struct responses_chat chat;
+    struct request_scan scan = f->asked->scan;
+    bool done = true;
+    if (responses_chat_make(&scan, &chat) == ERR_OK) {
+        scan.messages = (struct js_val){ JS_ARRAY, buf_str(&chat.messages) };
+        scan.tools = (struct js_val){ JS_ARRAY, buf_str(&chat.tools) };
+        scan.input.raw = scan.prompt.raw = STR_NULL;
+        in->ep = SNAP_EP_CHAT;
+        in->scan = &scan;
+        in->estimate = !chat.exact;
+        done = counter_count(flow_edge(f)->counter, in, &f->asked->count, on_counted, f);
+    } else {
+        f->asked->count = (struct count_result){ .tokens = scan.root.raw.n / 4 };
+    }
+    responses_chat_done(&chat);
+    return done;
+}
+
 static void enter_count(struct flow *f)
 {
     f->state = FLOW_COUNT;
@@ -431,7 +454,10 @@ static void enter_count(struct flow *f)
         .given_up = &f->gone,
     };
     f->async++;
-    if (counter_count(flow_edge(f)->counter, &in, &f->asked->count, on_counted, f)) {
+    bool counted = f->endpoint == SNAP_EP_RESPONSES
+                       ? count_as_chat(f, &in)
+                       : counter_count(flow_edge(f)->counter, &in, &f->asked->count, on_counted, f);
+    if (counted) {
         f->async--;
         after_count(f);
     }
@@ -453,11 +479,6 @@ void flow_run(struct flow *f)
     if (!flow_check_body(f) || !flow_check_access(f, false)) return;
     if (f->endpoint == SNAP_EP_MODELS && (q->method == H1_GET || q->method == H1_HEAD)) {
         answer_models(f);
-        return;
-    }
-    if (f->endpoint == SNAP_EP_RESPONSES) {
-        flow_refuse(f, REFUSE_NO_ROUTE, STR("The Responses API is not served by this gateway yet."),
-                    NULL);
         return;
     }
     if (f->scanned)

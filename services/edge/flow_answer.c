@@ -189,6 +189,7 @@ static bool is_dropped(const struct flow *f, const struct h1_head *h, const stru
     if (fl->known == H1_CONTENT_LENGTH || fl->known == H1_X_REQUEST_ID ||
         fl->known == H1_SET_COOKIE)
         return true;
+    if (fl->known == H1_CONTENT_ENCODING && f->mode != RELAY_RAW) return true;
     if (h1_is_hop_by_hop(fl->name) ||
         (h->first[H1_CONNECTION] != 0 && h1_connection_has(h, fl->name)))
         return true;
@@ -253,11 +254,11 @@ static void on_head(void *ctx, const struct h1_response *res)
     f->last_byte_ns = loop_now_ns(f->w->loop);
     flow_attempt_answered(f, (unsigned)res->status);
     pools_report(f->w->pools, f->server, true);
-    if (metered && coding.n > 0 && !str_ieqz(coding, "identity")) {
+    f->mode = !metered ? RELAY_RAW : is_event_stream(res) ? RELAY_STREAM : RELAY_WHOLE;
+    if (metered && !flow_decode_begin(f, coding)) {
         give_up(f, "The upstream failed: it sent a content coding that was not accepted.");
         return;
     }
-    f->mode = !metered ? RELAY_RAW : is_event_stream(res) ? RELAY_STREAM : RELAY_WHOLE;
     buf_init(&fields, FIELDS_MAX);
     enum err e = answer_fields(f, res, &fields);
     if (e == ERR_OK && f->mode != RELAY_RAW && !begin_meter(f)) e = ERR_NOMEM;
@@ -278,23 +279,27 @@ static void on_head(void *ctx, const struct h1_response *res)
 
 /* --- the answer's body --- */
 
+static enum err take_body(struct flow *f, struct str data)
+{
+    switch (f->mode) {
+    case RELAY_RAW: return client_send(f->client, data) ? ERR_OK : ERR_LIMIT;
+    case RELAY_STREAM: return answer_feed(f->answer, data, &f->gather);
+    case RELAY_WHOLE: break;
+    }
+    return buf_append_str(&f->gather, data);
+}
+
 static void on_body(void *ctx, struct str data)
 {
     struct flow *f = ctx;
-    enum err e = ERR_OK;
     f->last_byte_ns = loop_now_ns(f->w->loop);
     f->raw_bytes += data.n;
-    switch (f->mode) {
-    case RELAY_RAW:
-        if (!client_send(f->client, data)) e = ERR_LIMIT;
-        break;
-    case RELAY_STREAM:
-        if (flow_tokens_limited(f)) answer_allow(f->answer, flow_tokens_had(f));
-        e = answer_feed(f->answer, data, &f->gather);
-        break;
-    case RELAY_WHOLE: e = buf_append_str(&f->gather, data); break;
-    }
-    if (e != ERR_OK)
+    if (f->mode == RELAY_STREAM && flow_tokens_limited(f))
+        answer_allow(f->answer, flow_tokens_had(f));
+    enum err e = flow_decode(f, data, take_body);
+    if (e == ERR_INVALID)
+        give_up(f, "The upstream failed: its compressed answer is damaged.");
+    else if (e != ERR_OK)
         give_up(f, "The upstream failed: its answer is larger than this gateway takes.");
 }
 
@@ -385,6 +390,12 @@ static void end_whole(struct flow *f)
 {
     struct buf out;
     struct client *c = f->client;
+    if (!flow_decode_ended(f)) {
+        count_upstream_error(f, "broken");
+        fail_with(f, REFUSE_UPSTREAM_BROKE,
+                  "The upstream failed: its compressed answer is not complete.");
+        return;
+    }
     if (!have_whole_tokens(f)) return;
     buf_init(&out, ANSWER_WHOLE_MAX + 4096);
     if (answer_whole(f->answer, buf_str(&f->gather), &out) != ERR_OK) {
@@ -448,7 +459,9 @@ static void end_stream(struct flow *f)
         client_answer_end(c);
     else
         client_answer_broken(c);
-    flow_settle(f, answer_state(f->answer) == ANSWER_CUT ? USAGE_CUT : USAGE_OK);
+    flow_settle(f, answer_state(f->answer) == ANSWER_CUT ? USAGE_CUT
+                   : answer_saw_error(f->answer)         ? USAGE_UPSTREAM_ERROR
+                                                         : USAGE_OK);
 }
 
 static void on_end(void *ctx)

@@ -12,6 +12,7 @@
 #include "count.h"
 #include "flow.h"
 #include "http/chunked.h"
+#include "http/gzip.h"
 #include "ruleset.h"
 #include "upstream.h"
 
@@ -117,6 +118,8 @@ struct flow {
         gather; /* what goes to the client with the next flush; of RELAY_WHOLE: the whole body */
     uint64_t first_token_ns;
     uint64_t raw_bytes;
+    struct inflater *inflater; /* the upstream sends it compressed; NULL: it does not */
+    bool decoded_all;          /* the end of the compressed data came */
     struct str whole_fields; /* of RELAY_WHOLE: header lines; owned */
     bool stream_counted;
 
@@ -185,6 +188,15 @@ void flow_enter_wait(struct flow *f);
 /* An answer that has begun cannot be completed: an error event where there is a stream, and an end
  * without terminator. The client is let go. */
 void flow_break_answer(struct flow *f, enum refusal r, const char *text);
+
+/* flow_decode.c: a metered answer with this content coding; mode is set. False: it cannot be read.
+ */
+bool flow_decode_begin(struct flow *f, struct str coding);
+/* Hands what data stands for to take, in pieces. Errors of take, ERR_INVALID, ERR_LIMIT, ERR_NOMEM.
+ */
+enum err flow_decode(struct flow *f, struct str data,
+                     enum err (*take)(struct flow *, struct str)) MUSTCHECK;
+bool flow_decode_ended(const struct flow *f); /* nothing is missing at the body's end */
 
 /* flow_settle.c: the one way out. After it the flow is gone, or goes when its callbacks have come.
  */

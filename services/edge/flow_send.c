@@ -52,7 +52,7 @@ static void clamp_output(struct flow *f, struct splices *s)
     bool any = false;
     if (f->output_limit == METER_NO_LIMIT || !endpoint_is_metered(f->endpoint)) return;
     /* The limit is of all choices together; the parameter is each choice's. */
-    uint64_t most = MAX(f->output_limit / f->asked->scan.choices, UINT64_C(1));
+    uint64_t most = MAX(f->output_limit / f->asked->scan.choices, f->dialect->max_output_least);
     for (size_t i = 0; i < MAX_OUTPUT_PARAMS; i++) {
         struct js_val v = f->asked->scan.max_output[i];
         uint64_t n = UINT64_MAX;

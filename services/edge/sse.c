@@ -128,7 +128,11 @@ enum err sse_feed(struct sse *s, struct str bytes, sse_fn fn, void *ctx)
 enum err sse_finish(struct sse *s, sse_fn fn, void *ctx)
 {
     if (s->pending.len == 0) return ERR_OK;
-    enum err e = emit(s, buf_str(&s->pending), fn, ctx);
+    /* With the line ends that it lacks: what follows it must not become a part of it. */
+    char last = s->pending.data[s->pending.len - 1];
+    const char *ends = last == '\n' ? "\n" : last == '\r' ? "\r" : "\n\n";
+    enum err e = buf_appendz(&s->pending, ends);
+    if (e == ERR_OK) e = emit(s, buf_str(&s->pending), fn, ctx);
     buf_clear(&s->pending);
     s->scanned = s->line_start = 0;
     return e;

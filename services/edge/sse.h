@@ -33,7 +33,7 @@ void sse_done(struct sse *s);
  * fn end it. */
 enum err sse_feed(struct sse *s, struct str bytes, sse_fn fn, void *ctx) MUSTCHECK;
 /* The stream ended: what is left without its empty line is handed to fn as a last event, as some
- * servers end that way. */
+ * servers end that way; its raw bytes have the line ends that it lacked. */
 enum err sse_finish(struct sse *s, sse_fn fn, void *ctx) MUSTCHECK;
 
 #endif

@@ -119,16 +119,18 @@ static enum err place(struct answer *a, enum part_kind p)
                       item_index(a, p), p == PART_TOOL ? "" : ",\"content_index\":0");
 }
 
-static enum err content_part_event(struct answer *a, struct buf *out, bool done)
+static enum err content_part_event(struct answer *a, struct buf *out, enum part_kind p, bool done)
 {
     const char *type = done ? "response.content_part.done" : "response.content_part.added";
     enum err e = begin(a, type);
-    if (e == ERR_OK) e = place(a, PART_CONTENT);
+    if (e == ERR_OK) e = place(a, p);
     if (e == ERR_OK)
-        e = buf_appendz(&a->json,
-                        ",\"part\":{\"type\":\"output_text\",\"annotations\":[],\"text\":");
+        e = buf_appendz(&a->json, p == PART_CONTENT
+                                      ? ",\"part\":{\"type\":\"output_text\",\"annotations\":[],"
+                                        "\"text\":"
+                                      : ",\"part\":{\"type\":\"reasoning_text\",\"text\":");
     if (e == ERR_OK)
-        e = done ? answer_part_json(&a->json, &a->choices[0].parts[PART_CONTENT])
+        e = done ? answer_part_json(&a->json, &a->choices[0].parts[p])
                  : buf_appendz(&a->json, "\"\"");
     if (e == ERR_OK) e = buf_append_char(&a->json, '}');
     return e == ERR_OK ? send(a, out, type) : e;
@@ -186,15 +188,15 @@ static enum err next(struct answer *a, struct buf *out, struct event_info *ret)
             a->open_parts |= 1u << p;
             return item_event(a, out, p, false);
         }
-        if (p == PART_CONTENT && (a->open_parts & 1u << (p + PART_MAX)) == 0) {
+        if (p != PART_TOOL && (a->open_parts & 1u << (p + PART_MAX)) == 0) {
             a->open_parts |= 1u << (p + PART_MAX);
-            return content_part_event(a, out, false);
+            return content_part_event(a, out, p, false);
         }
         return delta(a, out, p, ret);
     case TEXT_DONE:
-        a->phase = p == PART_CONTENT ? PART_DONE : ITEM_DONE;
+        a->phase = p != PART_TOOL ? PART_DONE : ITEM_DONE;
         return text_done_event(a, out, p);
-    case PART_DONE: a->phase = ITEM_DONE; return content_part_event(a, out, true);
+    case PART_DONE: a->phase = ITEM_DONE; return content_part_event(a, out, p, true);
     case ITEM_DONE:
         a->phase = answer_at_token(a) ? PIECES : COMPLETED;
         return item_event(a, out, p, true);

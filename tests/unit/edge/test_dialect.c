@@ -171,6 +171,7 @@ static void a_finish_reason_without_text_is_none(void **state)
 {
     struct chunk c;
     (void)state;
+    chunk_init(&c);
     assert_int_equal(
         dialect_openai.parse_event(STR_NULL,
                                    STR("{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},"

@@ -67,8 +67,13 @@ static void reads_all_forms_in_any_split(void **state)
             run(cases[i].stream, step, &s);
             if (!str_eqz(buf_str(&s.log), cases[i].events))
                 fail_msg("case %zu step %zu: got %s", i, step, buf_z(&s.log));
-            assert_true(
-                str_eqz(buf_str(&s.raw), cases[i].stream)); /* nothing lost, nothing added */
+            /* Nothing lost, and nothing added but the line ends that the last event lacks. */
+            struct str raw = buf_str(&s.raw), want = str_of(cases[i].stream);
+            assert_true(str_starts(raw, want));
+            if (str_ends(want, STR("last")))
+                assert_true(str_eqz(str_n(raw.p + want.n, raw.n - want.n), "\n\n"));
+            else
+                assert_int_equal(raw.n, want.n);
             buf_done(&s.log), buf_done(&s.raw);
         }
     }
