@@ -25,6 +25,7 @@
     X(USAGE_DEAD,      "dead.usage",      NULL,      "JetStream",     "metrics -> operators", "a usage record that could not be decoded, and why") \
     X(UPSTREAM_HEALTH, "upstream.health", NULL,      "pub-sub",       "edge -> edges, config","a server went up or down, seen by whom, why") \
     X(METRICS_QUERY,   "metrics.query",   "metrics", "request-reply", "config -> metrics",    "totals and time series for the console") \
+    X(INSTANCE_GONE,   "instance.gone",   NULL,      "pub-sub",       "config -> policy, config", "an operator says that an instance will not come back") \
     X(PRESENCE,        "presence",        NULL,      "pub-sub",       "all -> config",        "every 5 s: who runs, what version, revision, load")
 /* clang-format on */
 

@@ -23,6 +23,7 @@ static const struct http_route routes[] = {
     { "POST", "/api/v2/revisions/{}/rollback", api_rollback },
     { "GET", "/api/v2/audit", api_audit },
     { "GET", "/api/v2/instances", api_instances },
+    { "DELETE", "/api/v2/instances/{}", api_instance_delete },
     { "POST", "/api/v2/keys/{}/rotate", api_key_rotate },
     { "GET", "/api/v2/policies/{}/usage", api_policy_usage },
     { "POST", "/api/v2/policies/{}/reset", api_policy_reset },

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 
 #include "api_impl.h"
+#include "base/log.h"
 #include "base/map.h"
+#include "proto/gone_msg.h"
+#include "proto/subjects.h"
 
 enum { AUDIT_MAX = 100000 };
 
@@ -295,5 +298,39 @@ void api_instances(void *ctx, const struct http_request *req, struct http_reply 
     json_set(o, "items", fleet_list(c.api->fleet));
     json_set_u64(o, "revision", push_revision(c.api->push));
     answer_json(&c, 200, o);
+    call_end(&c);
+}
+
+/* Also of one that we never heard of: policy engines may have. Each of them has to be told. */
+void api_instance_delete(void *ctx, const struct http_request *req, struct http_reply *reply)
+{
+    struct call c;
+    char to[SUBJECT_LEN];
+    struct buf text;
+    struct str instance = req->params[0];
+    call_begin(&c, ctx, req, reply);
+    buf_init(&text, MESSAGE_MAX_BYTES);
+    if (instance.n == 0 || instance.n > GONE_INSTANCE_MAX) {
+        answer_problem(&c, 404, "there is no such instance");
+        goto out;
+    }
+    if (fleet_is_alive(c.api->fleet, instance)) {
+        answer_problem(&c, 409, "the instance is there: it was heard of within 15 s");
+        goto out;
+    }
+    subject_make(bus_prefix(c.api->bus), SUBJECT_INSTANCE_GONE, NULL, to);
+    enum err e = gone_msg_encode(instance, clock_system(), rng_system(),
+                                 store_instance(c.api->store), &text);
+    if (e == ERR_OK) e = bus_publish(c.api->bus, to, buf_str(&text));
+    if (e != ERR_OK) {
+        answer_error(&c, why_set(&c.why, ERR_UNAVAILABLE, "the bus is away"));
+        goto out;
+    }
+    char name[GONE_INSTANCE_MAX + 1];
+    (void)str_copyz(name, sizeof name, instance);
+    log_info("an operator removed an instance", LS("instance", name));
+    reply->status = 204;
+out:
+    buf_done(&text);
     call_end(&c);
 }

@@ -82,5 +82,6 @@ void api_diff(void *ctx, const struct http_request *req, struct http_reply *repl
 void api_rollback(void *ctx, const struct http_request *req, struct http_reply *reply);
 void api_audit(void *ctx, const struct http_request *req, struct http_reply *reply);
 void api_instances(void *ctx, const struct http_request *req, struct http_reply *reply);
+void api_instance_delete(void *ctx, const struct http_request *req, struct http_reply *reply);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/map.h"
 #include "proto/envelope.h"
+#include "proto/gone_msg.h"
 
 enum { INSTANCES_MAX = 4096, ALIVE_MS = 15000, FORGET_MS = 3600000, SERVICES_MAX = 16 };
 
@@ -135,6 +136,28 @@ void fleet_presence(struct fleet *f, struct str message)
 void fleet_applied(struct fleet *f, struct str message)
 {
     take(f, message, take_applied);
+}
+
+void fleet_gone(struct fleet *f, struct str message)
+{
+    char instance[GONE_INSTANCE_MAX + 1];
+    enum err e = gone_msg_decode(message, instance, NULL);
+    pthread_mutex_lock(&f->lock);
+    if (e == ERR_OK)
+        free(map_remove(&f->members, str_of(instance)));
+    else
+        f->dropped++;
+    pthread_mutex_unlock(&f->lock);
+}
+
+bool fleet_is_alive(struct fleet *f, struct str instance)
+{
+    pthread_mutex_lock(&f->lock);
+    const struct member *m = map_get(&f->members, instance);
+    bool alive = m != NULL && clock_mono_ms(f->clock) - m->seen_mono_ms < ALIVE_MS &&
+                 strcmp(m->state, "draining") != 0;
+    pthread_mutex_unlock(&f->lock);
+    return alive;
 }
 
 uint64_t fleet_dropped(struct fleet *f)

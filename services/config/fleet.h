@@ -17,7 +17,11 @@ void fleet_free(struct fleet *f);
 /* A message from the bus; what cannot be read is counted and dropped. */
 void fleet_presence(struct fleet *f, struct str message);
 void fleet_applied(struct fleet *f, struct str message);
+void fleet_gone(struct fleet *f, struct str message);
 uint64_t fleet_dropped(struct fleet *f);
+
+/* Heard of within 15 s, and it did not say that it leaves. */
+bool fleet_is_alive(struct fleet *f, struct str instance);
 
 /* [{"instance","service","version","revision","load","state","alive","last_seen","applied":{…}},…],
  * sorted by instance. alive: heard of within 15 s. Owned by the caller. */

@@ -96,7 +96,7 @@ struct config {
     struct push *push;
     struct fleet *fleet;
     struct http_server *http;
-    struct bus_sub *presence, *applied;
+    struct bus_sub *presence, *applied, *gone;
     struct api api;
 };
 
@@ -149,6 +149,12 @@ static void on_bus_applied(void *ctx, const struct bus_msg *msg)
 {
     struct config *c = ctx;
     fleet_applied(c->fleet, msg->data);
+}
+
+static void on_bus_gone(void *ctx, const struct bus_msg *msg)
+{
+    struct config *c = ctx;
+    fleet_gone(c->fleet, msg->data);
 }
 
 static void on_store_change(void *ctx)
@@ -222,6 +228,7 @@ static void stop(struct daemon *d)
     http_server_free(c->http);
     bus_unsubscribe(c->presence);
     bus_unsubscribe(c->applied);
+    bus_unsubscribe(c->gone);
     push_free(c->push);
     fleet_free(c->fleet);
     store_free(c->store);
@@ -272,7 +279,10 @@ static enum err subscribe(struct config *c)
     enum err e = bus_subscribe(bus, subject, NULL, on_bus_presence, c, &c->presence);
     if (e != ERR_OK) return e;
     subject_make(bus_prefix(bus), SUBJECT_CONFIG_APPLIED, NULL, subject);
-    return bus_subscribe(bus, subject, NULL, on_bus_applied, c, &c->applied);
+    e = bus_subscribe(bus, subject, NULL, on_bus_applied, c, &c->applied);
+    if (e != ERR_OK) return e;
+    subject_make(bus_prefix(bus), SUBJECT_INSTANCE_GONE, NULL, subject);
+    return bus_subscribe(bus, subject, NULL, on_bus_gone, c, &c->gone);
 }
 
 static enum err start(struct daemon *d, struct why *why)

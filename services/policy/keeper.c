@@ -13,6 +13,7 @@
 #include "counters.h"
 #include "engine.h"
 #include "proto/envelope.h"
+#include "proto/gone_msg.h"
 #include "proto/subjects.h"
 #include "rebuild.h"
 
@@ -31,7 +32,7 @@ struct keeper {
     struct marks *marks; /* of quotas; NULL with Redis, which keeps them itself */
     char subject[SUBJECT_LEN], counters_subject[SUBJECT_LEN], query_subject[SUBJECT_LEN];
     char bucket[SUBJECT_LEN];
-    struct bus_sub *presence;
+    struct bus_sub *presence, *gone;
 
     /* the thread's */
     pthread_t thread;
@@ -101,6 +102,16 @@ static void on_presence(void *ctx, const struct bus_msg *msg)
             engine_saw_edge(k->engine, from);
     }
     json_free(m);
+}
+
+/* An operator removed it. An edge that lives is there again with its next word. */
+static void on_gone(void *ctx, const struct bus_msg *msg)
+{
+    struct keeper *k = ctx;
+    char instance[GONE_INSTANCE_MAX + 1];
+    if (gone_msg_decode(msg->data, instance, NULL) != ERR_OK) return;
+    if (engine_lost_edge(k->engine, str_of(instance)))
+        log_info("an operator removed an edge: its share is free", LS("edge", instance));
 }
 
 /* --- configuration --- */
@@ -391,10 +402,13 @@ static enum err open_store(struct keeper *k, const struct settings *s, struct wh
 static void start_following(struct keeper *k)
 {
     struct daemon *d = k->daemon;
-    char presence[SUBJECT_LEN];
+    char presence[SUBJECT_LEN], gone[SUBJECT_LEN];
     subject_make(bus_prefix(k->bus), SUBJECT_PRESENCE, NULL, presence);
     if (bus_subscribe(k->bus, presence, NULL, on_presence, k, &k->presence) != ERR_OK)
         log_warn("presence is not followed: shares are by the edges that ask here");
+    subject_make(bus_prefix(k->bus), SUBJECT_INSTANCE_GONE, NULL, gone);
+    if (bus_subscribe(k->bus, gone, NULL, on_gone, k, &k->gone) != ERR_OK)
+        log_warn("edges that operators remove stay");
     daemon_unready(d, no_config);
     k->follower = follower_new(&(struct follower_options){ .bus = k->bus,
                                                            .state_dir = daemon_state_dir(d),
@@ -462,6 +476,7 @@ void keeper_free(struct keeper *k)
     pthread_mutex_unlock(&k->lock);
     if (k->thread_runs) pthread_join(k->thread, NULL);
     bus_unsubscribe(k->presence);
+    bus_unsubscribe(k->gone);
     subscribe(k, false);
     if (k->memory && k->thread_runs) claim_release(&k->claim);
     bus_kv_close(k->kv);

@@ -26,6 +26,7 @@ const BUS = {
   'aigw.dead.usage': [['metrics'], ['observer']],
   'aigw.upstream.health': [['edge'], ['edge', 'config', 'observer']],
   'aigw.metrics.query': [['config', 'policy', 'observer'], ['metrics metrics', 'observer']],
+  'aigw.instance.gone': [['config'], ['policy', 'config', 'observer']],
   'aigw.presence': [['edge', 'token', 'policy', 'config', 'metrics'], ['policy', 'config', 'observer']],
 };
 // What nobody may do.

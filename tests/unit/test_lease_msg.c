@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "proto/lease_msg.h"
+#include "proto/gone_msg.h"
 #include "proto/rejected_msg.h"
 
 static void an_ask_comes_back_as_it_went(void **state)
@@ -170,6 +171,9 @@ static enum err decode(const char *what, struct str text, struct why *why)
         e = lease_reply_decode(text, &r, why);
         if (e == ERR_OK) lease_reply_done(&r);
         if (e == ERR_UNAVAILABLE) e = ERR_OK; /* the sample of an error */
+    } else if (strcmp(what, "instance_gone") == 0) {
+        char instance[GONE_INSTANCE_MAX + 1];
+        e = gone_msg_decode(text, instance, why);
     } else if ((e = rejected_msg_decode(text, &m, why)) == ERR_OK) {
         rejected_msg_done(&m);
     }
@@ -203,7 +207,8 @@ static int each_sample(const char *what, const char *kind, bool good)
 
 static void good_samples_are_taken_and_bad_ones_refused_with_a_reason(void **state)
 {
-    static const char *const messages[] = { "lease_ask", "lease_reply", "policy_rejected" };
+    static const char *const messages[] = { "lease_ask", "lease_reply", "policy_rejected",
+                                            "instance_gone" };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
         assert_true(each_sample(messages[i], "good", true) >= 2);

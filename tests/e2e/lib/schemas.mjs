@@ -35,6 +35,7 @@ export function schemaOf(subject) {
     'aigw.token.count': 'token_request',
     'aigw.policy.lease': 'lease_ask',
     'aigw.policy.rejected': 'policy_rejected',
+    'aigw.instance.gone': 'instance_gone',
     'aigw.dead.usage': 'usage_dead',
     'aigw.metrics.query': 'metrics_query',
     'aigw.presence': 'presence',

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "../../../services/config/fleet.h"
+#include "proto/gone_msg.h"
 
 static void presence(struct fleet *f, const char *from, const char *service, int revision)
 {
@@ -64,6 +65,36 @@ static void instances_are_put_together_from_both_messages(void **state)
     assert_int_equal(json_get_bool(json_first(list), "alive", &alive), ERR_OK);
     assert_false(alive);
     json_free(list);
+    fleet_free(f);
+}
+
+static void who_is_gone_is_listed_no_more_until_it_is_heard_again(void **state)
+{
+    (void)state;
+    struct clock_fake clock;
+    struct buf b;
+    clock_fake_init(&clock, 1000000000, 1700000000000000000);
+    struct fleet *f = fleet_new(&clock.clock);
+    presence(f, "edge-1", "edge", 4);
+    presence(f, "edge-2", "edge", 4);
+    assert_true(fleet_is_alive(f, STR("edge-1")));
+    assert_false(fleet_is_alive(f, STR("edge-3")));
+    clock_fake_advance(&clock, 16000000000ull);
+    assert_false(fleet_is_alive(f, STR("edge-1")));
+    buf_init(&b, 4096);
+    assert_int_equal(gone_msg_encode(STR("edge-1"), &clock.clock, rng_system(), "config", &b),
+                     ERR_OK);
+    fleet_gone(f, buf_str(&b));
+    fleet_gone(f, buf_str(&b)); /* twice is no more than once */
+    buf_done(&b);
+    struct json *list = fleet_list(f);
+    assert_int_equal(json_len(list), 1);
+    assert_true(str_eqz(json_str(json_get(json_first(list), "instance")), "edge-2"));
+    json_free(list);
+    presence(f, "edge-1", "edge", 4);
+    assert_true(fleet_is_alive(f, STR("edge-1")));
+    fleet_gone(f, STR("no message"));
+    assert_int_equal(fleet_dropped(f), 1);
     fleet_free(f);
 }
 
@@ -175,6 +206,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instances_are_put_together_from_both_messages),
+        cmocka_unit_test(who_is_gone_is_listed_no_more_until_it_is_heard_again),
         cmocka_unit_test(the_living_are_counted_by_revision),
         cmocka_unit_test(rubbish_is_counted_and_dropped),
         cmocka_unit_test(no_flood_of_names_takes_all_memory),
