@@ -24,6 +24,8 @@ struct answer *answer_new(const struct answer_options *o)
     list_init(&a->queue);
     list_init(&a->unfed);
     if (!a->o.reserved) a->o.allowance = METER_NO_LIMIT;
+    bool may_cut = a->o.limit != METER_NO_LIMIT || a->o.reserved;
+    if (may_cut && a->o.dialect->keeps_transcript) a->transcript = transcript_new();
     buf_init(&a->scratch, ANSWER_EVENT_MAX * 64);
     return a;
 }
@@ -41,6 +43,7 @@ void answer_free(struct answer *a)
     free(a->texts);
     drop_all(&a->queue);
     drop_all(&a->unfed);
+    transcript_free(a->transcript);
     sse_done(&a->sse);
     buf_done(&a->scratch);
     struct str heads[] = { a->id, a->object, a->created, a->model };
@@ -104,56 +107,42 @@ static enum err note_ends(struct answer *a)
     return e;
 }
 
-/* The most tokens that the parsed event can bring: a byte is at most one, and what is not ASCII may
- * become three bytes when it is normalized. */
-static uint64_t most_tokens(const struct chunk *c)
-{
-    uint64_t n = 0;
-    for (size_t i = 0; i < c->deltas_n; i++) {
-        struct str raw = c->deltas[i].text.raw; /* with its quotes */
-        for (size_t k = 1; k + 1 < raw.n; k++)
-            n += (unsigned char)raw.p[k] < 0x80 && raw.p[k] != '\\' ? 1 : 3;
-    }
-    return n;
-}
-
 static bool gated(const struct answer *a)
 {
     return a->o.allowance < a->o.limit;
 }
 
-static void parse(struct answer *a, const struct sse_event *ev)
+/* False: a last event that was torn off. */
+static bool parse(struct answer *a, const struct sse_event *ev)
 {
     chunk_clear(a->chunk);
-    if (ev->data.p == NULL) return;
+    if (ev->data.p == NULL) return true;
     if (a->o.dialect->parse_event(ev->name, ev->data, a->chunk) == ERR_OK) {
         note_head(a, ev->data);
-        return;
+        return true;
     }
-    /* Not what the dialect sends: passes as it is, and nobody can say what it held. */
     chunk_clear(a->chunk);
+    if (a->at_end && list_empty(&a->unfed)) return false;
+    /* Not what the dialect sends: passes as it is, and nobody can say what it held. */
     a->uncounted = true;
+    return true;
 }
 
-/* Takes an event that was parsed. */
-static enum err take_event(struct answer *a, const struct sse_event *ev)
+/* Takes an event that was parsed, whose texts were fed. */
+static enum err pass_event(struct answer *a, const struct sse_event *ev, const struct mark *marks)
 {
-    struct mark marks[CHUNK_MAX_DELTAS];
-    size_t marks_n = 0;
-    enum err e = ERR_OK;
-    for (; marks_n < a->chunk->deltas_n && e == ERR_OK; marks_n++) {
-        a->seen_choices |= 1u << a->chunk->deltas[marks_n].choice;
-        e = answer_feed_delta(a, &a->chunk->deltas[marks_n], &marks[marks_n]);
-    }
-    if (e == ERR_OK) e = note_ends(a);
+    size_t marks_n = a->chunk->deltas_n;
+    bool hide = a->o.hide_usage && a->chunk->usage_only, done = a->chunk->is_done;
+    enum err e = note_ends(a);
     if (e != ERR_OK) return e;
     note_usage(a, &a->chunk->reported);
-    bool hide = a->o.hide_usage && a->chunk->usage_only, done = a->chunk->is_done;
+    if (a->chunk->has_sequence) a->sequence = a->chunk->sequence + 1;
+    if (a->chunk->uncountable) a->uncounted = true;
 
     bool cut = answer_any_cut(a);
     if (gated(a)) {
-        /* most_tokens() sees to it that this does not happen, but for texts whose last letters
-         * count more by what follows them. */
+        /* answer_most_tokens() sees to it that this does not happen, but for texts whose last
+         * letters count more by what follows them. */
         uint64_t tokens = answer_tokens(a);
         a->over = tokens > a->o.allowance;
         if (a->over)
@@ -171,13 +160,24 @@ static enum err take_event(struct answer *a, const struct sse_event *ev)
     return e;
 }
 
+static enum err take_event(struct answer *a, const struct sse_event *ev)
+{
+    struct mark few[MARKS_FEW], *marks = answer_marks(a->chunk->deltas_n, few);
+    if (marks == NULL) return ERR_NOMEM;
+    enum err e = answer_feed_chunk(a, false, marks);
+    if (e == ERR_OK) e = pass_event(a, ev, marks);
+    answer_marks_done(marks, few);
+    return e;
+}
+
 /* Takes it, or says that it must wait. */
 static enum err try_event(struct answer *a, const struct sse_event *ev, bool *ret_waits)
 {
-    parse(a, ev);
+    bool torn = !parse(a, ev);
     *ret_waits = a->over;
+    if (torn) return ERR_OK; /* half an event is none */
     if (!a->over && gated(a) && a->chunk->deltas_n > 0) {
-        a->wants = answer_tokens(a) + most_tokens(a->chunk);
+        a->wants = answer_tokens(a) + answer_most_tokens(a);
         *ret_waits = a->wants > a->o.allowance;
     }
     return *ret_waits ? ERR_OK : take_event(a, ev);
@@ -262,7 +262,9 @@ enum err answer_resume(struct answer *a, struct buf *out)
     if (a->state == ANSWER_CUT) return ERR_OK;
     a->out = out;
     a->chunk = &chunk;
+    chunk_init(&chunk);
     enum err e = resume(a);
+    chunk_done(&chunk);
     a->chunk = NULL;
     return e;
 }
@@ -273,7 +275,9 @@ enum err answer_feed(struct answer *a, struct str bytes, struct buf *out)
     if (a->state == ANSWER_CUT) return ERR_OK;
     a->out = out;
     a->chunk = &chunk;
+    chunk_init(&chunk);
     enum err e = sse_feed(&a->sse, bytes, on_event, a);
+    chunk_done(&chunk);
     a->chunk = NULL;
     return e;
 }
@@ -284,11 +288,14 @@ enum err answer_end(struct answer *a, struct buf *out)
     if (a->state == ANSWER_CUT) return ERR_OK;
     a->out = out;
     a->chunk = &chunk;
+    chunk_init(&chunk);
+    a->at_end = true;
     enum err e = sse_finish(&a->sse, on_event, a);
     if (answer_waits(a)) goto out;
     if (e == ERR_OK && a->state == ANSWER_OPEN) e = answer_finish_all(a);
     if (e == ERR_OK) e = answer_release(a);
 out:
+    chunk_done(&chunk);
     a->chunk = NULL;
     return e;
 }
@@ -310,51 +317,74 @@ static size_t usage_splices(struct answer *a, char text[2][24], struct splice *s
     return n;
 }
 
+static bool was_cut(const struct answer *a, uint32_t choice, const struct mark *marks)
+{
+    for (size_t k = 0; k < a->chunk->deltas_n; k++)
+        if (a->chunk->deltas[k].choice == choice &&
+            answer_deliverable(&a->texts[marks[k].text]) < marks[k].end)
+            return true;
+    return false;
+}
+
 static enum err write_cut_answer(struct answer *a, struct str body, const struct mark *marks)
 {
-    struct splice s[CHUNK_MAX_DELTAS + 2 * CHUNK_MAX_CHOICES + 2];
     char numbers[2][24];
     bool any;
-    size_t n = answer_cut_splices(a, marks, a->chunk->deltas_n, s, &any);
-    for (size_t i = 0; i < a->chunk->choices_n; i++) {
-        bool was_cut = false;
-        for (size_t k = 0; k < a->chunk->deltas_n; k++)
-            if (a->chunk->deltas[k].choice == a->chunk->choices[i].index &&
-                answer_deliverable(&a->texts[marks[k].text]) < marks[k].end)
-                was_cut = true;
-        struct js_val reason = a->chunk->choices[i].finish_reason;
-        if (was_cut && reason.raw.p != NULL)
+    const struct chunk *c = a->chunk;
+    struct splice *s = malloc((c->deltas_n + 2 * CHUNK_MAX_CHOICES + 4) * sizeof *s);
+    if (s == NULL) return ERR_NOMEM;
+    size_t n = answer_cut_splices(a, marks, c->deltas_n, s, &any);
+    for (size_t i = 0; i < c->choices_n; i++) {
+        struct js_val reason = c->choices[i].finish_reason;
+        if (was_cut(a, c->choices[i].index, marks) && reason.raw.p != NULL)
             s[n++] = (struct splice){ reason.raw.p, reason.raw.n, a->o.dialect->length_reason };
     }
+    if (c->incomplete_details.raw.p != NULL)
+        s[n++] = (struct splice){ c->incomplete_details.raw.p, c->incomplete_details.raw.n,
+                                  STR("{\"reason\":\"max_output_tokens\"}") };
     n += usage_splices(a, numbers, s + n);
     a->state = ANSWER_CUT;
-    return splice_apply(body, s, n, a->out);
+    enum err e = splice_apply(body, s, n, a->out);
+    free(s);
+    return e;
+}
+
+static enum err pass_whole(struct answer *a, struct str body)
+{
+    struct mark few[MARKS_FEW], *marks = answer_marks(a->chunk->deltas_n, few);
+    if (marks == NULL) return ERR_NOMEM;
+    enum err e = answer_feed_chunk(a, true, marks);
+    if (e == ERR_OK && answer_any_cut(a)) {
+        e = write_cut_answer(a, body, marks);
+    } else if (e == ERR_OK) {
+        a->state = ANSWER_DONE;
+        e = buf_append_str(a->out, body);
+    }
+    answer_marks_done(marks, few);
+    return e;
 }
 
 enum err answer_whole(struct answer *a, struct str body, struct buf *out)
 {
     struct js_val root;
-    struct mark marks[CHUNK_MAX_DELTAS];
     struct chunk chunk;
     a->out = out;
     a->chunk = &chunk;
-    chunk_clear(&chunk);
+    chunk_init(&chunk);
     enum err e = js_parse(body, &root, NULL);
     if (e == ERR_OK) e = a->o.dialect->parse_answer(root, a->chunk);
-    if (e != ERR_OK) {
+    if (e == ERR_OK) {
+        note_usage(a, &chunk.reported);
+        a->error = chunk.is_error;
+        if (chunk.uncountable) a->uncounted = true;
+        e = pass_whole(a, body);
+    } else {
         a->uncounted = true;
-        return buf_append_str(out, body);
+        e = buf_append_str(out, body);
     }
-    note_usage(a, &a->chunk->reported);
-    a->error = a->chunk->is_error;
-    for (size_t i = 0; i < a->chunk->deltas_n && e == ERR_OK; i++) {
-        e = answer_feed_delta(a, &a->chunk->deltas[i], &marks[i]);
-        if (e == ERR_OK) e = answer_finish_text(a, &a->texts[marks[i].text]);
-    }
-    if (e != ERR_OK) return e;
-    if (answer_any_cut(a)) return write_cut_answer(a, body, marks);
-    a->state = ANSWER_DONE;
-    return buf_append_str(out, body);
+    chunk_done(&chunk);
+    a->chunk = NULL;
+    return e;
 }
 
 /* --- questions --- */
@@ -397,6 +427,11 @@ bool answer_is_exact(const struct answer *a)
 bool answer_saw_error(const struct answer *a)
 {
     return a->error;
+}
+
+uint64_t answer_sequence(const struct answer *a)
+{
+    return a->sequence;
 }
 
 const struct reported_usage *answer_reported(const struct answer *a)

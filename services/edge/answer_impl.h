@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "splice.h"
 #include "sse.h"
+#include "transcript.h"
 
 struct text {
     enum delta_kind kind;
@@ -21,7 +22,7 @@ struct text {
 
 /* Where a delta lies in its text. */
 struct mark {
-    uint8_t text;
+    uint16_t text;
     uint64_t start, end;
 };
 
@@ -53,6 +54,10 @@ struct answer {
     enum answer_state state;
     bool error, uncounted;
     uint32_t seen_choices, finished_choices; /* bit sets */
+    bool at_end;                   /* the upstream's body ended: a last event may be torn */
+    uint64_t sequence;             /* of the next event */
+    uint64_t before_whole;         /* tokens before the last event with whole texts in it */
+    struct transcript *transcript; /* when a cut may come, and its ending repeats things */
     bool block_open;
     uint32_t block;
     struct reported_usage reported;
@@ -61,8 +66,15 @@ struct answer {
 
 /* --- answer_texts.c --- */
 
-/* Feeds one delta to its meter and notes where it lies. */
-enum err answer_feed_delta(struct answer *a, const struct delta *d, struct mark *ret) MUSTCHECK;
+enum { MARKS_FEW = CHUNK_FEW_DELTAS };
+/* Room for so many marks: few, when they fit, else to be given to answer_marks_done(). NULL: no
+ * memory. */
+struct mark *answer_marks(size_t n, struct mark few[MARKS_FEW]);
+void answer_marks_done(struct mark *marks, const struct mark few[MARKS_FEW]);
+/* Feeds all deltas of the parsed chunk; each: the text is whole with this event. */
+enum err answer_feed_chunk(struct answer *a, bool each, struct mark *marks) MUSTCHECK;
+/* The most tokens that the parsed chunk can bring. */
+uint64_t answer_most_tokens(struct answer *a);
 enum err answer_finish_text(struct answer *a, struct text *t) MUSTCHECK;
 enum err answer_finish_all(struct answer *a) MUSTCHECK;
 bool answer_any_cut(const struct answer *a);

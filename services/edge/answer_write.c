@@ -17,6 +17,8 @@ static enum err write_spliced(struct answer *a, struct str name, struct str data
     if (e == ERR_OK) e = buf_appendz(a->out, "data: ");
     size_t start = a->out->len;
     if (e == ERR_OK) e = splice_apply(data, s, n, a->out);
+    if (e == ERR_OK && a->transcript != NULL)
+        transcript_note(a->transcript, str_n(a->out->data + start, a->out->len - start));
     for (size_t i = start; i < a->out->len && e == ERR_OK; i++)
         if (a->out->data[i] == '\n' || a->out->data[i] == '\r') a->out->data[i] = ' ';
     return e == ERR_OK ? buf_appendz(a->out, "\n\n") : e;
@@ -30,6 +32,7 @@ enum err answer_write_event(struct answer *a, struct str raw, struct str name, s
         struct splice s = { a->chunk->usage_member.p, a->chunk->usage_member.n, STR_NULL };
         return write_spliced(a, name, data, &s, 1);
     }
+    if (a->transcript != NULL && data.p != NULL) transcript_note(a->transcript, data);
     return buf_append_str(a->out, raw);
 }
 
@@ -47,6 +50,10 @@ size_t answer_cut_splices(struct answer *a, const struct mark *marks, size_t mar
         uint64_t upto = answer_deliverable(&a->texts[marks[i].text]);
         if (upto > marks[i].start) *ret_any = true;
         if (upto >= marks[i].end) continue;
+        if (c->deltas[i].form == DELTA_OBJECT) {
+            s[n++] = (struct splice){ c->deltas[i].text.raw.p, c->deltas[i].text.raw.n, STR("{}") };
+            continue;
+        }
         uint64_t keep = upto > marks[i].start ? upto - marks[i].start : 0;
         size_t raw_keep = js_raw_prefix(c->deltas[i].text, keep);
         const char *at = c->deltas[i].text.raw.p + 1 + raw_keep;
@@ -55,9 +62,10 @@ size_t answer_cut_splices(struct answer *a, const struct mark *marks, size_t mar
         };
     }
     for (size_t i = 0; i < c->choices_n; i++) {
-        if (js_is(c->choices[i].logprobs, JS_OBJECT))
-            s[n++] = (struct splice){ c->choices[i].logprobs.raw.p, c->choices[i].logprobs.raw.n,
-                                      STR("null") };
+        struct js_val l = c->choices[i].logprobs;
+        if (js_is(l, JS_OBJECT) || js_is(l, JS_ARRAY))
+            s[n++] = (struct splice){ l.raw.p, l.raw.n,
+                                      l.type == JS_ARRAY ? STR("[]") : STR("null") };
     }
     return n;
 }
@@ -74,6 +82,8 @@ enum err answer_write_ending(struct answer *a)
         .want_usage = a->o.want_usage,
         .input_tokens = a->o.input_tokens,
         .output_tokens = answer_tokens(a),
+        .reasoning_tokens = answer_reasoning_tokens(a),
+        .transcript = a->transcript,
     };
     for (uint32_t i = 0; i < CHUNK_MAX_CHOICES; i++)
         if (a->seen_choices >> i & 1u && !(a->finished_choices >> i & 1u))
@@ -82,12 +92,31 @@ enum err answer_write_ending(struct answer *a)
     return a->o.dialect->write_ending(&e, a->out);
 }
 
+/* Whether the cut lies in a text that an event repeats from its beginning. Such an event also says
+ * that something is complete, which is not so: the answer ends before it. */
+static bool cuts_whole(const struct answer *a, const struct mark *marks, size_t marks_n)
+{
+    for (size_t i = 0; i < marks_n && i < a->chunk->deltas_n; i++) {
+        enum delta_form form = a->chunk->deltas[i].form;
+        if ((form == DELTA_WHOLE || form == DELTA_SO_FAR) &&
+            answer_deliverable(&a->texts[marks[i].text]) < marks[i].end)
+            return true;
+    }
+    return false;
+}
+
 /* The event at which the limit was passed: what of it may be delivered, then the ending. */
 static enum err write_cut(struct answer *a, struct str name, struct str data,
                           const struct mark *marks, size_t marks_n)
 {
-    struct splice s[CHUNK_MAX_DELTAS + 2 * CHUNK_MAX_CHOICES + 1];
     bool any;
+    if (cuts_whole(a, marks, marks_n)) {
+        a->written = a->before_whole;
+        a->stopped = true;
+        return answer_write_ending(a);
+    }
+    struct splice *s = malloc((a->chunk->deltas_n + 2 * CHUNK_MAX_CHOICES + 1) * sizeof *s);
+    if (s == NULL) return ERR_NOMEM;
     size_t n = answer_cut_splices(a, marks, marks_n, s, &any);
     for (size_t i = 0; i < a->chunk->choices_n; i++) {
         /* The choices that end here end by the cut. */
@@ -99,6 +128,7 @@ static enum err write_cut(struct answer *a, struct str name, struct str data,
     if (a->o.hide_usage && a->chunk->usage_member.p != NULL)
         s[n++] = (struct splice){ a->chunk->usage_member.p, a->chunk->usage_member.n, STR_NULL };
     enum err e = any ? write_spliced(a, name, data, s, n) : ERR_OK;
+    free(s);
     return e == ERR_OK ? answer_write_ending(a) : e;
 }
 

@@ -76,8 +76,8 @@ void flow_break_answer(struct flow *f, enum refusal r, const char *text)
         if (flow_tokens_pump(f) != ERR_OK) buf_clear(&f->gather);
         if (f->gather.len > 0) (void)client_send(c, buf_str(&f->gather));
         buf_clear(&f->gather);
-        if (f->dialect->write_error_event(r, str_of(text), str_of(f->request_id), &f->gather) ==
-            ERR_OK)
+        if (f->dialect->write_error_event(r, str_of(text), str_of(f->request_id),
+                                          answer_sequence(f->answer), &f->gather) == ERR_OK)
             (void)client_send(c, buf_str(&f->gather));
     }
     client_answer_broken(c);

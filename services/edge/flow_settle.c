@@ -75,7 +75,9 @@ void flow_fill_record(const struct flow *f, struct usage_record *r)
     if (f->ns != NULL) r->namespace_slug = f->ns->slug, r->namespace_id = f->ns->id;
     if (f->key != NULL) r->key_id = f->key->id;
     if (f->route != NULL) r->route = f->route->slug, r->route_id = f->route->id;
-    r->dialect = f->dialect == &dialect_anthropic ? STR("anthropic") : STR("openai");
+    r->dialect = f->dialect == &dialect_anthropic   ? STR("anthropic")
+                 : f->dialect == &dialect_responses ? STR("responses")
+                                                    : STR("openai");
     r->model = f->model_cfg != NULL ? f->model_cfg->name : f->model;
     r->upstream_model = f->upstream_model;
     if (f->server != NULL) r->upstream = f->upstream->slug, r->upstream_id = f->upstream->id;
