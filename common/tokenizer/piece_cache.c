@@ -22,13 +22,25 @@ struct piece_cache *piece_cache_take(const struct vocab *v)
 
 void piece_cache_give(const struct vocab *v, struct piece_cache *c)
 {
-    for (int i = 0; i < PIECE_CACHE_POOL && c != NULL; i++) {
+    if (c == NULL) return;
+    (void)atomic_fetch_add_explicit(&v->pool->asked, c->asked, memory_order_relaxed);
+    (void)atomic_fetch_add_explicit(&v->pool->missed, c->missed, memory_order_relaxed);
+    c->asked = c->missed = 0;
+    for (int i = 0; i < PIECE_CACHE_POOL; i++) {
         struct piece_cache *none = NULL;
         if (atomic_compare_exchange_strong_explicit(&v->pool->idle[i], &none, c,
                                                     memory_order_release, memory_order_relaxed))
             return;
     }
     free(c);
+}
+
+void vocab_cache_stats(const struct vocab *v, struct vocab_cache_stats *ret)
+{
+    /* In this order: whoever is counting adds to `asked` first. */
+    ret->misses = atomic_load_explicit(&v->pool->missed, memory_order_relaxed);
+    uint64_t asked = atomic_load_explicit(&v->pool->asked, memory_order_relaxed);
+    ret->hits = asked > ret->misses ? asked - ret->misses : 0;
 }
 
 void piece_pool_done(struct piece_pool *pool)
@@ -57,9 +69,9 @@ static uint64_t count_now(const struct vocab *v, const char *p, size_t n, struct
 }
 
 /* What is not the latest of its set, 1 to PIECE_CACHE_LONGEST bytes. */
-static __attribute__((noinline)) uint64_t missed(struct vocab_key *at, const struct vocab *v,
-                                                 const char *p, size_t n, struct vocab_key k,
-                                                 enum what what)
+static __attribute__((noinline)) uint64_t missed(struct piece_cache *c, struct vocab_key *at,
+                                                 const struct vocab *v, const char *p, size_t n,
+                                                 struct vocab_key k, enum what what)
 {
     for (int i = 1; i < PIECE_CACHE_WAYS; i++) {
         unsigned count = piece_cache_get(&at[i], k);
@@ -70,6 +82,7 @@ static __attribute__((noinline)) uint64_t missed(struct vocab_key *at, const str
         return count;
     }
     bool keep;
+    c->missed++;
     uint64_t count = count_now(v, p, n, k, what, &keep);
     if (!keep) return count;
     for (int i = PIECE_CACHE_WAYS - 1; i > 0; i--) at[i] = at[i - 1];
@@ -82,7 +95,8 @@ static uint64_t short_piece(struct piece_cache *c, const struct vocab *v, const 
 {
     struct vocab_key k = vocab_key_of(p, n), *at = c->at[piece_cache_set(k)];
     uint64_t count = piece_cache_get(at, k);
-    return count > 0 ? count : missed(at, v, p, n, k, what);
+    c->asked++;
+    return count > 0 ? count : missed(c, at, v, p, n, k, what);
 }
 
 /* A piece of more than PIECE_CACHE_LONGEST bytes, part by part: most of them are short. */
@@ -126,7 +140,9 @@ static __attribute__((noinline)) uint64_t longer_piece(struct piece_cache *c, co
     memcpy(w, key, sizeof w);
     uint64_t x = vocab_mix(w[0] ^ w[3], w[1] + w[2] * 0x9e3779b97f4a7c15u);
     unsigned char *at = c->longer[x % ARRAY_LEN(c->longer)];
+    c->asked++;
     if (memcmp(at, key, PIECE_CACHE_LONG + 1) == 0) return at[PIECE_CACHE_LONG + 1];
+    c->missed++;
     uint64_t count = 0;
     enum err e = bpe_piece(v, p, n, NULL, &count);
     ASSERT(e == ERR_OK && count <= n); /* so short a piece needs no memory */
@@ -167,7 +183,7 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
 #undef KEEP
     };
     uint64_t total = 0;
-    unsigned from = 0;
+    unsigned from = 0, asked = 0;
     for (; ends != 0; ends &= ends - 1) {
         unsigned to = (unsigned)__builtin_ctzll(ends), n = to - from;
         const char *q = p + from;
@@ -183,8 +199,10 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
         k.lo &= keep[n].lo;
         k.hi = (k.hi & keep[n].hi) | (uint64_t)n << 56;
         struct vocab_key *at = c->at[piece_cache_set(k)];
+        asked++;
         unsigned count = piece_cache_get(at, k);
-        total += __builtin_expect(count > 0, 1) ? count : missed(at, v, q, n, k, PIECE);
+        total += __builtin_expect(count > 0, 1) ? count : missed(c, at, v, q, n, k, PIECE);
     }
+    if (asked > 0) c->asked += asked;
     return total;
 }

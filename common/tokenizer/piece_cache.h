@@ -25,10 +25,12 @@ enum {
 struct piece_cache {
     unsigned char longer[1 << 12][PIECE_CACHE_LONG + 2]; /* bytes, length, number of tokens */
     struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
+    uint64_t asked, missed; /* pieces looked up, and not found, since it was taken */
 };
 
 struct piece_pool {
     _Atomic(struct piece_cache *) idle[PIECE_CACHE_POOL];
+    _Atomic uint64_t asked, missed; /* of all caches, up to when they were given back */
 };
 void piece_pool_done(struct piece_pool *pool);
 

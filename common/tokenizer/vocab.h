@@ -76,6 +76,13 @@ bool vocab_exact(const struct vocab *v);
 /* What identified the files it was made of (folder.h), or n = 0. */
 struct str vocab_source(const struct vocab *v);
 
+/* How often a piece of text was found among those counted before with this vocabulary, and how
+ * often not, since it was opened. What is being counted now may be missing. Any thread. */
+struct vocab_cache_stats {
+    uint64_t hits, misses;
+};
+void vocab_cache_stats(const struct vocab *v, struct vocab_cache_stats *ret);
+
 /* The bytes of one token, p = NULL when there is no such id. Of an added token: its content. */
 struct str vocab_token(const struct vocab *v, uint32_t id);
 /* The id of the added token with exactly this content (special or not). */

@@ -35,6 +35,7 @@ static const struct metric_def metrics[M_MAX] = {
     [M_RUNNING] = { "aigw_token_requests_running", METRIC_GAUGE, "Requests that are being counted, by lane.", { "lane" }, { 0 }, 0 },
     [M_VOCABULARIES] = { "aigw_token_vocabularies", METRIC_GAUGE, "Vocabularies that are loaded.", { NULL }, { 0 }, 0 },
     [M_UNUSABLE] = { "aigw_token_vocabularies_unusable", METRIC_GAUGE, "Members of VOCAB_DIR that cannot be used as they are; GET /v1/models says why.", { NULL }, { 0 }, 0 },
+    [M_PIECES] = { "aigw_token_cache_lookups_total", METRIC_COUNTER, "Pieces of text looked up among those counted before, by result: hit, miss. From 0 again when the vocabulary is loaded anew.", { "vocabulary", "result" }, { 0 }, 200 },
 };
 /* clang-format on */
 #undef F
@@ -176,6 +177,19 @@ static void one_more(void *ctx, const struct library_problem *p)
     ++*n;
 }
 
+static void scrape_caches(struct service *s, const struct models *models)
+{
+    for (size_t i = 0; i < models_count(models); i++) {
+        struct model_info info;
+        struct vocab_cache_stats stats;
+        models_at(models, i, &info);
+        vocab_cache_stats(info.vocab, &stats);
+        struct str hit[] = { info.vocabulary, STR("hit") }, miss[] = { info.vocabulary, STR("miss") };
+        metric_set(metrics_get(s->metrics, M_PIECES, hit), (double)stats.hits);
+        metric_set(metrics_get(s->metrics, M_PIECES, miss), (double)stats.misses);
+    }
+}
+
 static void scrape(struct daemon *d)
 {
     static const char *const lanes[POOL_LANES] = { "small", "large" };
@@ -191,6 +205,7 @@ static void scrape(struct daemon *d)
     }
     struct models *models = service_vocabularies(s);
     metric_set(metrics_get(s->metrics, M_VOCABULARIES, NULL), (double)models_count(models));
+    scrape_caches(s, models);
     models_unref(models);
     library_problems(s->library, one_more, &problems);
     metric_set(metrics_get(s->metrics, M_UNUSABLE, NULL), (double)problems);

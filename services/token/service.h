@@ -32,6 +32,7 @@ enum metric_id {
     M_RUNNING,  /* lane */
     M_VOCABULARIES,
     M_UNUSABLE,
+    M_PIECES, /* vocabulary, result */
     M_MAX
 };
 

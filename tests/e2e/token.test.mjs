@@ -316,6 +316,8 @@ suiteTest('the token service', { only: ['token'], config: null, env: { token: { 
     assert.ok(sumOf(s, 'aigw_token_counted_bytes_total', { vocabulary: 'qwen3' }) > 1e7);
     assert.ok(sumOf(s, 'aigw_token_count_seconds_count', { vocabulary: 'qwen3' }) > 100);
     assert.ok(sumOf(s, 'aigw_token_counted_tokens_total', { vocabulary: 'estimate' }) > 0);
+    assert.ok(sumOf(s, 'aigw_token_cache_lookups_total', { vocabulary: 'qwen3', result: 'miss' }) > 0);
+    assert.ok(sumOf(s, 'aigw_token_cache_lookups_total', { vocabulary: 'qwen3', result: 'hit' }) > 1000);
     for (const outcome of ['ok', 'invalid', 'too_large', 'gone'])
       assert.ok(sumOf(s, 'aigw_token_requests_total', { outcome }) > 0, outcome);
     assert.equal(sumOf(s, 'aigw_token_requests_waiting'), 0);

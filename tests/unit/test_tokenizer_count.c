@@ -56,6 +56,23 @@ static void all_methods_merge_alike(void **state)
     vocab_unref(v);
 }
 
+static void pieces_that_come_again_are_found(void **state)
+{
+    (void)state;
+    struct vocab *v = open_made(false);
+    struct vocab_cache_stats s;
+    uint64_t n;
+    vocab_cache_stats(v, &s);
+    assert_int_equal(s.hits + s.misses, 0);
+    for (uint64_t i = 1; i <= 10; i++) {
+        assert_int_equal(token_count(v, STR("abca abca abca xyx"), SPECIAL_TEXT, &n), ERR_OK);
+        vocab_cache_stats(v, &s);
+        assert_int_equal(s.misses, 3); /* abca, _abca, _xyx */
+        assert_int_equal(s.hits, 4 * i - 3);
+    }
+    vocab_unref(v);
+}
+
 /* A piece of n bytes, n <= room, of valid UTF-8: characters of tokens, and others near them. */
 static size_t make_piece(const struct rng *rng, const struct vocab *v, char *p, size_t room)
 {
@@ -286,6 +303,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_methods_merge_alike),
+        cmocka_unit_test(pieces_that_come_again_are_found),
         cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),
         cmocka_unit_test(a_long_run_is_counted_in_time),
         cmocka_unit_test(added_tokens_are_tokens_only_when_asked_for),
