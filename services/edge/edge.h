@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "address.h"
 #include "admit.h"
 #include "base/list.h"
 #include "config/follower.h"
@@ -29,7 +30,7 @@ struct explainer;
 
 struct edge_settings {
     const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url, *identities,
-        *admission_log, *tls_cert, *tls_key;
+        *admission_log, *tls_cert, *tls_key, *trusted_proxies;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
     int64_t remote_count_bytes, ask_timeout_ms;
@@ -54,6 +55,14 @@ enum edge_metric {
     M_CUT,
     M_UPSTREAM_ERRORS,
     M_RETRIES,
+    M_UPSTREAM_UP,
+    M_UPSTREAM_ACTIVE,
+    M_BREAKER,
+    M_UPSTREAM_NEWS,
+    M_QUEUE_LENGTH,
+    M_QUEUE_SECONDS,
+    M_QUEUE_REFUSED,
+    M_RETRIES_REFUSED,
     M_CONNECTIONS,
     M_DRIFT,
     M_LEASES,
@@ -76,7 +85,6 @@ struct worker {
     struct loop_timer accept_timer;
     struct pools *pools; /* connections to upstream servers */
     struct loop_timer housekeeping;
-    struct h1_response response; /* parsed heads of upstream answers, one at a time */
     char scratch[SCRATCH_SIZE];  /* one read at a time */
     struct buf gather;           /* for building heads */
     struct count_scratch *counting;
@@ -93,11 +101,14 @@ struct edge {
     unsigned workers_n;
     unsigned char master_key[32], key_pepper[32];
     enum identity_mode identities;
+    struct address_networks trusted_proxies;
     struct explainer *explainer;
     struct follower *follower;
     struct limiter *limiter;
     struct usage *usage;
+    struct bus *usage_bus; /* records go in bulk, and delay nothing else */
     struct resolver *resolver;
+    struct fleet *fleet;
     struct certs *certs;
     struct loop_timer certs_timer; /* of the main thread */
     struct library *library;       /* the vocabularies of VOCAB_DIR */

@@ -14,6 +14,7 @@ struct explanation {
     const struct explain_ask *ask;
     struct json *reply;
     struct h1_request request;
+    struct match_input match;
     struct admit_subject subject;
     const struct snap_route *route;
     int status; /* of the first decision that refuses */
@@ -97,9 +98,9 @@ static void take_key(struct explanation *x)
 
 static void take_namespace(struct explanation *x)
 {
-    struct match_input in = { .req = &x->request, .model = x->ask->model };
-    bool by_matcher = false;
-    const struct snap_namespace *matched = match_namespace(x->env->rules->snap, &in, &by_matcher);
+    struct match_space space = match_namespace(x->env->rules->matching, &x->match);
+    const struct snap_namespace *matched = space.ns;
+    bool by_matcher = space.matcher != NULL;
     const struct snap_key *key = x->subject.key;
     const struct snap_namespace *ns = key != NULL ? key->ns : matched;
     json_set_null(x->reply, "namespace");
@@ -121,11 +122,10 @@ static void take_namespace(struct explanation *x)
 
 static void take_route(struct explanation *x)
 {
-    struct match_input in = { .req = &x->request, .model = x->ask->model };
     json_set_null(x->reply, "route");
     json_set_null(x->reply, "upstream");
     if (x->subject.ns == NULL) return;
-    enum match_result m = match_route(x->env->rules->snap, x->subject.ns, &in, &x->route);
+    enum match_result m = match_route(x->env->rules->matching, x->subject.ns, &x->match, &x->route);
     if (m == MATCH_NO_PATH) refuse(x, 404, "no route of the namespace takes this path");
     if (m == MATCH_NO_METHOD) refuse(x, 405, "no route of the namespace takes this method here");
     if (m == MATCH_NO_MODEL) refuse(x, 404, "no route of the namespace takes this model here");
@@ -141,7 +141,7 @@ static void take_model(struct explanation *x)
     json_set_null(x->reply, "model");
     if (x->ask->model.p == NULL) return;
     s->model = x->ask->model;
-    s->model_known = match_model(x->env->rules->snap, s->model);
+    s->model_known = match_model(x->env->rules->matching, s->model);
     if (s->model_known != NULL)
         put_named(x->reply, "model", s->model_known->id, s->model_known->slug);
 }
@@ -149,10 +149,8 @@ static void take_model(struct explanation *x)
 static void check_key_models(struct explanation *x)
 {
     const struct admit_subject *s = &x->subject;
-    if (s->key == NULL || s->key->models.n == 0 || s->model.n == 0) return;
-    if (match_in(&s->key->models, s->model)) return;
-    if (s->model_known != NULL && match_in(&s->key->models, s->model_known->name)) return;
-    refuse(x, 404, "the key is not for this model");
+    if (s->model.n > 0 && !match_key_allows(s->key, s->model, s->model_known))
+        refuse(x, 404, "the key is not for this model");
 }
 
 /* --- policies --- */
@@ -273,6 +271,11 @@ enum err explain(const struct explain_env *env, const struct explain_ask *ask, s
             refuse(&x, 400, "the path can be read in two ways");
         take_key(&x);
         take_model(&x);
+        match_input_init(&x.match, &x.request);
+        x.match.body_known = true;
+        x.match.model = ask->model;
+        x.match.key = x.subject.key;
+        if (x.subject.has_address) x.match.address = x.subject.address;
         take_namespace(&x);
         take_route(&x);
         check_key_models(&x);

@@ -2,14 +2,11 @@
 /* From the head to admission. See flow.h. */
 #include "flow_impl.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "match.h"
 #include "reply.h"
 #include "responses_chat.h"
-#include "rt/crypto.h"
 
 const char *flow_state_name(enum flow_state s)
 {
@@ -31,12 +28,15 @@ static void answer_with(struct flow *f, int status, struct str fields, struct st
     f->client = NULL;
 }
 
-/* When to come back, as far as that helps. */
-static enum err retry_fields(enum refusal r, const struct admit_outcome *limit, struct buf *out)
+/* When to come back, as far as that helps. upstream_s: what the last server said of it. */
+static enum err retry_fields(enum refusal r, const struct admit_outcome *limit,
+                             uint64_t upstream_s, struct buf *out)
 {
     enum err e = ERR_OK;
     if (limit == NULL) {
-        return refusal_status(r) == 503 ? buf_appendz(out, "retry-after: 1\r\n") : ERR_OK;
+        uint64_t wait = MAX(upstream_s, (uint64_t)(refusal_status(r) == 503));
+        if (wait == 0 || refusal_status(r) < 500) return ERR_OK;
+        return buf_printf(out, "retry-after: %llu\r\n", (unsigned long long)wait);
     }
     if (!limit->for_good)
         e = buf_printf(out, "retry-after: %llu\r\n",
@@ -55,9 +55,10 @@ static void refuse(struct flow *f, enum refusal r, struct str message, const cha
     enum err e = reply_error_body(f->dialect, r, message, param, str_of(f->request_id), &body);
     if (e == ERR_OK) e = buf_appendz(&fields, "content-type: application/json\r\n");
     if (e == ERR_OK) e = flow_own_fields(f, &fields);
-    if (e == ERR_OK) e = retry_fields(r, limit, &fields);
+    if (e == ERR_OK) e = retry_fields(r, limit, f->retry_after_s, &fields);
     if (e == ERR_OK && policy != NULL)
         e = buf_printf(&fields, "x-aigw-limit: %.*s\r\n", STR_ARG(policy->slug));
+    if (e == ERR_OK && r == REFUSE_METHOD) e = flow_allow(f, &fields);
     if (e == ERR_OK && r == REFUSE_BAD_KEY)
         e = buf_appendz(&fields, "www-authenticate: Bearer\r\n");
     if (f->client != NULL && e == ERR_OK)
@@ -108,31 +109,18 @@ void flow_refuse_outcome(struct flow *f, enum refusal r, const struct admit_outc
 
 /* --- FLOW_BODY: the head --- */
 
-/* The client's address as policies look at it. */
-static void address_bytes(const struct sockaddr_storage *a, struct admit_subject *s)
+/* The client's address as policies look at it, and as it will be recorded. */
+static void note_address(struct flow *f, const struct client *c)
 {
-    if (a->ss_family == AF_INET) {
-        s->address[10] = s->address[11] = 0xff;
-        memcpy(s->address + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
-    } else if (a->ss_family == AF_INET6) {
-        memcpy(s->address, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
+    struct admit_subject *s = &f->asked->subject;
+    struct edge *e = flow_edge(f);
+    char ip[ADDRESS_TEXT] = "", shown[IDENTITY_LEN + 1];
+    s->has_address = address_of_socket(&c->addr, s->address);
+    if (s->has_address) {
+        address_of_client(&e->trusted_proxies, &c->request->head, s->address);
+        address_print(s->address, ip);
     }
-    s->has_address = a->ss_family == AF_INET || a->ss_family == AF_INET6;
-}
-
-/* The client's address as it will be recorded. */
-static void note_address(struct flow *f, const struct sockaddr_storage *a)
-{
-    char ip[INET6_ADDRSTRLEN] = "";
-    if (a->ss_family == AF_INET)
-        (void)inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)a)->sin_addr, ip,
-                        sizeof ip);
-    else if (a->ss_family == AF_INET6)
-        (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, ip,
-                        sizeof ip);
-    address_bytes(a, &f->asked->subject);
-    char shown[IDENTITY_LEN + 1];
-    identity_write(flow_edge(f)->identities, flow_edge(f)->key_pepper, str_of(ip), shown);
+    identity_write(e->identities, e->key_pepper, str_of(ip), shown);
     if (shown[0] != '\0') f->client_ip = str_dupz(str_of(shown));
 }
 
@@ -155,30 +143,12 @@ struct flow *flow_new(struct client *c)
     f->output_limit = METER_NO_LIMIT;
     f->is_head = c->request->method == H1_HEAD;
     buf_init(&f->gather, ANSWER_WHOLE_MAX);
-    note_address(f, &c->addr);
+    note_address(f, c);
     uuid_v7(c->w->edge->clock, c->w->edge->rng, f->id);
     f->request_id = f->id;
     atomic_fetch_add(&c->w->edge->inflight, 1);
     c->w->flows++;
     return f;
-}
-
-static bool is_private(const struct sockaddr_storage *a)
-{
-    if (a->ss_family == AF_INET) {
-        uint32_t ip = ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr);
-        return ip >> 24 == 127 || ip >> 24 == 10 || ip >> 20 == 0xac1 || ip >> 16 == 0xc0a8;
-    }
-    if (a->ss_family == AF_INET6) {
-        const struct in6_addr *ip = &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
-        if (IN6_IS_ADDR_V4MAPPED(ip)) {
-            const unsigned char *b = ip->s6_addr + 12;
-            return b[0] == 127 || b[0] == 10 || (b[0] == 172 && b[1] >> 4 == 1) ||
-                   (b[0] == 192 && b[1] == 168);
-        }
-        return IN6_IS_ADDR_LOOPBACK(ip) || (ip->s6_addr[0] & 0xfe) == 0xfc;
-    }
-    return false;
 }
 
 /* Not a request of a namespace: ends without a record. */
@@ -202,7 +172,8 @@ static bool answer_ops(struct flow *f)
     } else if (str_eqz(q->path, "/readyz")) {
         bool ready = daemon_is_ready(d);
         answer_own(f, ready ? 200 : 503, "text/plain", ready ? STR("ready\n") : STR("not ready\n"));
-    } else if (str_eqz(q->path, "/metrics") && is_private(&f->client->addr)) {
+    } else if (str_eqz(q->path, "/metrics") && f->asked->subject.has_address &&
+               address_is_private(f->asked->subject.address)) {
         struct buf b;
         buf_init(&b, 16 * 1024 * 1024);
         if (daemon_render_metrics(d, &b) != ERR_OK) buf_clear(&b);
@@ -220,101 +191,6 @@ static void take_request_id(struct flow *f)
     struct str given = h1_header_known(&f->client->request->head, H1_X_REQUEST_ID);
     if (given.n > 0 && given.n <= REQUEST_ID_MAX && h1_is_token(given))
         f->request_id = str_dupz(given);
-}
-
-/* The credential of the request; n == 0: none. */
-static struct str credential(const struct h1_request *q)
-{
-    struct str v = h1_header_known(&q->head, H1_AUTHORIZATION);
-    if (v.n > 7 && str_ieq(str_n(v.p, 7), STR("Bearer "))) return str_trim(str_n(v.p + 7, v.n - 7));
-    v = h1_header_known(&q->head, H1_X_API_KEY);
-    return v.n > 0 ? v : STR_NULL;
-}
-
-static const struct snap_key *find_key(const struct flow *f, struct str secret)
-{
-    unsigned char hmac[SNAP_HMAC_LEN];
-    const struct edge *e = flow_edge(f);
-    crypto_hmac_sha256(str_n((const char *)e->key_pepper, sizeof e->key_pepper), secret, hmac);
-    const struct snap_key *k = match_key(f->rules->snap, hmac);
-    if (k == NULL || !k->enabled || !k->ns->enabled) return NULL;
-    return k->expires_at_ms == 0 || k->expires_at_ms > f->began_wall_ms ? k : NULL;
-}
-
-/* Credentials first, then matchers. False when it was answered. */
-static bool decide_namespace(struct flow *f)
-{
-    const struct h1_request *q = f->client->request;
-    struct match_input in = { .req = q, .model = f->model };
-    struct str secret = credential(q);
-    bool by_matcher;
-    const struct snap_namespace *matched = match_namespace(f->rules->snap, &in, &by_matcher);
-    f->head_decided = true;
-    if (f->key != NULL) {
-        f->ns = f->key->ns;
-        if (!by_matcher || matched == f->ns) return true;
-        flow_refuse(f, REFUSE_FORBIDDEN,
-                    STR("The key belongs to another namespace than the one this request selects."),
-                    NULL);
-        return false;
-    }
-    f->ns = matched;
-    bool open = matched != NULL && matched->auth == SNAP_AUTH_NONE;
-    if (secret.n > 0 && (!open || str_starts(secret, STR("sk-aigw-")))) {
-        flow_refuse(f, REFUSE_BAD_KEY, STR("Incorrect API key provided."), NULL);
-        return false;
-    }
-    if (matched == NULL) {
-        flow_refuse(
-            f, REFUSE_NO_ROUTE,
-            STR("No namespace matches this request: give a key, or the header that selects one."),
-            NULL);
-        return false;
-    }
-    if (!open) {
-        flow_refuse(f, REFUSE_BAD_KEY,
-                    STR("You didn't provide an API key: send it as Authorization: Bearer KEY."),
-                    NULL);
-        return false;
-    }
-    return true;
-}
-
-/* AUTO: by the path that goes upstream, else by the client's. */
-static enum snap_endpoint endpoint_of_route(const struct snap_route *r, struct str path)
-{
-    enum snap_endpoint ep = r->endpoint;
-    if (ep == SNAP_EP_AUTO && r->rewrite_path.p != NULL) ep = endpoint_of_path(r->rewrite_path);
-    if (ep == SNAP_EP_AUTO || (ep == SNAP_EP_PASSTHROUGH && r->endpoint == SNAP_EP_AUTO))
-        ep = endpoint_of_path(path);
-    return ep;
-}
-
-static bool decide_route(struct flow *f)
-{
-    const struct h1_request *q = f->client->request;
-    struct match_input in = { .req = q, .model = f->model };
-    char text[256];
-    enum match_result m = match_route(f->rules->snap, f->ns, &in, &f->route);
-    if (m == MATCH_OK) {
-        f->upstream = f->route->upstream;
-        f->endpoint = endpoint_of_route(f->route, q->path);
-        if (f->endpoint != SNAP_EP_PASSTHROUGH) f->dialect = dialect_of(f->endpoint);
-        return true;
-    }
-    enum refusal r = m == MATCH_NO_METHOD  ? REFUSE_METHOD
-                     : m == MATCH_NO_MODEL ? REFUSE_NO_MODEL
-                                           : REFUSE_NO_ROUTE;
-    if (r == REFUSE_NO_MODEL)
-        (void)snprintf(text, sizeof text,
-                       "The model \"%.*s\" does not exist or you do not have access to it.",
-                       (int)MIN(f->model.n, (size_t)100), f->model.p);
-    else
-        (void)snprintf(text, sizeof text, "No route of namespace %.*s takes %.*s %.*s.",
-                       STR_ARG(f->ns->slug), (int)MIN(q->method_str.n, (size_t)20), q->method_str.p,
-                       (int)MIN(q->path.n, (size_t)100), q->path.p);
-    flow_refuse(f, r, str_of(text), r == REFUSE_NO_MODEL ? "model" : NULL);
-    return false;
 }
 
 bool flow_check_head(struct flow *f)
@@ -336,44 +212,22 @@ bool flow_check_head(struct flow *f)
             NULL);
         return false;
     }
-    struct str secret = credential(q);
-    if (secret.n > 0) f->key = find_key(f, secret);
-    /* A matcher may need the model: then its namespace is decided when the body is there. */
-    bool decide = !f->rules->needs_body;
-    if (decide && (!decide_namespace(f) || !decide_route(f))) return false;
+    if (!flow_select_by_head(f)) return false;
     flow_bound_body(f);
     if (q->head.framing == H1_BODY_LENGTH && !flow_body_fits(f, q->head.content_length))
         return false;
-    return !decide || flow_check_access(f, true);
+    return !f->head_decided || flow_check_access(f, true);
 }
 
 /* --- FLOW_COUNT --- */
-
-static bool model_allowed(const struct flow *f, struct str name, const struct snap_model *cfg)
-{
-    const struct snap_key *k = f->key;
-    return k == NULL || k->models.n == 0 || match_in(&k->models, name) ||
-           (cfg != NULL && match_in(&k->models, cfg->name));
-}
 
 /* GET /v1/models: what the caller may use. */
 static void answer_models(struct flow *f)
 {
     struct buf b, fields;
-    const struct snapshot *s = f->rules->snap;
-    bool first = true;
     buf_init(&b, 4 * 1024 * 1024);
     buf_init(&fields, 4096);
-    enum err e = buf_appendz(&b, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < s->models_n && e == ERR_OK; i++) {
-        if (!model_allowed(f, s->models[i].name, &s->models[i])) continue;
-        e = buf_appendz(&b, first ? "{\"id\":" : ",{\"id\":");
-        if (e == ERR_OK) e = buf_append_json(&b, s->models[i].name);
-        if (e == ERR_OK)
-            e = buf_appendz(&b, ",\"object\":\"model\",\"created\":0,\"owned_by\":\"ai-gateway\"}");
-        first = false;
-    }
-    if (e == ERR_OK) e = buf_appendz(&b, "]}");
+    enum err e = flow_list_models(f, &b);
     if (e == ERR_OK) e = buf_appendz(&fields, "content-type: application/json\r\n");
     if (e == ERR_OK) e = flow_own_fields(f, &fields);
     if (e == ERR_OK) answer_with(f, 200, buf_str(&fields), buf_str(&b));
@@ -469,13 +323,7 @@ void flow_run(struct flow *f)
     enum snap_endpoint ep = f->route != NULL ? f->endpoint : endpoint_of_path(q->path);
     f->ready_ns = edge_now_ns(f->w);
     if (!flow_read_body(f, ep)) return;
-    if (!f->head_decided && ((!f->scanned && !flow_peek_model(f)) || !decide_namespace(f))) return;
-    /* The route may depend on the model, and say that the body is another endpoint's. */
-    if (!decide_route(f) || !flow_read_body(f, f->endpoint)) return;
-    if (f->model.p != NULL && !model_allowed(f, f->model, f->model_cfg)) {
-        flow_refuse(f, REFUSE_FORBIDDEN, STR("This key may not use this model."), "model");
-        return;
-    }
+    if (!flow_select_by_body(f)) return;
     if (!flow_check_body(f) || !flow_check_access(f, false)) return;
     if (f->endpoint == SNAP_EP_MODELS && (q->method == H1_GET || q->method == H1_HEAD)) {
         answer_models(f);
@@ -485,40 +333,6 @@ void flow_run(struct flow *f)
         enter_count(f);
     else
         flow_enter_admit(f);
-}
-
-/* --- on to a server --- */
-
-void flow_forward(struct flow *f)
-{
-    struct why why;
-    loop_timer_clear(f->w->loop, &f->timer);
-    f->retries_left = f->upstream->retries;
-    f->server = pools_choose(f->w->pools, f->upstream, NULL);
-    if (f->server == NULL) {
-        flow_refuse(f, REFUSE_NO_UPSTREAM, STR("No server of the upstream is enabled."), NULL);
-        return;
-    }
-    enum err e = flow_build_body(f);
-    if (e == ERR_OK) e = flow_build_head(f);
-    if (e != ERR_OK) {
-        (void)why_set(&why, e, "The request cannot be forwarded: %s.", err_name(e));
-        flow_refuse(f, REFUSE_INTERNAL, str_of(why.text), NULL);
-        return;
-    }
-    struct usage_record record = { 0 };
-    flow_fill_record(f, &record);
-    if (usage_open(flow_edge(f)->usage, f->w->index, &record, &f->usage) != ERR_OK) {
-        flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
-        return;
-    }
-    if (!limiter_spend_input(flow_edge(f)->limiter, f->ticket, f->input_tokens)) {
-        /* What was reserved a moment ago is gone: its lease ended. */
-        flow_refuse(f, REFUSE_LIMITER_AWAY, STR("The limiter is away. Try again soon."), NULL);
-        return;
-    }
-    flow_watch_slots(f);
-    flow_enter_wait(f);
 }
 
 /* --- the client leaves --- */

@@ -100,7 +100,7 @@ static enum err set_model(struct flow *f, struct js_val string)
     if (e == ERR_OK) {
         free((char *)(uintptr_t)f->model.p);
         f->model = str_n(str_dupz(buf_str(&name)), name.len);
-        f->model_cfg = match_model(f->rules->snap, f->model);
+        f->model_cfg = match_model(f->rules->matching, f->model);
     }
     buf_done(&name);
     return e;
@@ -125,10 +125,30 @@ static void note_user(struct flow *f, struct js_val user)
     buf_done(&text);
 }
 
+/* The one pass over the body. ERR_INVALID; ERR_DENIED: it can be read in two ways; ERR_LIMIT;
+ * ERR_NOMEM. */
+static enum err parse_body(struct flow *f, struct why *why)
+{
+    struct asked *asked = f->asked;
+    const struct js_wants *wants = matching_body_wants(f->rules->matching);
+    size_t n = js_wants_count(wants);
+    if (asked->parsed) return ERR_OK;
+    if (n > 0) {
+        asked->found = arena_alloc(&asked->arena, n * sizeof *asked->found);
+        asked->members = arena_alloc(&asked->arena, n * sizeof *asked->members);
+        if (asked->found == NULL || asked->members == NULL) return ERR_NOMEM;
+    }
+    enum err e = js_parse_wanting(body_of(f), wants, &asked->root, asked->found, why);
+    for (size_t i = 0; i < n && e == ERR_OK; i++)
+        if (match_values_of(asked->found[i], &asked->arena, &asked->members[i]) != ERR_OK)
+            e = why_set(why, ERR_LIMIT, "a field that decides over the request is too long");
+    asked->parsed = e == ERR_OK;
+    return e;
+}
+
 /* Reads the body; false when it was answered. */
 static bool scan_body(struct flow *f, enum snap_endpoint ep)
 {
-    struct js_val root;
     struct request_scan *scan = &f->asked->scan;
     struct why why = { "" };
     const char *param = "body";
@@ -137,8 +157,8 @@ static bool scan_body(struct flow *f, enum snap_endpoint ep)
                     NULL);
         return false;
     }
-    enum err e = js_parse(body_of(f), &root, &why);
-    if (e == ERR_OK) e = dialect_of(ep)->scan_request(ep, root, scan, &param, &why);
+    enum err e = parse_body(f, &why);
+    if (e == ERR_OK) e = dialect_of(ep)->scan_request(ep, f->asked->root, scan, &param, &why);
     if (e == ERR_OK && (e = set_model(f, scan->model)) != ERR_OK) {
         (void)why_set(&why, e, "model: longer than %d bytes", MODEL_NAME_MAX);
         param = "model";
@@ -175,14 +195,20 @@ bool flow_read_body(struct flow *f, enum snap_endpoint ep)
     return false;
 }
 
-bool flow_peek_model(struct flow *f)
+bool flow_peek_body(struct flow *f)
 {
-    struct js_val root, v, model = { JS_NULL, STR_NULL };
+    struct js_val v, model = { JS_NULL, STR_NULL };
     struct js_iter it;
     struct str key;
-    if (js_parse(body_of(f), &root, NULL) != ERR_OK || !js_is(root, JS_OBJECT)) return true;
-    js_iter_init(&it, root);
-    while (js_next_member(&it, &key, &v)) {
+    struct why why = { "" };
+    bool is_typed = is_json(h1_header_known(&f->client->request->head, H1_CONTENT_TYPE));
+    if (f->body_len == 0 || !is_typed) return true;
+    if (parse_body(f, &why) != ERR_OK) {
+        flow_refuse(f, REFUSE_BAD_BODY, str_of(why.text), NULL);
+        return false;
+    }
+    js_iter_init(&it, f->asked->root);
+    while (js_is(f->asked->root, JS_OBJECT) && js_next_member(&it, &key, &v)) {
         if (!js_key_is(key, "model")) continue;
         if (model.raw.p != NULL) {
             flow_refuse(f, REFUSE_BAD_BODY, STR("model: given twice"), "model");

@@ -10,9 +10,11 @@
 #include "base/arena.h"
 #include "base/uuid.h"
 #include "count.h"
+#include "fleet.h"
 #include "flow.h"
 #include "http/chunked.h"
 #include "http/gzip.h"
+#include "match.h"
 #include "ruleset.h"
 #include "upstream.h"
 
@@ -38,12 +40,21 @@ struct asked {
     struct request_scan scan;     /* slices of the client's input buffer */
     struct count_result count;    /* why, when the input cannot be counted */
     struct admit_subject subject; /* the request in the words of policies */
+    struct match_input match;     /* and of rules */
+    struct str upstream_path;     /* by the route */
+    bool parsed;                  /* the body is JSON, and what is below is known */
+    struct js_val root;
+    struct js_val *found;         /* by place in matching_body_wants() */
+    struct match_values *members; /* the same as texts */
     struct str head, body;        /* as they go upstream; sent again on a retry */
+    struct balance_ask ask;       /* of the upstream it goes to now */
+    struct waiter waiter;         /* while no server has room */
     struct buf edited;            /* the body, when it is not the client's own */
 };
 
 /* One exchange with a server. */
 struct attempt {
+    const struct snap_upstream *upstream;
     const struct snap_server *server;
     unsigned status; /* 0: no answer */
     uint64_t ms;
@@ -105,8 +116,12 @@ struct flow {
     /* upstream */
     const struct snap_server *server;
     struct exchange *exchange;
-    uint64_t retries_left, attempt_began_ns;
-    bool stale_retried, paused;
+    struct seat seat;
+    struct str model_wanted; /* of the upstream; p == NULL: the client's */
+    uint64_t retries_left, attempt_began_ns, retry_after_s; /* that the last failure told */
+    uint32_t backoff_ms;
+    uint8_t fallbacks_used;
+    bool stale_retried, paused, waiting, backing_off;
     struct attempt *attempts; /* the last ones, at most USAGE_ATTEMPTS_MAX; the one under way too */
     size_t attempts_n;
 
@@ -172,19 +187,48 @@ void flow_tokens_came(struct flow *f);
 /* Cuts the request when strict slots of its are lost. */
 void flow_watch_slots(struct flow *f);
 
+/* flow_select.c: credentials, namespace, route and model, as far as the head tells, and the rest
+ * when the body is there. False: it was answered. */
+bool flow_select_by_head(struct flow *f);
+bool flow_select_by_body(struct flow *f);
+/* The body of GET /v1/models. */
+enum err flow_list_models(const struct flow *f, struct buf *out) MUSTCHECK;
+/* The header field Allow, of a 405. */
+enum err flow_allow(const struct flow *f, struct buf *out) MUSTCHECK;
+
 /* flow_body.c: reads the body as that endpoint's, unless it was; false when it was answered. What
  * is not read is not metered: nothing may pass to such an endpoint unread. */
 bool flow_read_body(struct flow *f, enum snap_endpoint ep);
-/* The model that a JSON body names, for matchers, when its path does not tell what it is. False
- * when it was answered. */
-bool flow_peek_model(struct flow *f);
+/* What matchers look at in a JSON body when its path does not tell what it is. False when it was
+ * answered. */
+bool flow_peek_body(struct flow *f);
 
 /* flow_send.c: builds the request. ERR_LIMIT, ERR_NOMEM. */
 enum err flow_build_body(struct flow *f) MUSTCHECK;
 enum err flow_build_head(struct flow *f) MUSTCHECK;
 
-/* flow_answer.c: sends it, and everything behind. */
-void flow_enter_wait(struct flow *f);
+/* flow_upstream.c: which server it goes to, and what is tried next. */
+/* Sets the timer by what is waited for now. */
+void flow_arm(struct flow *f);
+void flow_count_upstream_error(struct flow *f, const char *why);
+/* The exchange is over without a whole answer; why: of the metric. */
+void flow_attempt_failed(struct flow *f, const char *why);
+/* The server's answer has a head: what that tells of the server. */
+void flow_note_head(struct flow *f, const struct h1_response *res);
+/* Ends the attempt and makes another, when it may be and is to be had; cause: SNAP_RETRY_*, or a
+ * status. False: nothing has changed. */
+bool flow_try_again(struct flow *f, unsigned cause, unsigned status);
+/* The same attempt once more, since its pooled connection was closed. */
+void flow_again_on_fresh(struct flow *f);
+/* Waits for a place no more. False: it did not, or on_place() is on its way. */
+bool flow_leave_queue(struct flow *f);
+
+/* flow_answer.c: the answer. */
+extern const struct exchange_events flow_exchange_events;
+/* The stream's own end came already: what breaks behind it takes nothing from the client. */
+bool flow_has_ended(const struct flow *f);
+void flow_end_stream(struct flow *f);
+void flow_fail_with(struct flow *f, enum refusal r, const char *text);
 /* An answer that has begun cannot be completed: an error event where there is a stream, and an end
  * without terminator. The client is let go. */
 void flow_break_answer(struct flow *f, enum refusal r, const char *text);

@@ -51,35 +51,44 @@ static bool passes(struct flow *f, const struct admit_check *c, uint64_t used)
     return c->policy == NULL;
 }
 
+/* The bounds of the namespaces that may still turn out to be the request's. */
+struct bounds {
+    const struct flow *f;
+    uint64_t largest;
+    const struct snap_policy *policy;
+    bool none; /* one has no bound */
+    int left;  /* how many are looked at */
+};
+enum { BOUNDS_MAX = 256 };
+
+static bool widen(void *ctx, const struct snap_namespace *ns)
+{
+    struct bounds *b = ctx;
+    const struct snap_policy *p;
+    if (ns->auth == SNAP_AUTH_KEY) return true; /* there is no key */
+    if (b->left-- == 0 || !admit_body_bound(policies_of(b->f, ns), &p)) {
+        b->none = true;
+        return false;
+    }
+    if (p->limit > b->largest) b->largest = p->limit, b->policy = p;
+    return true;
+}
+
 void flow_bound_body(struct flow *f)
 {
-    struct match_input in = { .req = f->client->request, .model = STR_NULL };
-    const struct snapshot *s = f->rules->snap;
     const struct snap_policy *p;
+    const struct snap_namespace *ns = f->ns != NULL ? f->ns : f->key != NULL ? f->key->ns : NULL;
     f->body_max = (uint64_t)flow_edge(f)->settings->max_body;
     f->body_policy = NULL;
-    if (f->ns != NULL) {
-        if (admit_body_bound(policies_of(f, f->ns), &p) && p->limit < f->body_max)
+    if (ns != NULL) {
+        if (admit_body_bound(policies_of(f, ns), &p) && p->limit < f->body_max)
             f->body_max = p->limit, f->body_policy = p;
         return;
     }
-    /* The largest bound of the namespaces that may still turn out to be the request's. */
-    uint64_t largest = 0;
-    bool any = false;
-    for (size_t i = 0; i < s->namespaces_n; i++) {
-        const struct snap_namespace *ns = &s->namespaces[i];
-        bool possible = f->key != NULL
-                            ? f->key->ns == ns
-                            : ns->auth == SNAP_AUTH_NONE && match_is_possible(s, &in, ns);
-        if (!possible) continue;
-        if (!admit_body_bound(policies_of(f, ns), &p)) return;
-        any = true;
-        if (p->limit > largest) largest = p->limit, f->body_policy = p;
-    }
-    if (any && largest < f->body_max)
-        f->body_max = largest;
-    else
-        f->body_policy = NULL;
+    struct bounds b = { .f = f, .left = BOUNDS_MAX };
+    match_each_possible(f->rules->matching, &f->asked->match, widen, &b);
+    if (!b.none && b.policy != NULL && b.largest < f->body_max)
+        f->body_max = b.largest, f->body_policy = b.policy;
 }
 
 bool flow_body_fits(struct flow *f, uint64_t bytes)

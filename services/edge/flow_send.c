@@ -95,19 +95,20 @@ enum err flow_build_body(struct flow *f)
     struct splices s = { .n = 0 };
     struct client *c = f->client;
     struct str body = str_n(c->in.data + c->request->head.len, f->body_len);
+    buf_done(&f->asked->edited); /* of another attempt */
     f->asked->body = body;
     f->upstream_model = f->model;
     if (!f->scanned) return ERR_OK;
-    if (f->route->upstream_model.p != NULL && !str_eq(f->route->upstream_model, f->model)) {
+    if (f->model_wanted.p != NULL && !str_eq(f->model_wanted, f->model)) {
         struct buf quoted;
         buf_init(&quoted, SPLICE_MAX);
-        enum err e = buf_append_json(&quoted, f->route->upstream_model);
+        enum err e = buf_append_json(&quoted, f->model_wanted);
         if (e == ERR_OK)
             add(f, &s, f->asked->scan.model.raw.p, f->asked->scan.model.raw.n, "%.*s",
                 (int)quoted.len, quoted.data);
         buf_done(&quoted);
         if (e != ERR_OK) return e;
-        f->upstream_model = f->route->upstream_model;
+        f->upstream_model = f->model_wanted;
     }
     clamp_output(f, &s);
     ask_usage(f, &s);
@@ -163,9 +164,8 @@ static enum err credential_field(const struct flow *f, struct buf *b)
 static enum err target(const struct flow *f, struct buf *b)
 {
     const struct h1_request *q = f->client->request;
-    struct str path = f->route->rewrite_path.p != NULL ? f->route->rewrite_path : q->path;
     enum err e = buf_printf(b, "%.*s %.*s%.*s", STR_ARG(q->method_str),
-                            STR_ARG(f->server->base_path), STR_ARG(path));
+                            STR_ARG(f->server->base_path), STR_ARG(f->asked->upstream_path));
     if (e == ERR_OK && q->query.n > 0) e = buf_printf(b, "?%.*s", STR_ARG(q->query));
     if (e == ERR_OK) e = buf_appendz(b, " HTTP/1.1\r\nhost: ");
     if (e == ERR_OK) {

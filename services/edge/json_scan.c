@@ -134,7 +134,7 @@ enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct 
             if (key_end == NULL) return bad(why, text, p, "expected a key");
             if (seek != NULL && (problem = js_seek_key(
                                      seek, depth, str_n(p + 1, (size_t)(key_end - p) - 2))) != NULL)
-                return why_set(why, ERR_INVALID, "%s: byte %zu", problem, (size_t)(p - text.p));
+                return why_set(why, ERR_DENIED, "%s: byte %zu", problem, (size_t)(p - text.p));
             p = skip_space(key_end, end);
             if (p >= end || *p != ':') return bad(why, text, p, "expected a colon");
             p++, may_close = false, state = WANT_VALUE;

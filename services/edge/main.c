@@ -30,6 +30,7 @@ static const struct opt opts[] = {
     { "GATEWAY_PORT", OPT_INT, F(port), "8081", 1, 65535, NULL, "Port of the proxy's listener." },
     { "TLS_CERT_FILE", OPT_STR, F(tls_cert), NULL, 0, 0, NULL, "Certificate chain of the proxy's listener (PEM): set, the listener speaks TLS. A renewed file is taken without a restart." },
     { "TLS_KEY_FILE", OPT_STR, F(tls_key), NULL, 0, 0, NULL, "The certificate's key (PEM)." },
+    { "TRUSTED_PROXIES", OPT_STR, F(trusted_proxies), NULL, 0, 0, NULL, "Networks of proxies in front, such as 10.0.0.0/8, 2001:db8::/32: from them X-Forwarded-For tells the client's address, taken from its right end." },
     { "EDGE_WORKERS", OPT_INT, F(workers), "0", 0, 256, NULL, "Threads that serve requests; 0: one per CPU." },
     { "MAX_BODY_BYTES", OPT_INT, F(max_body), "16777216", 1024, 1073741824, "bytes", "Largest request body: 413 beyond." },
     { "MAX_CONNECTIONS", OPT_INT, F(max_connections), "60000", 1, 1000000, NULL, "Client connections at a time; further ones are closed at once." },
@@ -68,6 +69,14 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_CUT] = { "gateway_cut_streams_total", METRIC_COUNTER, "Answers cut where their budget of tokens ended.", { "namespace", "model" }, { 0 }, 0 },
     [M_UPSTREAM_ERRORS] = { "gateway_upstream_errors_total", METRIC_COUNTER, "Exchanges with upstream servers that failed.", { "upstream", "server", "why" }, { 0 }, 0 },
     [M_RETRIES] = { "gateway_retries_total", METRIC_COUNTER, "Attempts on another server.", { "upstream" }, { 0 }, 0 },
+    [M_UPSTREAM_UP] = { "gateway_upstream_up", METRIC_GAUGE, "1: requests go to the server; 0: it is down, ejected, cooling, or its breaker is open.", { "upstream", "server" }, { 0 }, 0 },
+    [M_UPSTREAM_ACTIVE] = { "gateway_upstream_active_requests", METRIC_GAUGE, "Requests that the server has now.", { "upstream", "server" }, { 0 }, 0 },
+    [M_BREAKER] = { "gateway_upstream_breaker_state", METRIC_GAUGE, "The server's circuit breaker: 0 closed, 1 open, 2 half open.", { "upstream", "server" }, { 0 }, 0 },
+    [M_UPSTREAM_NEWS] = { "gateway_upstream_events_total", METRIC_GAUGE, "What happened to the server: check_down, check_up, ejected, breaker_opened, breaker_closed, cooling.", { "upstream", "server", "event" }, { 0 }, 5000 },
+    [M_QUEUE_LENGTH] = { "gateway_upstream_queue_length", METRIC_GAUGE, "Requests that wait for a server with room.", { "upstream" }, { 0 }, 0 },
+    [M_QUEUE_SECONDS] = { "gateway_upstream_queue_seconds", METRIC_HISTOGRAM, "How long requests waited that got a place.", { "upstream" }, { SECONDS }, 0 },
+    [M_QUEUE_REFUSED] = { "gateway_upstream_queue_refused_total", METRIC_GAUGE, "Requests refused since the queue was full, or no place came in time.", { "upstream", "why" }, { 0 }, 0 },
+    [M_RETRIES_REFUSED] = { "gateway_retries_refused_total", METRIC_GAUGE, "Retries that the budget did not allow.", { "upstream" }, { 0 }, 0 },
     [M_CONNECTIONS] = { "gateway_connections", METRIC_GAUGE, "Client connections.", { NULL }, { 0 }, 0 },
     [M_DRIFT] = { "gateway_token_count_drift_ratio", METRIC_HISTOGRAM, "Our exact output count against the upstream's, relative.", { "namespace", "model" }, { -0.5, -0.1, -0.05, -0.01, 0.000001, 0.01, 0.05, 0.1, 0.5, 1 }, 0 },
     [M_LEASES] = { "gateway_lease_decisions_total", METRIC_GAUGE, "Admissions by how they were decided.", { "kind" }, { 0 }, 0 },
@@ -113,7 +122,7 @@ static enum err apply(void *ctx, struct snapshot *s, struct why *why)
     struct edge *e = ctx;
     struct ruleset *r;
     struct models *vocabularies = library_models(e->library);
-    enum err err = ruleset_new(s, vocabularies, e->certs, e->master_key, &r, why);
+    enum err err = ruleset_new(s, vocabularies, e->certs, e->fleet, e->master_key, &r, why);
     models_unref(vocabularies);
     if (err != ERR_OK) return err;
     resolver_use(e->resolver, s);
@@ -140,6 +149,9 @@ static void check(const void *settings, struct opt_problems *problems)
         opt_problem(problems, "KEY_PEPPER: %s", why.text);
     if ((s->tls_cert != NULL) != (s->tls_key != NULL))
         opt_problem(problems, "TLS_CERT_FILE and TLS_KEY_FILE go together");
+    struct address_networks networks;
+    if (address_networks_parse(s->trusted_proxies, &networks, &why) != ERR_OK)
+        opt_problem(problems, "TRUSTED_PROXIES: %s", why.text);
     enum identity_mode mode;
     if (identity_mode_parse(str_of(s->identities), &mode) != ERR_OK)
         opt_problem(problems, "USAGE_IDENTITIES: \"%s\" is not plain, hash or none", s->identities);
@@ -171,7 +183,7 @@ static enum err open_parts(struct edge *e, struct why *why)
         .state_dir = daemon_state_dir(e->daemon),
         .workers = e->workers_n,
         .settings = &s->usage,
-        .bus = daemon_bus(e->daemon),
+        .bus = e->usage_bus = bus_new_bulk(daemon_bus(e->daemon)),
         .instance = daemon_instance(e->daemon),
         .clock = e->clock,
         .rng = e->rng,
@@ -186,6 +198,8 @@ static enum err open_parts(struct edge *e, struct why *why)
     };
     enum err err = crypto_parse_key(str_of(s->master_key), e->master_key, why);
     if (err == ERR_OK) err = crypto_parse_key(str_of(s->key_pepper), e->key_pepper, why);
+    if (err == ERR_OK)
+        err = address_networks_parse(s->trusted_proxies, &e->trusted_proxies, why);
     if (err == ERR_OK) err = certs_new(s->tls_cert, s->tls_key, &e->certs, why);
     if (err == ERR_OK) err = library_new(&vo, &e->library, why);
     if (err == ERR_OK) err = worker_listen(s, &e->listen_fd, why);
@@ -196,6 +210,7 @@ static enum err open_parts(struct edge *e, struct why *why)
 static void close_parts(struct edge *e)
 {
     if (e->usage != NULL) usage_free(e->usage);
+    if (e->usage_bus != NULL) bus_free(e->usage_bus);
     if (e->listen_fd >= 0) close(e->listen_fd);
     library_free(e->library);
     certs_free(e->certs);
@@ -245,6 +260,7 @@ static enum err start(struct daemon *d, struct why *why)
     e->counter = counter_new(&co);
     e->limiter = limiter_new(&lo);
     e->resolver = resolver_new();
+    e->fleet = fleet_new(&(struct fleet_options){ .clock = e->clock, .rng = e->rng });
     workers_start(e);
     struct follower *follower = follower_new(&fo);
     pthread_mutex_lock(&e->rules_lock);
@@ -280,12 +296,13 @@ static void stop(struct daemon *d)
     counter_free(e->counter);
     limiter_free(e->limiter);
     workers_stop(e);
-    int wait_ms = bus_is_connected(daemon_bus(d)) ? 2000 : 0;
+    int wait_ms = bus_is_connected(e->usage_bus) ? 2000 : 0;
     if (!usage_flush(e->usage, wait_ms))
         log_warn("usage records stay in the spool: the next edge here sends them",
                  LI("records", usage_pending(e->usage)));
     resolver_free(e->resolver);
     ruleset_unref(e->rules);
+    fleet_free(e->fleet);
     close_parts(e);
 }
 
@@ -326,6 +343,41 @@ static void scrape_use(struct edge *e)
     ruleset_unref(r);
 }
 
+static void scrape_server(struct edge *e, const struct snap_upstream *u,
+                          const struct fleet_server_stats *s)
+{
+    struct str labels[] = { u->slug, s->server->slug, STR("") };
+    metric_set(edge_metric(e, M_UPSTREAM_UP, labels), s->bar == HEALTH_FIT ? 1 : 0);
+    metric_set(edge_metric(e, M_UPSTREAM_ACTIVE, labels), (double)s->active);
+    metric_set(edge_metric(e, M_BREAKER, labels), (double)s->breaker);
+    for (int n = 0; n < FLEET_NEWS_MAX; n++) {
+        labels[2] = str_of(fleet_news_name((enum fleet_news)n));
+        if (s->news[n] > 0)
+            metric_set(edge_metric(e, M_UPSTREAM_NEWS, labels), (double)s->news[n]);
+    }
+}
+
+static void scrape_upstreams(struct edge *e)
+{
+    struct fleet_server_stats servers[SNAP_SERVERS_MAX];
+    struct fleet_group_stats g;
+    pthread_mutex_lock(&e->rules_lock);
+    struct ruleset *r = e->rules != NULL ? ruleset_ref(e->rules) : NULL;
+    pthread_mutex_unlock(&e->rules_lock);
+    for (size_t i = 0; r != NULL && i < r->snap->upstreams_n; i++) {
+        const struct snap_upstream *u = &r->snap->upstreams[i];
+        struct str labels[] = { u->slug, STR("full") };
+        group_stats(r->groups[i], &g, servers);
+        for (size_t k = 0; k < u->servers_n; k++) scrape_server(e, u, &servers[k]);
+        metric_set(edge_metric(e, M_QUEUE_LENGTH, labels), (double)g.queued);
+        metric_set(edge_metric(e, M_QUEUE_REFUSED, labels), (double)g.queue_refused);
+        metric_set(edge_metric(e, M_RETRIES_REFUSED, labels), (double)g.retries_refused);
+        labels[1] = STR("timeout");
+        metric_set(edge_metric(e, M_QUEUE_REFUSED, labels), (double)g.queue_timeouts);
+    }
+    ruleset_unref(r);
+}
+
 static void scrape(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
@@ -353,6 +405,7 @@ static void scrape(struct daemon *d)
     set_gauge(e, M_UNAVAILABLE, "deny", l.unavailable);
     set_gauge(e, M_UNAVAILABLE, "allow", l.allowed_unavailable);
     scrape_use(e);
+    scrape_upstreams(e);
     usage_stats(e->usage, &u);
     set_gauge(e, M_SPOOL, "open", u.open);
     set_gauge(e, M_SPOOL, "settled", u.settled);

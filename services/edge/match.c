@@ -1,7 +1,79 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Conditions, and the namespace they lead to. */
 #include "match.h"
 
-#include "tokenizer/models.h"
+#include "match_impl.h"
+
+struct str match_lower(struct str s, char *room, size_t cap)
+{
+    if (s.n > cap) return STR("");
+    for (size_t i = 0; i < s.n; i++)
+        room[i] = s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] | 0x20) : s.p[i];
+    return str_n(room, s.n);
+}
+
+/* "API.example.com.:8081" is api.example.com. */
+static struct str plain_host(struct str host)
+{
+    const char *colon = host.n > 0 ? memrchr(host.p, ':', host.n) : NULL;
+    const char *bracket = host.n > 0 ? memrchr(host.p, ']', host.n) : NULL;
+    if (colon != NULL && (bracket == NULL || colon > bracket)) host.n = (size_t)(colon - host.p);
+    if (host.n > 1 && host.p[host.n - 1] == '.') host.n--;
+    return host;
+}
+
+void match_input_init(struct match_input *in, const struct h1_request *req)
+{
+    in->req = req;
+    in->host = match_lower(plain_host(req->host), in->host_room, MATCH_HOST_MAX);
+    in->body_known = false;
+    in->model = STR_NULL;
+    in->body = in->claims = NULL;
+    in->key = NULL;
+    in->address = NULL;
+}
+
+/* --- values --- */
+
+static enum err text_of(struct js_val v, struct arena *a, struct str *ret)
+{
+    if (!js_is(v, JS_STRING)) return *ret = v.raw, ERR_OK;
+    struct str inside = str_n(v.raw.p + 1, v.raw.n - 2);
+    if (inside.n == 0 || memchr(inside.p, '\\', inside.n) == NULL) return *ret = inside, ERR_OK;
+    struct buf b;
+    buf_init(&b, inside.n);
+    enum err e = js_decode(v, &b);
+    if (e == ERR_OK) e = arena_dup(a, buf_str(&b), ret);
+    buf_done(&b);
+    return e;
+}
+
+static bool is_text(struct js_val v)
+{
+    return v.raw.p != NULL && v.type != JS_NULL && v.type != JS_OBJECT && v.type != JS_ARRAY;
+}
+
+enum err match_values_of(struct js_val v, struct arena *a, struct match_values *ret)
+{
+    struct js_val elements[MATCH_LIST_MAX], one;
+    size_t n = 0;
+    enum err e = ERR_OK;
+    *ret = (struct match_values){ .present = v.raw.p != NULL && v.type != JS_NULL };
+    if (is_text(v)) elements[n++] = v;
+    if (js_is(v, JS_ARRAY)) {
+        struct js_iter it;
+        js_iter_init(&it, v);
+        while (n < MATCH_LIST_MAX && js_next_element(&it, &one))
+            if (is_text(one)) elements[n++] = one;
+    }
+    if (n == 0) return ERR_OK;
+    struct str *texts = arena_alloc(a, n * sizeof *texts);
+    if (texts == NULL) return ERR_LIMIT;
+    for (size_t i = 0; i < n && e == ERR_OK; i++) e = text_of(elements[i], a, &texts[i]);
+    ret->v = texts;
+    ret->n = e == ERR_OK ? n : 0;
+    return e;
+}
 
 static struct str query_value(struct str query, struct str name)
 {
@@ -12,35 +84,53 @@ static struct str query_value(struct str query, struct str name)
     return STR_NULL;
 }
 
-static struct str source_value(const struct snap_cond *c, const struct match_input *in)
+void match_source(enum snap_source source, struct str name, size_t place,
+                  const struct match_input *in, struct str one[2], struct match_values *ret)
 {
-    switch (c->source) {
-    case SNAP_SRC_HEADER: return h1_header(&in->req->head, c->name);
-    case SNAP_SRC_QUERY: return query_value(in->req->query, c->name);
-    case SNAP_SRC_PATH: return in->req->path;
-    case SNAP_SRC_METHOD: return in->req->method_str;
-    case SNAP_SRC_HOST: return in->req->host;
-    case SNAP_SRC_MODEL: return in->model;
-    case SNAP_SRC_CLIENT_IP:
+    *ret = (struct match_values){ .v = one, .n = 1 };
+    switch (source) {
+    case SNAP_SRC_HEADER: one[0] = h1_header(&in->req->head, name); break;
+    case SNAP_SRC_QUERY: one[0] = query_value(in->req->query, name); break;
+    case SNAP_SRC_PATH: one[0] = in->req->path; break;
+    case SNAP_SRC_METHOD: one[0] = in->req->method_str; break;
+    case SNAP_SRC_HOST: one[0] = in->host; break;
+    case SNAP_SRC_MODEL: one[0] = in->model; break;
+    case SNAP_SRC_CLIENT_IP: one[0] = str_n((const char *)in->address, 16); break;
     case SNAP_SRC_KEY:
+        one[0] = in->key != NULL ? in->key->id : STR_NULL;
+        one[1] = in->key != NULL ? in->key->slug : STR_NULL;
+        ret->n = 2;
+        break;
     case SNAP_SRC_CLAIM:
-    case SNAP_SRC_BODY: break;
+    case SNAP_SRC_BODY: {
+        const struct match_values *of = source == SNAP_SRC_BODY ? in->body : in->claims;
+        *ret = of != NULL ? of[place] : (struct match_values){ .present = false };
+        return;
     }
-    return STR_NULL;
+    }
+    ret->present = one[0].p != NULL;
+    if (!ret->present) ret->n = 0;
 }
 
-static bool test(const struct snap_cond *c, const struct match_input *in)
+/* --- conditions --- */
+
+static bool is_of_body(enum snap_source s)
 {
-    struct str v = source_value(c, in);
-    if (v.p == NULL) return false;
-    if (c->op == SNAP_OP_EXISTS) return true;
-    for (size_t i = 0; i < c->values.n; i++) {
-        struct str want = c->values.v[i];
+    return s == SNAP_SRC_MODEL || s == SNAP_SRC_BODY;
+}
+
+static bool value_holds(const struct match_node *n, struct str v)
+{
+    if (n->op == SNAP_OP_REGEX) return regex_matches(n->regex, v);
+    for (size_t i = 0; i < n->values.n; i++) {
+        struct str want = n->values.v[i];
         bool holds = false;
-        switch (c->op) {
+        switch (n->op) {
         case SNAP_OP_EQUALS:
         case SNAP_OP_IN:
-            holds = c->source == SNAP_SRC_HOST ? str_ieq(v, want) : str_eq(v, want);
+            holds = n->source == SNAP_SRC_CLIENT_IP
+                        ? snap_network_has(&n->networks[i], (const unsigned char *)v.p)
+                        : str_eq(v, want);
             break;
         case SNAP_OP_PREFIX: holds = str_starts(v, want); break;
         case SNAP_OP_SUFFIX: holds = str_ends(v, want); break;
@@ -53,164 +143,99 @@ static bool test(const struct snap_cond *c, const struct match_input *in)
     return false;
 }
 
-bool match_cond(const struct snap_cond *c, const struct match_input *in)
+static enum maybe test_says(const struct match_node *n, const struct match_input *in)
 {
-    if (c->kind == SNAP_COND_TEST) return test(c, in);
-    if (c->kind == SNAP_COND_NOT) return !match_cond(&c->children[0], in);
-    for (size_t i = 0; i < c->children_n; i++)
-        if (match_cond(&c->children[i], in) == (c->kind == SNAP_COND_ANY))
-            return c->kind == SNAP_COND_ANY;
-    return c->kind == SNAP_COND_ALL;
+    struct str one[2];
+    struct match_values values;
+    if (!in->body_known && is_of_body(n->source)) return MAYBE;
+    match_source(n->source, n->name, n->place, in, one, &values);
+    if (!values.present) return NO;
+    if (n->op == SNAP_OP_EXISTS) return YES;
+    for (size_t i = 0; i < values.n; i++)
+        if (value_holds(n, values.v[i])) return YES;
+    return NO;
 }
 
-const struct snap_namespace *match_namespace(const struct snapshot *s, const struct match_input *in,
-                                             bool *ret_by_matcher)
+enum maybe match_node_says(const struct match_node *n, const struct match_input *in)
 {
-    *ret_by_matcher = false;
-    for (size_t i = 0; i < s->matchers_n; i++) {
-        const struct snap_matcher *m = &s->matchers[i];
-        if (!m->ns->enabled || !match_cond(m->when, in)) continue;
-        *ret_by_matcher = true;
-        return m->ns;
-    }
-    for (size_t i = 0; i < s->namespaces_n; i++)
-        if (s->namespaces[i].is_default && s->namespaces[i].enabled) return &s->namespaces[i];
-    return NULL;
-}
-
-/* What a condition says while the model is not known. */
-enum maybe { NO, YES, MAYBE };
-
-static enum maybe cond_maybe(const struct snap_cond *c, const struct match_input *in)
-{
-    bool all = c->kind == SNAP_COND_ALL;
+    if (n->kind == SNAP_COND_TEST) return test_says(n, in);
+    bool all = n->kind == SNAP_COND_ALL;
     enum maybe sum = all ? YES : NO;
-    if (c->kind == SNAP_COND_TEST)
-        return c->source == SNAP_SRC_MODEL && in->model.p == NULL ? MAYBE : test(c, in) ? YES : NO;
-    for (size_t i = 0; i < c->children_n; i++) {
-        enum maybe one = cond_maybe(&c->children[i], in);
-        if (c->kind == SNAP_COND_NOT) return one == MAYBE ? MAYBE : one == YES ? NO : YES;
+    for (size_t i = 0; i < n->children_n; i++) {
+        enum maybe one = match_node_says(&n->children[i], in);
+        if (n->kind == SNAP_COND_NOT) return one == MAYBE ? MAYBE : one == YES ? NO : YES;
         if (one == (all ? NO : YES)) return one;
         if (one == MAYBE) sum = MAYBE;
     }
     return sum;
 }
 
-bool match_is_possible(const struct snapshot *s, const struct match_input *in,
-                       const struct snap_namespace *ns)
+/* --- namespaces --- */
+
+/* The matchers that may hold, in their order. */
+struct candidates {
+    struct index_walk walk;
+    uint32_t next; /* when all have to be looked at */
+};
+
+static void begin(struct candidates *c, const struct matching *m, const struct match_input *in)
 {
-    if (!ns->enabled) return false;
-    for (size_t i = 0; i < s->matchers_n; i++) {
-        const struct snap_matcher *m = &s->matchers[i];
-        enum maybe says = m->ns->enabled ? cond_maybe(m->when, in) : NO;
-        if (says != NO && m->ns == ns) return true;
-        if (says == YES) return false;
+    static const struct index_key always = { .group = GROUP_ALWAYS },
+                                  pending = { .group = GROUP_PENDING };
+    index_walk_init(&c->walk);
+    c->next = 0;
+    index_walk_add(&c->walk, m->index, &always);
+    if (!in->body_known) index_walk_add(&c->walk, m->index, &pending);
+    for (size_t i = 0; i < m->probes_n && !c->walk.overflow; i++) {
+        const struct match_probe *p = &m->probes[i];
+        struct str one[2];
+        struct match_values values;
+        if (!in->body_known && is_of_body(p->source)) continue;
+        match_source(p->source, p->name, p->place, in, one, &values);
+        if (values.present && values.n == 0) index_walk_find(&c->walk, m->index, p->group, STR(""));
+        for (size_t k = 0; k < values.n; k++)
+            index_walk_find(&c->walk, m->index, p->group, values.v[k]);
     }
-    return ns->is_default;
 }
 
-static bool cond_needs_body(const struct snap_cond *c)
+static const struct match_rule *next(struct candidates *c, const struct matching *m)
 {
-    if (c->kind == SNAP_COND_TEST) return c->source == SNAP_SRC_MODEL;
-    for (size_t i = 0; i < c->children_n; i++)
-        if (cond_needs_body(&c->children[i])) return true;
-    return false;
+    uint32_t rank;
+    if (c->walk.overflow) return c->next < m->rules_n ? &m->rules[c->next++] : NULL;
+    return index_walk_next(&c->walk, &rank) ? &m->rules[rank] : NULL;
 }
 
-bool match_needs_body(const struct snapshot *s)
+struct match_space match_namespace(const struct matching *m, const struct match_input *in)
 {
-    for (size_t i = 0; i < s->matchers_n; i++)
-        if (cond_needs_body(s->matchers[i].when)) return true;
-    return false;
-}
-
-bool match_in(const struct snap_strings *list, struct str s)
-{
-    for (size_t i = 0; i < list->n; i++)
-        if (str_eq(list->v[i], s)) return true;
-    return false;
-}
-
-enum match_result match_route(const struct snapshot *s, const struct snap_namespace *ns,
-                              const struct match_input *in, const struct snap_route **ret)
-{
-    enum match_result nearest = MATCH_NO_PATH;
-    for (size_t i = 0; i < s->routes_n; i++) {
-        const struct snap_route *r = &s->routes[i];
-        if (r->ns != ns) continue;
-        if (r->path_kind == SNAP_PATH_PREFIX ? !str_starts(in->req->path, r->path)
-                              : !str_eq(in->req->path, r->path))
-            continue;
-        if (r->methods.n > 0 && !match_in(&r->methods, in->req->method_str)) {
-            nearest = MAX(nearest, MATCH_NO_METHOD);
-        } else if (r->models.n > 0 && in->model.p != NULL && !match_in(&r->models, in->model)) {
-            nearest = MAX(nearest, MATCH_NO_MODEL);
-        } else {
-            return *ret = r, MATCH_OK;
-        }
+    struct candidates c;
+    const struct match_rule *r;
+    begin(&c, m, in);
+    while ((r = next(&c, m)) != NULL) {
+        enum maybe says = match_node_says(r->when, in);
+        if (says == YES) return (struct match_space){ r->matcher->ns, r->matcher, false };
+        if (says == MAYBE) return (struct match_space){ NULL, NULL, true };
     }
-    return nearest;
+    return (struct match_space){ m->otherwise, NULL, false };
 }
 
-const struct snap_key *match_key(const struct snapshot *s, const unsigned char hmac[SNAP_HMAC_LEN])
+void match_each_possible(const struct matching *m, const struct match_input *in, match_space_fn fn,
+                         void *ctx)
 {
-    size_t low = 0, high = s->keys_n;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        /* The order of keyed digests tells nothing about the key. */
-        int c = memcmp(s->keys[mid].hmac, hmac, SNAP_HMAC_LEN);
-        if (c == 0) return &s->keys[mid];
-        if (c < 0)
-            low = mid + 1;
-        else
-            high = mid;
+    struct candidates c;
+    const struct match_rule *r;
+    begin(&c, m, in);
+    while ((r = next(&c, m)) != NULL) {
+        enum maybe says = match_node_says(r->when, in);
+        if (says != NO && !fn(ctx, r->matcher->ns)) return;
+        if (says == YES) return;
     }
-    return NULL;
+    if (m->otherwise != NULL) (void)fn(ctx, m->otherwise);
 }
 
-const struct snap_model *match_model(const struct snapshot *s, struct str model)
+bool match_claims(const struct matching *m, const struct snap_namespace *ns,
+                  const struct match_values *claims)
 {
-    for (size_t i = 0; i < s->models_n; i++)
-        if (str_ieq(s->models[i].name, model)) return &s->models[i];
-    for (size_t i = 0; i < s->models_n; i++)
-        for (size_t k = 0; k < s->models[i].patterns.n; k++)
-            if (models_match(s->models[i].patterns.v[k], model)) return &s->models[i];
-    return NULL;
-}
-
-static bool is_unreserved(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '.' || c == '_' || c == '~';
-}
-
-bool match_path_is_plain(struct str path)
-{
-    char segment[3];
-    size_t len = 0;      /* of the segment, decoded; more than 2 is not told apart */
-    bool params = false; /* behind a ';' of the segment, which some servers drop */
-    if (path.n == 0 || path.p[0] != '/') return false;
-    for (size_t i = 1; i <= path.n; i++) {
-        char c = i < path.n ? path.p[i] : '/';
-        if (c == '/') {
-            bool dots = (len == 1 && segment[0] == '.') ||
-                        (len == 2 && segment[0] == '.' && segment[1] == '.');
-            if (dots || (len == 0 && (i < path.n || params))) return false;
-            len = 0;
-            params = false;
-            continue;
-        }
-        if (c == '%') {
-            uint64_t v;
-            if (path.n - i < 3) return false;
-            if (str_hex_to_u64(str_n(path.p + i + 1, 2), &v) != ERR_OK) return false;
-            c = (char)v;
-            i += 2;
-            if (c == '/' || c == '\0' || is_unreserved(c)) return false;
-        }
-        if (c == '\\') return false;
-        if (c == ';') params = true;
-        if (!params && len < 3) segment[len++] = c;
-    }
-    return true;
+    const struct match_node *n = m->claims_of[ns - m->snap->namespaces];
+    struct match_input in = { .claims = claims, .body_known = true };
+    return n == NULL || match_node_says(n, &in) == YES;
 }

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "config/names.h"
-#include "match.h"
 #include "rt/crypto.h"
 
 enum { CREDENTIAL_MAX = 8192 };
@@ -37,21 +36,25 @@ static enum err open_tls(struct ruleset *r, const struct snap_upstream *u, struc
 }
 
 enum err ruleset_new(struct snapshot *s, const struct models *base, struct certs *certs,
-                     const unsigned char master_key[32], struct ruleset **ret, struct why *why)
+                     struct fleet *fleet, const unsigned char master_key[32], struct ruleset **ret,
+                     struct why *why)
 {
     struct ruleset *r = xcalloc(1, sizeof *r);
     enum err e = ERR_OK;
     r->snap = snapshot_ref(s);
-    r->needs_body = match_needs_body(s);
     r->credentials = xcalloc(s->upstreams_n + 1, sizeof *r->credentials);
     r->tls = xcalloc(s->upstreams_n + 1, sizeof *r->tls);
+    r->groups = xcalloc(s->upstreams_n + 1, sizeof *r->groups);
     atomic_init(&r->refs, 1);
     for (size_t i = 0; i < s->upstreams_n && e == ERR_OK; i++) {
         e = open_credential(r, &s->upstreams[i], master_key, why);
         if (e == ERR_OK) e = open_tls(r, &s->upstreams[i], certs, why);
     }
+    if (e == ERR_OK) e = matching_new(s, &r->matching, why);
     if (e == ERR_OK) e = config_models(base, s, &r->models);
     if (e == ERR_OK) e = admit_policies_new(s, &r->policies, why);
+    for (size_t i = 0; i < s->upstreams_n && e == ERR_OK; i++)
+        r->groups[i] = group_new(fleet, &s->upstreams[i]);
     if (e == ERR_OK)
         *ret = r;
     else
@@ -70,14 +73,17 @@ void ruleset_unref(struct ruleset *r)
     if (r == NULL || atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1) return;
     admit_policies_free(r->policies);
     models_unref(r->models);
+    matching_free(r->matching);
     for (size_t i = 0; i < r->snap->upstreams_n; i++) {
         tls_context_unref(r->tls[i]);
+        group_free(r->groups[i]);
         if (r->credentials[i] == NULL) continue;
         memset(r->credentials[i], 0, strlen(r->credentials[i]));
         free(r->credentials[i]);
     }
     free(r->credentials);
     free(r->tls);
+    free(r->groups);
     snapshot_unref(r->snap);
     free(r);
 }

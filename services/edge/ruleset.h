@@ -6,23 +6,26 @@
 
 #include "admit.h"
 #include "certs.h"
+#include "fleet.h"
+#include "match.h"
 #include "proto/snapshot.h"
 #include "tokenizer/models.h"
 
 struct ruleset {
     struct snapshot *snap;
     struct admit_policies *policies;
-    bool needs_body;       /* matching a namespace needs the model */
+    struct matching *matching; /* namespaces, routes and models, compiled */
     struct models *models; /* how each model counts: vocabularies with the configuration's names */
     char **credentials;    /* by upstream index: the plain text, or NULL */
     struct tls_context **tls; /* by upstream index; NULL when it has no https server */
+    struct group **groups;    /* by upstream index: its servers, as all workers know them */
     _Atomic unsigned refs;
 };
 
 /* Takes a reference of the snapshot; base: the vocabularies that are loaded. ERR_INVALID with why:
  * a credential does not open, a certificate cannot be used, too many policies. */
 enum err ruleset_new(struct snapshot *s, const struct models *base, struct certs *certs,
-                     const unsigned char master_key[32], struct ruleset **ret,
+                     struct fleet *fleet, const unsigned char master_key[32], struct ruleset **ret,
                      struct why *why) MUSTCHECK;
 struct ruleset *ruleset_ref(struct ruleset *r);
 void ruleset_unref(struct ruleset *r); /* NULL is fine */
