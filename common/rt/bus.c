@@ -227,7 +227,7 @@ static natsStatus make_options(struct bus *b, natsOptions **ret)
     if (s == NATS_OK) s = natsOptions_SetName(o, b->o.instance);
     if (s == NATS_OK) s = natsOptions_SetTimeout(o, CONNECT_TIMEOUT_MS);
     if (s == NATS_OK) s = natsOptions_SetWriteDeadline(o, WRITE_DEADLINE_MS);
-    if (s == NATS_OK) s = natsOptions_SetSendAsap(o, true);
+    if (s == NATS_OK) s = natsOptions_SetSendAsap(o, !b->o.batches);
     if (s == NATS_OK) s = natsOptions_SetCustomInboxPrefix(o, b->inbox_prefix);
     if (s == NATS_OK) s = natsOptions_SetAllowReconnect(o, true);
     if (s == NATS_OK) s = natsOptions_SetMaxReconnect(o, -1);
@@ -318,6 +318,9 @@ static void *connector_main(void *ctx)
     struct why last = { "" };
     int attempts = 0;
     bool stop = false;
+    /* The client library's threads inherit it: answers are not worth preempting anybody. */
+    if (b->o.batches)
+        (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){ 0 });
     while (!stop) {
         natsOptions *o = NULL;
         natsStatus s = make_options(b, &o);
@@ -439,6 +442,14 @@ struct bus *bus_new(const struct bus_options *o)
     b->services = services_new(b);
     ASSERT(pthread_create(&b->connector, NULL, connector_main, b) == 0);
     return b;
+}
+
+struct bus *bus_new_bulk(const struct bus *like)
+{
+    struct bus_options o = like->o;
+    o.batches = true;
+    o.on_state = NULL;
+    return bus_new(&o);
 }
 
 void bus_drain(struct bus *b, int timeout_ms)

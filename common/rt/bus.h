@@ -30,6 +30,7 @@ struct bus_options {
     const char *prefix; /* of all subjects, such as aigw */
     const struct clock *clock;
     const struct rng *rng;
+    bool batches; /* what is sent may wait for a millisecond, to go together with more */
     /* Called on every change of state, from a bus thread; may be NULL. */
     void (*on_state)(void *ctx, bool connected, const char *why);
     /* What went wrong beside any call: a refused log-in, a missing permission, a handler too slow
@@ -41,6 +42,9 @@ struct bus_options {
 /* Copies what it needs. Begins to connect at once, retrying with backoff (at most 2 s) until
  * bus_free(). */
 struct bus *bus_new(const struct bus_options *o);
+/* A connection of its own for what is sent in bulk: like that one, but that it batches, and that
+ * nobody is told of its state. */
+struct bus *bus_new_bulk(const struct bus *like);
 /* Flushes and drains what is under way for at most timeout_ms. Blocks. */
 void bus_drain(struct bus *b, int timeout_ms);
 /* Calls back what still waits with ERR_UNAVAILABLE and frees the subscriptions that are left; no
@@ -67,7 +71,7 @@ enum err bus_subscribe(struct bus *b, const char *subject, const char *queue, bu
 /* Waits until no callback runs: never call it from the subscription's own. NULL is fine. */
 void bus_unsubscribe(struct bus_sub *s);
 
-/* Sends at once (no delay of a flusher). ERR_UNAVAILABLE when there is no connection: nothing is
+/* Sends at once, unless it batches. ERR_UNAVAILABLE when there is no connection: nothing is
  * buffered across a reconnect. ERR_LIMIT when over the server's payload limit. Any thread. */
 enum err bus_publish(struct bus *b, const char *subject, struct str data) MUSTCHECK;
 /* Answers a request; does nothing when no reply is wanted. */

@@ -18,7 +18,7 @@
 #include "spool.h"
 
 enum {
-    WINDOW = 256,
+    WINDOW = 1024,
     PUBLISH_TIMEOUT_MS = 5000,
     POLL_MS = 20, /* how soon the publisher sees a new record: nobody wakes it on the hot path */
     BACKOFF_MIN_MS = 100,
@@ -49,10 +49,12 @@ struct usage {
     pthread_t publisher;
 
     pthread_mutex_t lock;
-    pthread_cond_t acked; /* an answer came, or the end */
+    pthread_cond_t acked; /* there is room again for who waits for it, nothing flies, or the end */
     struct slot slots[WINDOW];
-    size_t flying;
+    struct slot *free_slots[WINDOW]; /* the publisher takes them, answers give them back */
+    size_t free_n, flying, waiting;  /* slots of each state */
     bool stopping;
+    bool full; /* the publisher has more to send than there is room for */
 
     struct buf crash_text; /* the publisher's own */
     _Atomic uint64_t published, duplicates, retries, refused, unprotected, lost, unsettled;
@@ -176,7 +178,17 @@ static void slot_failed(struct usage *u, struct slot *s)
     s->failures++;
     s->state = SLOT_WAITING;
     s->retry_ns = retry_at(u, s->failures);
+    u->waiting++;
     u->retries++;
+}
+
+/* The lock is held. Nobody is woken for each answer: records are sent, and answered, in batches. */
+static void landed(struct usage *u)
+{
+    u->flying--;
+    if (u->flying > 0 && !(u->full && u->flying <= WINDOW / 2)) return;
+    u->full = false;
+    (void)pthread_cond_broadcast(&u->acked);
 }
 
 /* On a thread of the bus. */
@@ -186,15 +198,15 @@ static void on_ack(void *ctx, enum err e, bool dup)
     struct usage *u = s->usage;
     if (e == ERR_OK) spool_done(u->spool, &s->item);
     (void)pthread_mutex_lock(&u->lock);
-    u->flying--;
     if (e == ERR_OK) {
         s->state = SLOT_FREE;
+        u->free_slots[u->free_n++] = s;
         u->published++;
         if (dup) u->duplicates++;
     } else {
         slot_failed(u, s);
     }
-    (void)pthread_cond_broadcast(&u->acked);
+    landed(u);
     (void)pthread_mutex_unlock(&u->lock);
 }
 
@@ -215,27 +227,40 @@ static void send(struct usage *u, struct slot *s)
     if (bus_js_publish(u->o.bus, subject, id, text, PUBLISH_TIMEOUT_MS, on_ack, s) == ERR_OK)
         return;
     (void)pthread_mutex_lock(&u->lock);
-    u->flying--;
     slot_failed(u, s);
-    (void)pthread_cond_broadcast(&u->acked);
+    landed(u);
     (void)pthread_mutex_unlock(&u->lock);
 }
 
-/* Whether a slot can be sent now: one whose time has come, or a free one with a new record. */
-static bool take_slot(struct usage *u, struct slot *s, uint64_t now, bool *more)
+/* A slot whose record goes again now; *from is where to look on. */
+static struct slot *take_due(struct usage *u, size_t *from, uint64_t now)
 {
+    struct slot *s = NULL;
     (void)pthread_mutex_lock(&u->lock);
-    enum slot_state state = s->state;
-    bool due = state == SLOT_WAITING && s->retry_ns <= now;
+    for (; u->waiting > 0 && *from < WINDOW && s == NULL; (*from)++)
+        if (u->slots[*from].state == SLOT_WAITING && u->slots[*from].retry_ns <= now)
+            s = &u->slots[*from];
+    if (s != NULL) u->waiting--;
     (void)pthread_mutex_unlock(&u->lock);
-    if (due) return true;
-    if (state != SLOT_FREE || !*more) return false;
-    if (spool_next(u->spool, &s->item) != ERR_OK) {
-        *more = false;
-        return false;
+    return s;
+}
+
+/* A free slot with a new record. NULL: no slot, or no record. */
+static struct slot *take_new(struct usage *u)
+{
+    struct slot *s = NULL;
+    (void)pthread_mutex_lock(&u->lock);
+    if (u->free_n > 0) s = u->free_slots[--u->free_n];
+    (void)pthread_mutex_unlock(&u->lock);
+    if (s == NULL) return NULL;
+    if (spool_next(u->spool, &s->item) == ERR_OK) {
+        s->failures = 0;
+        return s;
     }
-    s->failures = 0;
-    return true;
+    (void)pthread_mutex_lock(&u->lock);
+    u->free_slots[u->free_n++] = s;
+    (void)pthread_mutex_unlock(&u->lock);
+    return NULL;
 }
 
 static void wait_for_ack(struct usage *u, unsigned ms)
@@ -248,23 +273,26 @@ static void wait_for_ack(struct usage *u, unsigned ms)
     (void)pthread_cond_timedwait(&u->acked, &u->lock, &until);
 }
 
+/* Sends what is due and what is new, as far as there is room. */
+static void send_all(struct usage *u)
+{
+    uint64_t now = clock_mono_ns(u->o.clock);
+    struct slot *s;
+    for (size_t from = 0; (s = take_due(u, &from, now)) != NULL;) send(u, s);
+    while ((s = take_new(u)) != NULL) send(u, s);
+}
+
 static void *publish(void *arg)
 {
     struct usage *u = arg;
+    /* Not ahead of the workers: what it has waits, and goes together. */
+    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){ 0 });
     for (;;) {
-        bool more = true, sent = false;
-        if (bus_is_connected(u->o.bus)) {
-            uint64_t now = clock_mono_ns(u->o.clock);
-            for (size_t i = 0; i < WINDOW; i++) {
-                if (!take_slot(u, &u->slots[i], now, &more)) continue;
-                send(u, &u->slots[i]);
-                sent = true;
-            }
-        }
+        if (bus_is_connected(u->o.bus)) send_all(u);
         (void)pthread_mutex_lock(&u->lock);
         bool stopping = u->stopping;
-        /* With the window full an answer makes room; else look again soon. */
-        if (!stopping && (!sent || u->flying == WINDOW)) wait_for_ack(u, POLL_MS);
+        u->full = u->free_n == 0 && u->flying > WINDOW / 2;
+        if (!stopping) wait_for_ack(u, POLL_MS);
         (void)pthread_mutex_unlock(&u->lock);
         if (stopping) return NULL;
     }
@@ -310,7 +338,10 @@ enum err usage_new(const struct usage_options *o, struct usage **ret, struct why
     u->workers = aligned_alloc(64, o->workers * sizeof *u->workers);
     ASSERT(u->workers != NULL);
     for (unsigned i = 0; i < o->workers; i++) buf_init(&u->workers[i].text, USAGE_MAX_BYTES);
-    for (size_t i = 0; i < WINDOW; i++) u->slots[i].usage = u;
+    for (size_t i = 0; i < WINDOW; i++) {
+        u->slots[i].usage = u;
+        u->free_slots[u->free_n++] = &u->slots[WINDOW - 1 - i];
+    }
     enum err e = spool_new(&(struct spool_options){ .dir = dir,
                                                     .workers = o->workers,
                                                     .segment_bytes = segment_bytes(o),
