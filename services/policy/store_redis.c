@@ -28,6 +28,7 @@ enum {
     CONNECT_MS = 200,
     PAUSE_MS = 200,
     CHECK_S = 10,
+    CHECK_AGAIN_S = 1, /* while something is wrong: to serve soon after it was changed */
     CLOCK_TOLERANCE_MS = 250
 };
 
@@ -316,8 +317,8 @@ static enum err check_settings(struct redis_store *s, struct why *why)
 {
     const struct redis_value *v = NULL;
     const struct str args[] = { STR("INFO"), STR("memory") };
-    uint64_t now = now_us(s);
-    if (s->checked_us != 0 && now - s->checked_us < CHECK_S * UINT64_C(1000000)) goto known;
+    uint64_t now = now_us(s), every = s->problem[0] == '\0' ? CHECK_S : CHECK_AGAIN_S;
+    if (s->checked_us != 0 && now - s->checked_us < every * UINT64_C(1000000)) goto known;
     enum err e = redis_command(s->redis, args, 2, &v, why);
     if (e != ERR_OK) {
         redis_store_pause(s, e);

@@ -108,8 +108,9 @@ for (const [counter, table] of Object.entries(faults))
     });
     if (counter === 'memory') await step('running requests keep their slots; those under a strict limit are cut when their lease has ended', async () => {
       for (const m of ['slots', 'strict']) await works(suite, `m-${m}`);
-      const stream = (model) => suite.chat({ model, stream: true, mock: 'tokens=400;tps=60' });
-      const [kept, cut] = await Promise.all([stream('m-slots'), stream('m-strict')]);
+      // Leases end after 2 s: one stream outlasts that and ends by itself, the other must not come to its end.
+      const stream = (model, tokens) => suite.chat({ model, stream: true, mock: `tokens=${tokens};tps=60` });
+      const [kept, cut] = await Promise.all([stream('m-slots', 200), stream('m-strict', 400)]);
       assert.deepEqual([kept.status, cut.status], [200, 200]);
       suite.procs['policy-1'].signal('SIGSTOP');
       const begin = Date.now();
