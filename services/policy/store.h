@@ -63,7 +63,8 @@ struct store_type {
      * named by their key begin unused. Returns how many there were. */
     enum err (*reset)(struct store *s, const struct store_counter *c, size_t *ret_n,
                       struct why *why);
-    /* A durable counter that is not there begins its window with so much used. */
+    /* A durable counter that is not there begins its window with so much used; of one that a
+     * failover left in doubt at least that was used. */
     enum err (*seed)(struct store *s, const struct store_counter *c, uint64_t used,
                      struct why *why);
     /* About once a second: forgets idle counters, looks after the connection and the epoch. */

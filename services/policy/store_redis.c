@@ -149,9 +149,11 @@ static enum err look_for_epoch(struct redis_store *s, struct why *why)
     if (!first && was[0] == '\0') s->losses++;
     report(s, first ? LOG_INFO : LOG_WARN,
            first ? "the first epoch begins" : "a new epoch begins with empty counters",
-           was[0] == '\0' ? (first ? "Redis has none"
-                                   : "Redis lost all: quotas are rebuilt from the usage ledger")
-                          : "Redis was restarted, or its clock stepped");
+           was[0] == '\0'
+               ? (first ? "Redis has none"
+                        : "Redis lost all: quotas are rebuilt from the usage ledger")
+               : "Redis was restarted or failed over, or its clock stepped: quotas of before are "
+                 "compared with the usage ledger");
     return ERR_OK;
 }
 

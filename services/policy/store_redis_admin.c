@@ -12,7 +12,8 @@ enum { SCANS = 200, PAGE = 256, KEEP_MS = 2 * 86400000 };
 
 struct keys {
     char text[PAGE][REDIS_KEY_MAX];
-    struct str v[PAGE];
+    struct str all[1 + PAGE]; /* for the script: what is known of durable ones, and then them */
+    struct str *v;
     size_t n, head; /* bytes in front of the counter's own key */
 };
 
@@ -78,7 +79,8 @@ static enum err next_keys(struct redis_store *s, const struct store_counter *of,
 static enum err run(struct redis_store *s, const struct keys *keys, const struct str *args,
                     size_t args_n, const struct redis_value **ret, struct why *why)
 {
-    enum err e = redis_eval(s->redis, script_counter, keys->v, keys->n, args, args_n, ret, why);
+    enum err e = redis_eval(s->redis, script_counter, keys->all, 1 + keys->n, args, args_n, ret,
+                            why);
     if (e == ERR_OK && redis_len(*ret) != 2 * keys->n)
         e = why_set(why, ERR_UNAVAILABLE, "Redis: an odd reply");
     if (e != ERR_OK) redis_store_pause(s, e);
@@ -89,6 +91,8 @@ static enum err begin(struct redis_store *s, struct keys **ret, struct why *why)
 {
     struct keys *k = malloc(sizeof *k);
     if (k == NULL) return why_set(why, ERR_NOMEM, "out of memory");
+    k->all[0] = str_of(s->lost_key);
+    k->v = k->all + 1;
     pthread_mutex_lock(&s->lock);
     enum err e = redis_store_ensure(s, why);
     if (e == ERR_OK) {
@@ -104,6 +108,11 @@ static void end(struct redis_store *s, struct keys *k)
 {
     pthread_mutex_unlock(&s->lock);
     free(k);
+}
+
+static void number_of(uint64_t v, char out[REDIS_NUMBER_MAX])
+{
+    snprintf(out, REDIS_NUMBER_MAX, "%" PRIu64, v);
 }
 
 /* --- looks --- */
@@ -159,7 +168,9 @@ enum err redis_store_look(struct store *store, const struct store_counter *of, c
 {
     struct redis_store *s = (struct redis_store *)store;
     const struct redis_value *v = NULL;
-    const struct str args[] = { STR("view") };
+    char begins[REDIS_NUMBER_MAX];
+    number_of(of->window.begin, begins);
+    const struct str args[] = { STR("view"), STR("0"), str_of(begins) };
     struct keys *keys;
     struct seen seen[PAGE];
     uint64_t at = 0;
@@ -171,7 +182,7 @@ enum err redis_store_look(struct store *store, const struct store_counter *of, c
         enum err e = begin(s, &keys, why);
         if (e != ERR_OK) return e;
         e = next_keys(s, of, &at, keys, why);
-        if (e == ERR_OK && keys->n > 0) e = run(s, keys, args, 1, &v, why);
+        if (e == ERR_OK && keys->n > 0) e = run(s, keys, args, 3, &v, why);
         for (size_t i = 0; e == ERR_OK && i < keys->n; i++) {
             struct str k = keys->v[i];
             int64_t leased = redis_int(redis_at(v, 2 * i));
@@ -191,11 +202,6 @@ enum err redis_store_look(struct store *store, const struct store_counter *of, c
 }
 
 /* --- resets and seeds --- */
-
-static void number_of(uint64_t v, char out[REDIS_NUMBER_MAX])
-{
-    snprintf(out, REDIS_NUMBER_MAX, "%" PRIu64, v);
-}
 
 static enum err seed(struct redis_store *s, const struct store_counter *of, struct keys *keys,
                      uint64_t used, struct why *why)

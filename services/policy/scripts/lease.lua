@@ -3,7 +3,9 @@
 -- each op is atomic whatever the number of engines. test_store_redis runs both side by side.
 --
 -- KEYS[1]    the epoch: "<id> <first: 1 or 0> <begun, us> <run_id of the Redis it began on>"
--- KEYS[2]    when durable counters were lost last, us; none: never
+-- KEYS[2]    "<lost> <doubts> <doubted>": when durable counters were lost last, how often another run of
+--            Redis took over, and when it did so last, us. A durable counter remembers the number of
+--            doubts that it is sure of: one that is behind may lack what was granted elsewhere
 -- KEYS[3..]  the counter of each op
 -- ARGV       the engine's epoch, the edge's epoch, the time that the engine expects, how much later
 --            it may be, how much earlier, how long a new epoch warms; then 19 for each op: kind,
@@ -323,7 +325,7 @@ end
 local function load(text, r)
     local t = cmsgpack.unpack(text)
     local c = { kind = t.k, level = t.l, at = t.a, burst = t.b, used = t.u, aside = t.d, aside_for = t.f,
-        first = t.w[1], last = t.w[2], ends = t.w[3], leases = {}, spans = {} }
+        first = t.w[1], last = t.w[2], ends = t.w[3], sure = t.y, leases = {}, spans = {} }
     for i = 1, #t.e, 7 do
         c.leases[#c.leases + 1] = { id = t.e[i], granted = t.e[i + 1], spent = t.e[i + 2],
             returned = t.e[i + 3], debt = t.e[i + 4], ends = t.e[i + 5], over = t.e[i + 6] == 1 }
@@ -344,13 +346,22 @@ local function store(key, c, r, longer)
         for i = 1, 3 do spans[#spans + 1] = s[i] end
     end
     local text = cmsgpack.pack({ k = c.kind, l = c.level, a = c.at, b = c.burst, u = c.used, d = c.aside,
-        f = c.aside_for, w = { c.first, c.last, c.ends }, e = leases, s = spans })
+        f = c.aside_for, w = { c.first, c.last, c.ends }, y = c.sure, e = leases, s = spans })
     redis.call('SET', key, text, 'PX', string.format('%d', keep_ms(c, r) + longer))
 end
 
 -- A durable counter is there from its window's first op on, whatever the epoch. One that is not
--- there was never used, unless there was a loss since the window began.
-local lost_at = tonumber(redis.call('GET', KEYS[2]) or '0')
+-- there was never used, unless there was a loss or a doubt since the window began.
+local lost_at, doubts, doubted_at = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) ?(%d*) ?(%d*)$')
+lost_at, doubts, doubted_at = tonumber(lost_at or '0'), tonumber(doubts or '') or 0, tonumber(doubted_at or '') or 0
+
+-- Whether what was used of the window has to be asked for elsewhere.
+local function is_unsure(c, r)
+    local began = now - (r.ends - r.begins - r.left)
+    if not c then return math.max(lost_at, doubted_at) > 0 and math.max(lost_at, doubted_at) > began end
+    return (c.sure or 0) ~= doubts and doubted_at > began and c.first < r.ends and r.begins < c.last
+end
+
 local DURABLE_MS = 2 * 86400000 -- kept for so much longer, should the clock of Redis step
 
 local out = { 'ok', now }
@@ -368,10 +379,12 @@ for i = 3, #KEYS do
         result = { 'warming', 0, 0, 0, 0, ms(empty_at - now) }
     else
         local text, durable = redis.call('GET', KEYS[i]), ARGV[a + 18] == '1'
-        if durable and not text and lost_at > 0 and lost_at > now - (r.ends - r.begins - r.left) then
+        local c = text and load(text, r)
+        if durable and is_unsure(c, r) then
             result = { 'lost', 0, 0, 0, 0, RETRY_LOST_MS }
         else
-            local c = text and load(text, r) or new_counter(r, durable or first == '1', empty_at)
+            c = c or new_counter(r, durable or first == '1', empty_at)
+            if durable then c.sure = doubts end
             result = serve(c, r, op)
             store(KEYS[i], c, r, durable and DURABLE_MS or 0)
         end

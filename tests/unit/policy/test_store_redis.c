@@ -373,7 +373,7 @@ static void the_script_is_the_ledger(void **state)
     for (size_t k = 0; k < ARRAY_LEN(rules); k++) {
         const struct ledger_rule *r = &rules[k];
         struct ledger early, late;
-        char key[8], id[16] = "1";
+        char key[16], id[16] = "1";
         uint64_t known = 0, spent = 0, returned = 0, debt = 0, number = 1;
         uint64_t t0 = clock_mono_ns(clock_system()) / 1000;
         snprintf(key, sizeof key, "k%zu", k);
@@ -419,7 +419,16 @@ static void the_script_is_the_ledger(void **state)
             if (res.status == LEASE_ENDED) ended++;
             if (a.status != b.status || a.granted != b.granted) {
                 /* the two may part by the length of a call: begin anew with another counter */
-                break;
+                ledger_done(&early);
+                ledger_done(&late);
+                t0 = clock_mono_ns(clock_system()) / 1000;
+                w = ledger_window_of(r, t0);
+                ledger_init(&early, r, t0, &w, &(struct ledger_birth){ .full = true });
+                ledger_init(&late, r, t0, &w, &(struct ledger_birth){ .full = true });
+                snprintf(key, sizeof key, "k%zu-%d", k, i);
+                snprintf(id, sizeof id, "%llu", (unsigned long long)++number);
+                known = spent = returned = debt = 0;
+                continue;
             }
             assert_in_range(res.remaining + 1, MIN(a.remaining, b.remaining),
                             MAX(a.remaining, b.remaining) + 2);
@@ -437,6 +446,174 @@ static void the_script_is_the_ledger(void **state)
     store_free(s);
 }
 
+/* --- quotas: durable counters, side by side with those in memory --- */
+
+static const struct ledger_rule hundred = { .kind = LEDGER_FIXED,
+                                            .limit = 100,
+                                            .lease_us = 60 * SECOND };
+enum { STORES = 2, QUOTA_KEYS = 3 };
+
+struct side {
+    struct store *s;
+    char epoch[LEASE_ID_MAX + 1];
+};
+
+static struct store_counter quota_of(const char *key, const struct ledger_window *w)
+{
+    return (struct store_counter){ .policy = STR("q"),
+                                   .key = key != NULL ? str_of(key) : STR_NULL,
+                                   .unit = 't',
+                                   .durable = true,
+                                   .rule = &hundred,
+                                   .window = *w };
+}
+
+static struct lease_result serve_quota(struct side *x, const struct ledger_window *w,
+                                       struct lease_op op)
+{
+    struct store_item item = {
+        .op = &op, .rule = &hundred, .window = *w, .unit = 't', .durable = true
+    };
+    struct why why = { "" };
+    op.policy = STR("q");
+    if (op.min == 0) op.min = 1;
+    if (store_serve(x->s, str_of(x->epoch), &item, 1, x->epoch, &why) != ERR_OK)
+        fail_msg("not served: %s", why.text);
+    return item.result;
+}
+
+struct views {
+    size_t n;
+    struct store_view v[QUOTA_KEYS + 1];
+    char keys[QUOTA_KEYS + 1][16];
+};
+
+static void note_view(void *ctx, const struct store_view *v)
+{
+    struct views *all = ctx;
+    assert_true(all->n <= QUOTA_KEYS);
+    assert_true(str_copyz(all->keys[all->n], sizeof all->keys[0], v->key));
+    all->v[all->n++] = *v;
+}
+
+/* Both tell the same of each key, and as much as when they are asked for all. */
+static void both_tell_the_same(struct side sides[STORES], const struct ledger_window *w)
+{
+    char cursor[STORE_CURSOR_LEN];
+    struct why why = { "" };
+    size_t found[STORES] = { 0 };
+    for (size_t k = 0; k < QUOTA_KEYS; k++) {
+        struct views all[STORES] = { 0 };
+        char key[8];
+        snprintf(key, sizeof key, "k%zu", k);
+        struct store_counter c = quota_of(key, w);
+        for (int i = 0; i < STORES; i++) {
+            assert_int_equal(store_look(sides[i].s, &c, "", 10, note_view, &all[i], cursor, &why),
+                             ERR_OK);
+            found[i] += all[i].n;
+        }
+        assert_int_equal(all[0].n, all[1].n);
+        if (all[0].n == 0) continue;
+        assert_int_equal(all[0].v[0].used, all[1].v[0].used);
+        assert_int_equal(all[0].v[0].leased, all[1].v[0].leased);
+        assert_int_equal(all[0].v[0].left, all[1].v[0].left);
+        assert_int_equal(all[0].v[0].limit, 100);
+    }
+    for (int i = 0; i < STORES; i++) {
+        struct views all = { 0 };
+        struct store_counter c = quota_of(NULL, w);
+        assert_int_equal(store_look(sides[i].s, &c, "", 10, note_view, &all, cursor, &why), ERR_OK);
+        assert_int_equal(all.n, found[i]);
+    }
+}
+
+static void quotas_in_redis_are_those_in_memory(void **state)
+{
+    char folder[] = "/tmp/aigw-test-quotas-XXXXXX", file[64];
+    struct ledger_window w = { 1000000, 4000000000000000, 3600 * UINT64_C(1000000) };
+    struct marks *marks;
+    struct rng_fake rng;
+    struct why why = { "" };
+    struct side sides[STORES] = { { .s = open_store("quotas", true) } };
+    struct {
+        char id[24];
+        uint64_t known, spent, returned;
+    } leases[QUOTA_KEYS] = { 0 };
+    size_t granted = 0, refused = 0, resets = 0, number = 0;
+    (void)state;
+    rng_fake_init(&rng, 11);
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(marks_open(folder, 32, clock_system(), rng_system(), &marks, &why), ERR_OK);
+    sides[1].s = store_memory_new(clock_system(), 32);
+    store_memory_keep(sides[1].s, marks);
+    store_memory_begin(sides[1].s, "e1", true);
+    /* born from a mark: k0 begins with what was used of it; the others unused */
+    struct store_counter born = quota_of("k0", &w);
+    for (int i = 0; i < STORES; i++) {
+        assert_int_equal(store_seed(sides[i].s, &born, 40, &why), ERR_OK);
+        assert_int_equal(store_seed(sides[i].s, &born, 90, &why), ERR_OK); /* too late */
+    }
+    for (int round = 0; round < 300; round++) {
+        size_t k = (size_t)rng_below(&rng.rng, QUOTA_KEYS);
+        char key[8];
+        snprintf(key, sizeof key, "k%zu", k);
+        if (rng_below(&rng.rng, 40) == 0) { /* an operator's reset, of one or all */
+            struct store_counter c = quota_of(rng_below(&rng.rng, 3) > 0 ? key : NULL, &w);
+            size_t n[STORES] = { 0 };
+            for (int i = 0; i < STORES; i++)
+                assert_int_equal(store_reset(sides[i].s, &c, &n[i], &why), ERR_OK);
+            assert_int_equal(n[0], n[1]);
+            resets++;
+        }
+        if (round == 200) { /* the next window: nothing is used of it */
+            w.begin = w.end;
+            w.end += 1000000;
+        }
+        if (leases[k].id[0] == '\0' || rng_below(&rng.rng, 10) == 0) {
+            snprintf(leases[k].id, sizeof leases[k].id, "l%zu", ++number);
+            leases[k].known = leases[k].spent = leases[k].returned = 0;
+        }
+        uint64_t holds = leases[k].known - leases[k].spent - leases[k].returned;
+        leases[k].spent += rng_below(&rng.rng, holds + 1);
+        holds = leases[k].known - leases[k].spent - leases[k].returned;
+        struct lease_op op = { .kind = (enum lease_op_kind)rng_below(&rng.rng, LEASE_OP_MAX),
+                               .key = str_of(key),
+                               .lease = str_of(leases[k].id),
+                               .known = leases[k].known,
+                               .spent = leases[k].spent };
+        if (op.kind == LEASE_RETURN) leases[k].returned += rng_below(&rng.rng, holds + 1);
+        op.returned = leases[k].returned;
+        if (op.kind == LEASE_ASK) op.want = 1 + rng_below(&rng.rng, 25);
+        struct lease_result a = serve_quota(&sides[0], &w, op), b = serve_quota(&sides[1], &w, op);
+        if (a.status != b.status || a.granted != b.granted || a.remaining != b.remaining)
+            fail_msg("round %d: Redis %s %llu left %llu, memory %s %llu left %llu", round,
+                     lease_status_name(a.status), (unsigned long long)a.granted,
+                     (unsigned long long)a.remaining, lease_status_name(b.status),
+                     (unsigned long long)b.granted, (unsigned long long)b.remaining);
+        if (a.status == LEASE_GRANTED) leases[k].known = a.granted;
+        if (a.status == LEASE_ENDED) leases[k].id[0] = '\0';
+        if (a.status == LEASE_GRANTED && op.kind == LEASE_ASK) granted++;
+        if (a.status == LEASE_REFUSED) refused++;
+        if (round % 10 == 0) both_tell_the_same(sides, &w);
+    }
+    assert_true(granted > 40 && refused > 5 && resets > 2);
+    /* another epoch, and it goes on from there: no counter of Redis is of one */
+    struct store_counter all = quota_of(NULL, &w);
+    char cursor[STORE_CURSOR_LEN];
+    struct views before = { 0 }, after = { 0 };
+    assert_int_equal(store_look(sides[0].s, &all, "", 10, note_view, &before, cursor, &why),
+                     ERR_OK);
+    store_free(sides[0].s);
+    sides[0].s = open_store("quotas", false);
+    assert_int_equal(store_look(sides[0].s, &all, "", 10, note_view, &after, cursor, &why), ERR_OK);
+    assert_int_equal(after.n, before.n);
+    for (size_t i = 0; i < STORES; i++) store_free(sides[i].s);
+    marks_free(marks);
+    snprintf(file, sizeof file, "%s/quotas.marks", folder);
+    (void)remove(file);
+    (void)rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -445,6 +622,7 @@ int main(void)
         cmocka_unit_test(while_it_cannot_be_told_whether_it_is_the_first_no_epoch_begins),
         cmocka_unit_test(a_flush_begins_a_new_epoch_and_nothing_is_granted_from_the_old),
         cmocka_unit_test(the_script_is_the_ledger),
+        cmocka_unit_test(quotas_in_redis_are_those_in_memory),
         cmocka_unit_test(a_clock_that_steps_ends_the_epoch),
         cmocka_unit_test(a_redis_that_hangs_costs_one_timeout_and_then_nothing),
         cmocka_unit_test(addresses_that_are_none_are_refused_and_not_quoted),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counters behind a real Redis Sentinel: the master is killed, its replica takes over, and no limit
- * is passed. */
+/* Counters behind a real Redis Sentinel: the master is killed, its replica takes over, with all
+ * that was granted or without the last of it, and no limit is passed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -143,11 +143,11 @@ static enum err yes(void *ctx, bool *ret)
 }
 
 static char epoch[LEASE_ID_MAX + 1];
+static const struct ledger_window quota_window = { 1000000, 4000000000000000, 3600ull * SECOND };
 
 static struct lease_result ask(struct store *s, const char *policy, const struct ledger_rule *rule,
                                const char *lease, uint64_t want)
 {
-    static const struct ledger_window window = { 1000000, 4000000000000000, 3600ull * SECOND };
     bool durable = rule->kind == LEDGER_FIXED;
     struct lease_op op = { .kind = LEASE_ASK,
                            .policy = str_of(policy),
@@ -157,23 +157,22 @@ static struct lease_result ask(struct store *s, const char *policy, const struct
                            .min = 1 };
     struct store_item item = { .op = &op, .rule = rule, .durable = durable };
     struct why why = { "" };
-    if (durable) item.window = window;
+    if (durable) item.window = quota_window;
     if (store_serve(s, str_of(epoch), &item, 1, epoch, &why) != ERR_OK)
         item.result.status = LEASE_UNAVAILABLE;
     return item.result;
 }
 
-static void a_failover_keeps_quotas_and_begins_rates_anew(void **state)
+static const struct ledger_rule quota = { .kind = LEDGER_FIXED,
+                                          .limit = 10,
+                                          .lease_us = 2 * SECOND };
+static const struct ledger_rule rate = {
+    .kind = LEDGER_SLIDING, .limit = 5, .window_us = 60ull * SECOND, .lease_us = 2 * SECOND
+};
+
+static struct store *open_store(void)
 {
-    (void)state;
-    static const struct ledger_rule quota = { .kind = LEDGER_FIXED,
-                                              .limit = 10,
-                                              .lease_us = 2 * SECOND };
-    static const struct ledger_rule rate = {
-        .kind = LEDGER_SLIDING, .limit = 5, .window_us = 60ull * SECOND, .lease_us = 2 * SECOND
-    };
     struct store *s;
-    struct store_status status;
     struct why why = { "" };
     struct store_redis_options o = { .url = url,
                                      .prefix = "aigw",
@@ -183,30 +182,103 @@ static void a_failover_keeps_quotas_and_begins_rates_anew(void **state)
                                      .is_first = yes };
     assert_int_equal(store_redis_new(&o, &s, &why), ERR_OK);
     store_tick(s);
-    assert_int_equal(ask(s, "quota", &quota, "a", 7).granted, 7);
-    assert_int_equal(ask(s, "rate", &rate, "b", 5).granted, 5);
-    wait_for(ports[1], (const char *const[]){ "INFO", "keyspace" }, 2, "db2:keys=3");
+    return s;
+}
 
+/* The master dies, and its replica takes over. Until then nothing is granted, nor for the time of a
+ * lease afterwards; then the rate is asked for, of which the new master knows nothing. */
+static enum lease_status fail_over(struct store *s)
+{
+    struct lease_result r = { .status = LEASE_UNAVAILABLE };
+    uint64_t begun_ms = 0;
     kill(pids[0], SIGKILL);
     assert_int_equal(ask(s, "quota", &quota, "c", 1).status, LEASE_UNAVAILABLE);
     wait_for(ports[1], (const char *const[]){ "INFO", "replication" }, 2, "role:master");
-    struct lease_result r = { .status = LEASE_UNAVAILABLE };
-    for (int i = 0; i < 1000 && r.status != LEASE_GRANTED; i++) {
+    for (int i = 0; i < 1000; i++) {
         store_tick(s);
-        r = ask(s, "quota", &quota, "d", 10);
-        assert_true(r.status == LEASE_GRANTED || r.status == LEASE_UNAVAILABLE ||
-                    r.status == LEASE_WARMING);
+        r = ask(s, "rate", &rate, "d", 1);
+        if (r.status == LEASE_WARMING && begun_ms == 0) begun_ms = clock_mono_ms(clock_system());
+        if (r.status != LEASE_UNAVAILABLE && r.status != LEASE_WARMING) break;
         poll(NULL, 0, 20);
     }
-    /* the new master has the quota, whose first lease has ended unreported and counts as spent */
-    assert_int_equal(r.granted, 3);
-    assert_int_equal(ask(s, "quota", &quota, "e", 1).status, LEASE_REFUSED);
+    assert_true(begun_ms > 0);
+    assert_true(clock_mono_ms(clock_system()) - begun_ms >= LEASE_TTL_MS - 100);
+    return r.status;
+}
+
+/* The usage ledger says so much. */
+static void seed(struct store *s, uint64_t used)
+{
+    struct why why = { "" };
+    struct store_counter c = { .policy = STR("quota"),
+                               .key = STR("k"),
+                               .durable = true,
+                               .rule = &quota,
+                               .window = quota_window };
+    assert_int_equal(store_seed(s, &c, used, &why), ERR_OK);
+}
+
+static void a_failover_keeps_quotas_and_begins_rates_anew(void **state)
+{
+    (void)state;
+    struct store *s = open_store();
+    struct store_status status;
+    char old[LEASE_ID_MAX + 1];
+    assert_int_equal(ask(s, "quota", &quota, "a", 7).granted, 7);
+    assert_int_equal(ask(s, "rate", &rate, "b", 5).granted, 5);
+    memcpy(old, epoch, sizeof old);
+    wait_for(ports[1], (const char *const[]){ "INFO", "keyspace" }, 2, "db2:keys=3");
     /* what the rate admitted within the last minute is not known: nothing, for a window */
-    assert_int_equal(ask(s, "rate", &rate, "f", 1).status, LEASE_REFUSED);
+    assert_int_equal(fail_over(s), LEASE_REFUSED);
+    assert_string_not_equal(epoch, old);
+    /* what the new master knows of the quota may not be all: the ledger is asked */
+    assert_int_equal(ask(s, "quota", &quota, "d", 10).status, LEASE_WARMING);
+    seed(s, 2);
+    /* it knows more than the ledger: the first lease ended unreported, and counts as spent */
+    assert_int_equal(ask(s, "quota", &quota, "d", 10).granted, 3);
+    assert_int_equal(ask(s, "quota", &quota, "e", 1).status, LEASE_REFUSED);
+    seed(s, 0); /* once is enough */
+    assert_int_equal(ask(s, "quota", &quota, "e", 1).status, LEASE_REFUSED);
     store_status(s, &status);
     assert_true(status.ready);
     assert_int_equal(status.epochs, 2);
     assert_int_equal(status.losses, 0);
+    store_free(s);
+}
+
+static void command(uint16_t port, const char *const *words, size_t n)
+{
+    char to[64];
+    struct redis *r;
+    struct why why = { "" };
+    struct str args[8];
+    const struct redis_value *v;
+    snprintf(to, sizeof to, "redis://127.0.0.1:%u", port);
+    for (size_t i = 0; i < n; i++) args[i] = str_of(words[i]);
+    assert_int_equal(redis_new(to, 1000, 1000, &r, &why), ERR_OK);
+    if (redis_command(r, args, n, &v, &why) != ERR_OK) fail_msg("%s: %s", words[0], why.text);
+    redis_free(r);
+}
+
+static void a_replica_that_lags_takes_over_and_no_quota_is_passed(void **state)
+{
+    (void)state;
+    struct store *s = open_store();
+    assert_int_equal(ask(s, "quota", &quota, "a", 3).granted, 3);
+    wait_for(ports[1], (const char *const[]){ "INFO", "keyspace" }, 2, "db2:keys=2");
+    /* from here on the replica hears nothing: it cannot log in any more */
+    command(ports[1], (const char *const[]){ "CONFIG", "SET", "masterauth", "wrong" }, 4);
+    command(ports[1], (const char *const[]){ "CLIENT", "KILL", "TYPE", "master" }, 4);
+    wait_for(ports[1], (const char *const[]){ "INFO", "replication" }, 2,
+             "master_link_status:down");
+    assert_int_equal(ask(s, "quota", &quota, "b", 5).granted, 5);
+    assert_int_equal(ask(s, "rate", &rate, "r", 5).granted, 5);
+    /* the rate, of which the new master has never heard */
+    assert_int_equal(fail_over(s), LEASE_REFUSED);
+    assert_int_equal(ask(s, "quota", &quota, "d", 10).status, LEASE_WARMING);
+    seed(s, 8); /* both, of which the new master knows one */
+    assert_int_equal(ask(s, "quota", &quota, "d", 10).granted, 2);
+    assert_int_equal(ask(s, "quota", &quota, "e", 1).status, LEASE_REFUSED);
     store_free(s);
 }
 
@@ -240,6 +312,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_failover_keeps_quotas_and_begins_rates_anew, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_replica_that_lags_takes_over_and_no_quota_is_passed,
+                                        setup, teardown),
         cmocka_unit_test(addresses_of_sentinels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
