@@ -228,7 +228,7 @@ enum snap_balance {
 enum { SNAP_SERVERS_MAX = 128, SNAP_FALLBACKS_MAX = 4 };
 
 /* {"by":"header"|"key"|"user"|"prompt"|"path","header"?,"prompt_bytes","load_percent"} */
-enum snap_hash_on {
+enum snap_hash_by {
     SNAP_HASH_HEADER,
     SNAP_HASH_KEY,
     SNAP_HASH_USER,
@@ -236,7 +236,7 @@ enum snap_hash_on {
     SNAP_HASH_PATH
 };
 struct snap_hash {
-    enum snap_hash_on on;
+    enum snap_hash_by by;
     struct str header;     /* lower case */
     uint64_t prompt_bytes; /* of the messages, from their beginning */
     uint64_t load_percent; /* of its share: a server that has more is passed over */
@@ -277,7 +277,7 @@ enum {
 /* "retry":{"causes":["connect","reset","timeout","stream","503",…],"budget_percent","budget_min",
  * "backoff_ms"} */
 struct snap_retry {
-    unsigned on; /* a set of the above */
+    unsigned causes; /* a set of the above */
     const unsigned *statuses;
     size_t statuses_n;
     unsigned budget_percent, budget_min; /* of the requests of the last 10 s, and beside them */

@@ -34,8 +34,8 @@ static void decode_hash(struct snap_decoder *d, const struct json *o, struct sna
         return;
     }
     o = enter(d, o, "hash", &mark);
-    h->on = (enum snap_hash_on)dec_word(d, o, "by", words, ARRAY_LEN(words), SNAP_HASH_PROMPT);
-    if (h->on == SNAP_HASH_HEADER) {
+    h->by = (enum snap_hash_by)dec_word(d, o, "by", words, ARRAY_LEN(words), SNAP_HASH_PROMPT);
+    if (h->by == SNAP_HASH_HEADER) {
         struct str name = dec_text(d, o, "header", DEC_REQUIRED, 1, 128);
         if (name.p != NULL && !dec_is_token(name))
             dec_problem_at(d, "header", "must be the name of a header");
@@ -174,12 +174,12 @@ static void decode_retry(struct snap_decoder *d, const struct json *o, struct sn
         "must be connect, reset, timeout, stream, or a status from 400 to 599 such as \"503\"");
     unsigned *statuses = dec_alloc(d, RETRY_STATUSES_MAX + ARRAY_LEN(causes), sizeof *statuses);
     if (dec_member(o, "causes") == NULL) {
-        r->on = SNAP_RETRY_CONNECT | SNAP_RETRY_RESET | SNAP_RETRY_TIMEOUT | SNAP_RETRY_STREAM;
+        r->causes = SNAP_RETRY_CONNECT | SNAP_RETRY_RESET | SNAP_RETRY_TIMEOUT | SNAP_RETRY_STREAM;
         r->statuses = usual;
         r->statuses_n = ARRAY_LEN(usual);
     } else if (statuses != NULL) {
         for (size_t i = 0; i < on.n; i++) {
-            r->on |= retry_cause(on.v[i]);
+            r->causes |= retry_cause(on.v[i]);
             if (retry_status(on.v[i]) != 0) statuses[r->statuses_n++] = retry_status(on.v[i]);
         }
         r->statuses = statuses;

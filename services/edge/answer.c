@@ -187,8 +187,10 @@ static enum err on_event(void *ctx, const struct sse_event *ev)
 {
     struct answer *a = ctx;
     bool waits = true;
+    bool first = !a->begun && ev->data.p != NULL;
     if (a->state == ANSWER_CUT) return ERR_OK;
     enum err e = list_empty(&a->unfed) ? try_event(a, ev, &waits) : ERR_OK;
+    if (first) a->begun = true, a->error_first = a->error;
     return waits && e == ERR_OK ? answer_hold(a, &a->unfed, ev, NULL, 0, false) : e;
 }
 
@@ -422,6 +424,16 @@ bool answer_is_exact(const struct answer *a)
     for (size_t i = 0; i < a->texts_n; i++)
         if (!meter_exact(a->texts[i].meter)) return false;
     return true;
+}
+
+bool answer_has_begun(const struct answer *a)
+{
+    return a->begun;
+}
+
+bool answer_begins_with_error(const struct answer *a)
+{
+    return a->error_first;
 }
 
 bool answer_saw_error(const struct answer *a)

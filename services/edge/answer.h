@@ -78,6 +78,9 @@ bool answer_is_complete(const struct answer *a);
 uint64_t answer_tokens(const struct answer *a);
 uint64_t answer_reasoning_tokens(const struct answer *a);
 bool answer_is_exact(const struct answer *a);
+/* An event came; the first one tells of an error. */
+bool answer_has_begun(const struct answer *a);
+bool answer_begins_with_error(const struct answer *a);
 bool answer_saw_error(const struct answer *a); /* an error event passed */
 /* The number that an event behind those which came has, where events have numbers. */
 uint64_t answer_sequence(const struct answer *a);

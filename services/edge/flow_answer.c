@@ -1,72 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* FLOW_WAIT and FLOW_RELAY: the exchange with a server, and the answer on its way to the client. */
+/* FLOW_RELAY: the answer on its way to the client. A stream's first event is looked at before
+ * anything of it is passed on; an answer in one piece goes when it is whole. Until then another
+ * server may be tried (flow_upstream.c). */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "flow_impl.h"
 
 enum { FIELDS_MAX = 128 * 1024, PROGRESS_NS_STEP = 1000000000 };
 
-static void on_timer(void *ctx);
-static void end_stream(struct flow *f);
 static void on_head(void *ctx, const struct h1_response *res);
 static void on_body(void *ctx, struct str data);
 static void on_flush(void *ctx);
 static void on_end(void *ctx);
 static void on_fail(void *ctx, enum exchange_failure why, const char *text);
 
-static const struct exchange_events events = { on_head, on_body, on_flush, on_end, on_fail };
-
-static void set_deadline(struct flow *f, uint64_t ms)
-{
-    uint64_t at = loop_now_ns(f->w->loop) + ms * 1000000u;
-    loop_timer_set(f->w->loop, &f->timer, MIN(at, f->total_deadline), on_timer, f);
-}
-
-static void start_attempt(struct flow *f, bool fresh)
-{
-    struct exchange_tls tls = { f->rules->tls[f->upstream->index], f->upstream->tls_server_name };
-    flow_attempt_begins(f);
-    f->exchange = exchange_start(f->w->pools, f->server, &tls, f->asked->head, f->asked->body,
-                                 f->is_head, fresh, &events, f);
-    f->sent_ns = edge_now_ns(f->w);
-    set_deadline(f, exchange_is_connected(f->exchange) ? f->upstream->first_byte_ms
-                                                       : f->upstream->connect_ms);
-}
-
-void flow_enter_wait(struct flow *f)
-{
-    f->state = FLOW_WAIT;
-    f->total_deadline = loop_now_ns(f->w->loop) + f->upstream->total_ms * 1000000u;
-    start_attempt(f, false);
-}
-
-static void count_upstream_error(struct flow *f, const char *why)
-{
-    struct str labels[] = { f->upstream->slug, f->server->slug, str_of(why) };
-    metric_inc(edge_metric(flow_edge(f), M_UPSTREAM_ERRORS, labels));
-}
-
-/* Tries another server, or the same once when its pooled connection was stale. False: nothing is
- * left to try. */
-static bool try_again(struct flow *f, enum exchange_failure why)
-{
-    if (why == EXCHANGE_STALE && !f->stale_retried) {
-        f->stale_retried = true;
-        start_attempt(f, true);
-        return true;
-    }
-    pools_report(f->w->pools, f->server, false);
-    if (f->retries_left == 0) return false;
-    const struct snap_server *other = pools_choose(f->w->pools, f->upstream, f->server);
-    if (other == NULL || other == f->server) return false;
-    f->retries_left--;
-    f->server = other;
-    if (flow_build_head(f) != ERR_OK) return false;
-    struct str labels[] = { f->upstream->slug };
-    metric_inc(edge_metric(flow_edge(f), M_RETRIES, labels));
-    start_attempt(f, true);
-    return true;
-}
+const struct exchange_events flow_exchange_events = { on_head, on_body, on_flush, on_end, on_fail };
 
 void flow_break_answer(struct flow *f, enum refusal r, const char *text)
 {
@@ -83,7 +32,7 @@ void flow_break_answer(struct flow *f, enum refusal r, const char *text)
     client_answer_broken(c);
 }
 
-static void fail_with(struct flow *f, enum refusal r, const char *text)
+void flow_fail_with(struct flow *f, enum refusal r, const char *text)
 {
     enum usage_outcome outcome = r == REFUSE_UPSTREAM_TIMEOUT ? USAGE_TIMEOUT
                                  : r == REFUSE_LIMITER_AWAY   ? USAGE_REJECTED
@@ -96,16 +45,8 @@ static void fail_with(struct flow *f, enum refusal r, const char *text)
     }
 }
 
-/* The exchange is over without a whole answer. */
-static void attempt_failed(struct flow *f, const char *why)
-{
-    flow_attempt_ends(f);
-    f->exchange = NULL;
-    count_upstream_error(f, why);
-}
-
 /* The stream's own end came already: what breaks behind it takes nothing from the client. */
-static bool has_ended(const struct flow *f)
+bool flow_has_ended(const struct flow *f)
 {
     return f->state == FLOW_RELAY && f->mode == RELAY_STREAM &&
            answer_state(f->answer) == ANSWER_DONE;
@@ -116,61 +57,26 @@ static void on_fail(void *ctx, enum exchange_failure why, const char *text)
     struct flow *f = ctx;
     char message[200];
     if (why == EXCHANGE_STALE && !f->stale_retried) {
-        /* The server never saw it: the same attempt goes on with a connection of its own. */
-        f->exchange = NULL;
-        f->attempts_n--;
-    } else {
-        attempt_failed(f, "broken");
-    }
-    if (has_ended(f)) {
-        end_stream(f);
+        flow_again_on_fresh(f);
         return;
     }
-    if (f->state == FLOW_WAIT && try_again(f, why)) return;
+    flow_attempt_failed(f, why == EXCHANGE_CONNECT ? "connect" : "broken");
+    if (flow_has_ended(f)) {
+        flow_end_stream(f);
+        return;
+    }
+    if (flow_try_again(f, why == EXCHANGE_CONNECT ? SNAP_RETRY_CONNECT : SNAP_RETRY_RESET, 0))
+        return;
     (void)snprintf(message, sizeof message, "The upstream failed: %s.", text);
-    fail_with(f, REFUSE_UPSTREAM_BROKE, message);
+    flow_fail_with(f, REFUSE_UPSTREAM_BROKE, message);
 }
 
 /* The upstream's answer cannot be used. */
 static void give_up(struct flow *f, const char *text)
 {
     exchange_cancel(f->exchange);
-    attempt_failed(f, "broken");
-    fail_with(f, REFUSE_UPSTREAM_BROKE, text);
-}
-
-/* When the state's own patience is over, or 0 when it is. */
-static uint64_t patience(const struct flow *f, uint64_t now)
-{
-    uint64_t at = 0;
-    if (f->state == FLOW_RELAY)
-        /* Activity does not move the timer; it is looked at when the timer fires. */
-        at = (f->paused || f->token_paused ? now : f->last_byte_ns) +
-             f->upstream->idle_ms * 1000000u;
-    else if (exchange_is_connected(f->exchange))
-        at = f->attempt_began_ns + f->upstream->first_byte_ms * 1000000u;
-    return now < at && now < f->total_deadline ? MIN(at, f->total_deadline) : 0;
-}
-
-static void on_timer(void *ctx)
-{
-    struct flow *f = ctx;
-    uint64_t now = loop_now_ns(f->w->loop), later = patience(f, now);
-    if (later > 0) {
-        loop_timer_set(f->w->loop, &f->timer, later, on_timer, f);
-        return;
-    }
-    bool connected = exchange_is_connected(f->exchange);
-    exchange_cancel(f->exchange);
-    attempt_failed(f, "timeout");
-    if (has_ended(f)) {
-        end_stream(f);
-        return;
-    }
-    if (f->state == FLOW_WAIT && !connected && now < f->total_deadline &&
-        try_again(f, EXCHANGE_CONNECT))
-        return;
-    fail_with(f, REFUSE_UPSTREAM_TIMEOUT, "The upstream did not answer in time.");
+    flow_attempt_failed(f, "broken");
+    flow_fail_with(f, REFUSE_UPSTREAM_BROKE, text);
 }
 
 /* --- the answer's head --- */
@@ -230,48 +136,78 @@ static bool begin_meter(struct flow *f)
     return f->answer != NULL;
 }
 
-static void begin_answer(struct flow *f, const struct h1_response *res, struct str fields)
+/* Nothing can be tried again from here on. */
+static void begun(struct flow *f)
 {
-    f->status = res->status;
-    if (f->mode == RELAY_WHOLE) return;
+    client_release_request(f->client);
+    flow_forget_request(f);
+}
+
+static void begin_raw(struct flow *f, const struct h1_response *res, struct str fields)
+{
     if (f->is_head || res->head.framing == H1_BODY_NONE)
         client_answer(f->client, res->status, fields, FRAME_NONE, 0);
-    else if (f->mode == RELAY_RAW && res->head.framing == H1_BODY_LENGTH)
+    else if (res->head.framing == H1_BODY_LENGTH)
         client_answer(f->client, res->status, fields, FRAME_LENGTH, res->head.content_length);
     else
         client_answer(f->client, res->status, fields, FRAME_CHUNKED, 0);
-    client_release_request(f->client);
-    flow_forget_request(f);
+    begun(f);
+}
+
+/* Looks at what a stream begins with, and passes its head on. False: that is not known yet, or the
+ * request is tried elsewhere. ended: nothing more will come. */
+static bool begin_stream(struct flow *f, bool ended)
+{
+    bool some = answer_has_begun(f->answer), failed = answer_begins_with_error(f->answer);
+    if (client_answer_begun(f->client)) return true;
+    if (failed || (!some && ended)) {
+        if (f->seat.group != NULL) seat_failed(&f->seat, "stream");
+        if (flow_try_again(f, SNAP_RETRY_STREAM, 0)) return false;
+    }
+    if (!some) return ended;
+    client_answer(f->client, f->status, f->whole_fields, FRAME_CHUNKED, 0);
+    free((char *)(uintptr_t)f->whole_fields.p);
+    f->whole_fields = STR_NULL;
+    atomic_fetch_add(&flow_edge(f)->streams, 1);
+    f->stream_counted = true;
+    begun(f);
+    return true;
+}
+
+/* What is passed on as it is, when it has no body that could be metered. */
+static enum relay_mode relay_mode(const struct flow *f, const struct h1_response *res)
+{
+    bool metered = f->scanned && endpoint_is_metered(f->endpoint) && res->status >= 200 &&
+                   res->status < 300;
+    if (!metered) return RELAY_RAW;
+    if (!is_event_stream(res)) return RELAY_WHOLE;
+    return f->is_head || res->head.framing == H1_BODY_NONE ? RELAY_RAW : RELAY_STREAM;
 }
 
 static void on_head(void *ctx, const struct h1_response *res)
 {
     struct flow *f = ctx;
     struct buf fields;
-    bool metered = f->scanned && endpoint_is_metered(f->endpoint) && res->status >= 200 &&
-                   res->status < 300;
     struct str coding = h1_header_known(&res->head, H1_CONTENT_ENCODING);
     f->last_byte_ns = loop_now_ns(f->w->loop);
     flow_attempt_answered(f, (unsigned)res->status);
-    pools_report(f->w->pools, f->server, true);
-    f->mode = !metered ? RELAY_RAW : is_event_stream(res) ? RELAY_STREAM : RELAY_WHOLE;
-    if (metered && !flow_decode_begin(f, coding)) {
+    flow_note_head(f, res);
+    if (res->status >= 400 && flow_try_again(f, 0, (unsigned)res->status)) return;
+    f->mode = relay_mode(f, res);
+    if (f->mode != RELAY_RAW && !flow_decode_begin(f, coding)) {
         give_up(f, "The upstream failed: it sent a content coding that was not accepted.");
         return;
     }
+    f->status = res->status;
     buf_init(&fields, FIELDS_MAX);
     enum err e = answer_fields(f, res, &fields);
     if (e == ERR_OK && f->mode != RELAY_RAW && !begin_meter(f)) e = ERR_NOMEM;
-    if (e == ERR_OK && f->mode == RELAY_WHOLE)
+    if (e == ERR_OK && f->mode != RELAY_RAW)
         f->whole_fields = str_n(str_dupz(buf_str(&fields)), fields.len);
     if (e == ERR_OK) {
         f->state = FLOW_RELAY;
-        if (f->mode == RELAY_STREAM) {
-            atomic_fetch_add(&flow_edge(f)->streams, 1);
-            f->stream_counted = true;
-        }
-        begin_answer(f, res, buf_str(&fields));
-        set_deadline(f, f->upstream->idle_ms);
+        if (f->mode == RELAY_RAW) begin_raw(f, res, buf_str(&fields));
+        flow_arm(f);
     }
     buf_done(&fields);
     if (e != ERR_OK) give_up(f, "The upstream failed: its answer's head is too large.");
@@ -331,7 +267,8 @@ static void set_paused(struct flow *f, bool *which, bool paused)
 static void on_flush(void *ctx)
 {
     struct flow *f = ctx;
-    if (f->mode == RELAY_WHOLE) return;
+    if (f->mode == RELAY_WHOLE || f->state != FLOW_RELAY) return;
+    if (f->mode == RELAY_STREAM && !begin_stream(f, false)) return;
     if (f->mode == RELAY_STREAM && flow_tokens_pump(f) != ERR_OK) {
         give_up(f, "The answer cannot be metered.");
         return;
@@ -391,22 +328,23 @@ static void end_whole(struct flow *f)
     struct buf out;
     struct client *c = f->client;
     if (!flow_decode_ended(f)) {
-        count_upstream_error(f, "broken");
-        fail_with(f, REFUSE_UPSTREAM_BROKE,
-                  "The upstream failed: its compressed answer is not complete.");
+        flow_count_upstream_error(f, "broken");
+        flow_fail_with(f, REFUSE_UPSTREAM_BROKE,
+                       "The upstream failed: its compressed answer is not complete.");
         return;
     }
     if (!have_whole_tokens(f)) return;
     buf_init(&out, ANSWER_WHOLE_MAX + 4096);
     if (answer_whole(f->answer, buf_str(&f->gather), &out) != ERR_OK) {
         buf_done(&out);
-        count_upstream_error(f, "broken");
-        fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its answer cannot be metered.");
+        flow_count_upstream_error(f, "broken");
+        flow_fail_with(f, REFUSE_UPSTREAM_BROKE,
+                       "The upstream failed: its answer cannot be metered.");
         return;
     }
     if (!flow_tokens_pay(f)) {
         buf_done(&out);
-        fail_with(f, REFUSE_LIMITER_AWAY, "The limiter is away. Try again soon.");
+        flow_fail_with(f, REFUSE_LIMITER_AWAY, "The limiter is away. Try again soon.");
         return;
     }
     note_first_token(f);
@@ -420,7 +358,7 @@ static void end_whole(struct flow *f)
     flow_settle(f, answer_state(f->answer) == ANSWER_CUT ? USAGE_CUT : USAGE_OK);
 }
 
-static void end_stream(struct flow *f)
+void flow_end_stream(struct flow *f)
 {
     struct client *c = f->client;
     bool waited = true;
@@ -435,13 +373,14 @@ static void end_stream(struct flow *f)
         }
     }
     if (e != ERR_OK) {
-        count_upstream_error(f, "broken");
-        fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its stream cannot be metered.");
+        flow_count_upstream_error(f, "broken");
+        flow_fail_with(f, REFUSE_UPSTREAM_BROKE,
+                       "The upstream failed: its stream cannot be metered.");
         return;
     }
     note_first_token(f);
     if (!answer_is_complete(f->answer)) {
-        count_upstream_error(f, "broken");
+        flow_count_upstream_error(f, "broken");
         if (answer_saw_error(f->answer)) {
             /* It told of its error itself: that passes, and the end is no proper one. */
             if (f->gather.len > 0) (void)client_send(c, buf_str(&f->gather));
@@ -450,8 +389,8 @@ static void end_stream(struct flow *f)
             flow_settle(f, USAGE_UPSTREAM_ERROR);
             return;
         }
-        fail_with(f, REFUSE_UPSTREAM_BROKE,
-                  "The upstream failed: its stream ended before it was complete.");
+        flow_fail_with(f, REFUSE_UPSTREAM_BROKE,
+                       "The upstream failed: its stream ended before it was complete.");
         return;
     }
     f->client = NULL;
@@ -470,10 +409,12 @@ static void on_end(void *ctx)
     struct client *c = f->client;
     flow_attempt_ends(f);
     f->exchange = NULL;
+    if (f->mode == RELAY_STREAM && !begin_stream(f, true)) return;
+    seat_leave(&f->seat);
     if (f->mode == RELAY_WHOLE) {
         end_whole(f);
     } else if (f->mode == RELAY_STREAM) {
-        end_stream(f);
+        flow_end_stream(f);
     } else {
         f->client = NULL;
         client_answer_end(c);
@@ -483,12 +424,13 @@ static void on_end(void *ctx)
 
 void flow_tokens_came(struct flow *f)
 {
+    if (f->answer == NULL) return; /* that one failed, and another is tried */
     if (!f->ended)
         on_flush(f);
     else if (f->mode == RELAY_WHOLE)
         end_whole(f);
     else
-        end_stream(f);
+        flow_end_stream(f);
 }
 
 /* --- strict slots --- */
@@ -511,6 +453,8 @@ void flow_watch_slots(struct flow *f)
         flow_attempt_ends(f);
         f->exchange = NULL;
     }
-    fail_with(f, REFUSE_LIMITER_AWAY,
-              "The slot of this request is lost: the limiter is away, and the limit is strict.");
+    seat_leave(&f->seat);
+    flow_fail_with(
+        f, REFUSE_LIMITER_AWAY,
+        "The slot of this request is lost: the limiter is away, and the limit is strict.");
 }

@@ -29,7 +29,7 @@ void flow_attempt_begins(struct flow *f)
     }
     f->attempts = xrealloc(f->attempts, (f->attempts_n + 1) * sizeof *f->attempts);
     f->attempt_began_ns = edge_now_ns(f->w);
-    f->attempts[f->attempts_n++] = (struct attempt){ .server = f->server };
+    f->attempts[f->attempts_n++] = (struct attempt){ .upstream = f->upstream, .server = f->server };
 }
 
 void flow_attempt_answered(struct flow *f, unsigned status)
@@ -98,7 +98,7 @@ static void fill_attempts(const struct flow *f, struct usage_record *r)
 {
     for (size_t i = 0; i < f->attempts_n; i++) {
         const struct attempt *a = &f->attempts[i];
-        r->attempts[i] = (struct usage_attempt){ .upstream = f->upstream->slug,
+        r->attempts[i] = (struct usage_attempt){ .upstream = a->upstream->slug,
                                                  .server = a->server->slug,
                                                  .status = a->status,
                                                  .ms = a->ms };
@@ -220,6 +220,7 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
 {
     struct edge *e = flow_edge(f);
     flow_tokens_end(f);
+    (void)flow_leave_queue(f);
     if (f->state != FLOW_DONE) {
         struct usage_record r = { .outcome = outcome };
         uint64_t now = edge_now_ns(f->w);
@@ -229,6 +230,7 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
         f->outcome = outcome;
         exchange_cancel(f->exchange);
         f->exchange = NULL;
+        seat_leave(&f->seat);
         loop_timer_clear(f->w->loop, &f->timer);
         loop_timer_clear(f->w->loop, &f->slots_timer);
         usage_settle(e->usage, f->w->index, f->usage, &r);

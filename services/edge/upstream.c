@@ -17,26 +17,26 @@ enum {
     INTERIM_MAX = 10,
     READS_PER_TURN = 8,
     IDLE_PER_SERVER = 256,
+    DISCARD_MAX = 64 * 1024, /* bytes of an answer that nobody wants */
     MAX_SERVERS = 65536
 };
-static const uint64_t idle_ns = 30000000000u, forget_ns = 600000000000u,
-                      down_first_ns = 1000000000u, down_most_ns = 30000000000u;
+static const uint64_t idle_ns = 30000000000u, forget_ns = 600000000000u, discard_ns = 1000000000u;
 
 struct pool {
     struct pools *pools;
     struct list_node idle; /* of exchange, latest first */
     size_t idle_n;
-    unsigned turn, failures;
-    uint64_t down_until, used_at;
+    unsigned turn; /* among a name's addresses */
+    uint64_t used_at;
     size_t exchanges;          /* all that point here */
     struct tls_context *tls;   /* what its connections were made with; NULL: plain */
     struct tls_ticket *ticket; /* for the next one */
 };
 
 struct pools {
-    struct worker *w;
-    struct map by_server; /* server id and URL -> struct pool */
-    struct map turns;     /* upstream id -> counter, as a pointer-sized number from 1 */
+    struct pools_options o;
+    struct h1_response response; /* parsed heads of answers, one at a time */
+    struct map by_server;        /* server id and URL -> struct pool */
 };
 
 enum exchange_state { X_CONNECTING, X_WAIT_HEAD, X_BODY, X_IDLE, X_DEAD };
@@ -53,7 +53,7 @@ struct exchange {
     unsigned interims;
     struct buf in; /* an incomplete head */
     enum h1_framing framing;
-    uint64_t left;
+    uint64_t left, discarded;
     struct chunked chunked;
     uint64_t idle_since;
     struct loop_timer fail_timer;
@@ -62,12 +62,11 @@ struct exchange {
 
 /* --- pools --- */
 
-struct pools *pools_new(struct worker *w)
+struct pools *pools_new(const struct pools_options *o)
 {
     struct pools *p = xcalloc(1, sizeof *p);
-    p->w = w;
+    p->o = *o;
     map_init(&p->by_server, MAX_SERVERS);
-    map_init(&p->turns, MAX_SERVERS);
     return p;
 }
 
@@ -81,7 +80,7 @@ static void free_later(void *ctx)
 static void bury(struct exchange *x, bool reset)
 {
     if (x->state == X_DEAD) return;
-    struct loop *loop = x->pool->pools->w->loop;
+    struct loop *loop = x->pool->pools->o.loop;
     if (x->state == X_IDLE) {
         list_remove(&x->node);
         x->pool->idle_n--;
@@ -127,13 +126,12 @@ void pools_free(struct pools *p)
         pool_free(e->value);
     }
     map_done(&p->by_server);
-    map_done(&p->turns);
     free(p);
 }
 
 void pools_sweep(struct pools *p)
 {
-    uint64_t now = loop_now_ns(p->w->loop);
+    uint64_t now = loop_now_ns(p->o.loop);
     struct map_entry *e;
     size_t i = 0;
     while ((e = map_next(&p->by_server, &i)) != NULL) {
@@ -157,11 +155,11 @@ static struct pool *pool_of(struct pools *p, const struct snap_server *s)
     struct str k = str_n(key, MIN((size_t)n, sizeof key - 1));
     struct pool *pool = map_get(&p->by_server, k);
     if (pool != NULL) {
-        pool->used_at = loop_now_ns(p->w->loop);
+        pool->used_at = loop_now_ns(p->o.loop);
         return pool;
     }
     pool = xcalloc(1, sizeof *pool);
-    pool->used_at = loop_now_ns(p->w->loop);
+    pool->used_at = loop_now_ns(p->o.loop);
     pool->pools = p;
     list_init(&pool->idle);
     if (map_put(&p->by_server, k, pool, NULL) != ERR_OK) {
@@ -169,50 +167,6 @@ static struct pool *pool_of(struct pools *p, const struct snap_server *s)
         return NULL;
     }
     return pool;
-}
-
-bool pools_is_up(struct pools *p, const struct snap_server *s)
-{
-    struct pool *pool = pool_of(p, s);
-    return pool == NULL || pool->failures == 0 || loop_now_ns(p->w->loop) >= pool->down_until;
-}
-
-void pools_report(struct pools *p, const struct snap_server *s, bool ok)
-{
-    struct pool *pool = pool_of(p, s);
-    if (pool == NULL) return;
-    if (ok) {
-        pool->failures = 0;
-        return;
-    }
-    uint64_t wait = down_first_ns << MIN(pool->failures, 5u);
-    pool->failures++;
-    pool->down_until = loop_now_ns(p->w->loop) + MIN(wait, down_most_ns);
-}
-
-static size_t next_turn(struct pools *p, const struct snap_upstream *u)
-{
-    size_t turn = (size_t)(uintptr_t)map_get(&p->turns, u->id);
-    if (turn == 0) turn = 1 + p->w->index;
-    if (map_put(&p->turns, u->id, (void *)(uintptr_t)(turn + 1), NULL) != ERR_OK) return turn;
-    return turn;
-}
-
-const struct snap_server *pools_choose(struct pools *p, const struct snap_upstream *u,
-                                       const struct snap_server *not_this)
-{
-    const struct snap_server *down = NULL;
-    size_t turn = u->servers_n > 1 ? next_turn(p, u) : 0;
-    for (size_t i = 0; i < u->servers_n; i++) {
-        const struct snap_server *s = &u->servers[(turn + i) % u->servers_n];
-        if (!s->enabled) continue;
-        if (not_this != NULL && str_eq(s->id, not_this->id)) continue;
-        if (pools_is_up(p, s)) return s;
-        if (down == NULL) down = s;
-    }
-    /* All that are left failed lately: better to try one than to refuse without having tried. */
-    if (down == NULL && not_this != NULL && not_this->enabled) return not_this;
-    return down;
 }
 
 /* --- one exchange --- */
@@ -232,8 +186,9 @@ static void become_idle(struct exchange *x)
         bury(x, false);
         return;
     }
+    loop_timer_clear(p->pools->o.loop, &x->fail_timer);
     x->state = X_IDLE;
-    x->idle_since = loop_now_ns(p->pools->w->loop);
+    x->idle_since = loop_now_ns(p->pools->o.loop);
     conn_pause(&x->conn, false);
     buf_done(&x->in);
     list_push_front(&p->idle, &x->node);
@@ -288,7 +243,7 @@ static bool take_head(struct exchange *x, struct str *data)
     static const struct h1_limits limits = { .head = HEAD_MAX,
                                              .line = 16 * 1024,
                                              .headers = H1_MAX_HEADERS };
-    struct h1_response *res = &x->pool->pools->w->response;
+    struct h1_response *res = &x->pool->pools->response;
     struct h1_error why;
     for (;;) {
         h1_begin(&res->head);
@@ -355,10 +310,10 @@ static void on_gone(struct exchange *x, bool orderly)
 
 static void on_readable(struct exchange *x)
 {
-    struct worker *w = x->pool->pools->w;
+    char *scratch = x->pool->pools->o.scratch;
     for (int i = 0; i < READS_PER_TURN; i++) {
         size_t n;
-        enum err e = conn_read(&x->conn, w->scratch, SCRATCH_SIZE, &n);
+        enum err e = conn_read(&x->conn, scratch, SCRATCH_SIZE, &n);
         if (e == ERR_AGAIN) break;
         if (x->state == X_IDLE) {
             bury(x, false); /* closed by the server, or bytes nobody asked for */
@@ -369,7 +324,7 @@ static void on_readable(struct exchange *x)
             if (x->state != X_DEAD) on_gone(x, e == ERR_CLOSED);
             return;
         }
-        if (!take(x, str_n(w->scratch, n))) return;
+        if (!take(x, str_n(scratch, n))) return;
         if (x->conn.read_paused || n < SCRATCH_SIZE) break;
     }
     if (x->state == X_BODY) x->ev->flush(x->ctx);
@@ -436,12 +391,11 @@ static enum err connect_to(struct exchange *x, const struct snap_server *s,
     struct sockaddr_storage addr;
     socklen_t len;
     x->fail_why = "its name has no address";
-    enum err e = resolver_get(p->w->edge->resolver, s, x->pool->turn++, &addr, &len);
+    enum err e = resolver_get(p->o.resolver, s, x->pool->turn++, &addr, &len);
     if (e != ERR_OK) return e;
     x->fail_why = "no connection can be made";
-    size_t out_max = (size_t)p->w->edge->settings->max_body + OUT_EXTRA;
-    e = conn_connect(&x->conn, p->w->loop, (const struct sockaddr *)&addr, len, out_max, on_conn,
-                     x);
+    size_t out_max = p->o.body_max + OUT_EXTRA;
+    e = conn_connect(&x->conn, p->o.loop, (const struct sockaddr *)&addr, len, out_max, on_conn, x);
     return e == ERR_OK && s->tls ? secure(x, s, tls) : e;
 }
 
@@ -493,14 +447,60 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
     if (e == ERR_OK) e = conn_write(&x->conn, body);
     if (e == ERR_OK) e = conn_flush(&x->conn);
     /* What is wrong by now is told later, like everything else. */
-    if (e != ERR_OK)
-        loop_timer_set(p->w->loop, &x->fail_timer, loop_now_ns(p->w->loop), fail_now, x);
+    if (e != ERR_OK) loop_timer_set(p->o.loop, &x->fail_timer, loop_now_ns(p->o.loop), fail_now, x);
     return x;
 }
 
 void exchange_cancel(struct exchange *x)
 {
     if (x != NULL) bury(x, true);
+}
+
+/* --- an answer that nobody wants --- */
+
+static void discard_head(void *ctx, const struct h1_response *res)
+{
+    (void)ctx, (void)res;
+}
+
+static void discard_body(void *ctx, struct str data)
+{
+    struct exchange *x = ctx;
+    x->discarded += data.n;
+    if (x->discarded > DISCARD_MAX) bury(x, true);
+}
+
+static void discard_nothing(void *ctx)
+{
+    (void)ctx;
+}
+
+static void discard_fail(void *ctx, enum exchange_failure f, const char *why)
+{
+    (void)ctx, (void)f, (void)why;
+}
+
+static const struct exchange_events discarding = { discard_head, discard_body, discard_nothing,
+                                                   discard_nothing, discard_fail };
+
+static void discard_late(void *ctx)
+{
+    bury(ctx, true);
+}
+
+void exchange_discard(struct exchange *x)
+{
+    struct loop *loop = x->pool->pools->o.loop;
+    if (x->state == X_DEAD || x->state == X_IDLE) return;
+    if (x->state != X_BODY) {
+        bury(x, true);
+        return;
+    }
+    x->ev = &discarding;
+    x->ctx = x;
+    x->discarded = 0;
+    exchange_pause(x, false);
+    loop_timer_set(loop, &x->fail_timer, loop_now_ns(loop) + discard_ns, discard_late, x);
 }
 
 void exchange_pause(struct exchange *x, bool paused)

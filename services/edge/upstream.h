@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One request to one upstream server: HTTP/1.1 over pooled connections. Pools belong to a worker
- * and outlive configurations: they are keyed by the server's id and URL. All on the worker's
- * thread.
+ * and outlive configurations: they are keyed by the server's id and URL. Which server is asked is
+ * others' affair (balance.h). All on the worker's thread.
  */
 #ifndef EDGE_UPSTREAM_H
 #define EDGE_UPSTREAM_H
@@ -11,7 +11,8 @@
 #include "proto/snapshot.h"
 
 struct tls_context;
-struct worker;
+struct loop;
+struct resolver;
 struct pools;
 struct exchange;
 
@@ -33,18 +34,16 @@ struct exchange_events {
     void (*fail)(void *ctx, enum exchange_failure f, const char *why); /* the exchange is gone */
 };
 
-struct pools *pools_new(struct worker *w);
+struct pools_options {
+    struct loop *loop;
+    struct resolver *resolver;
+    size_t body_max; /* bytes of a request's body */
+    char *scratch;   /* SCRATCH_SIZE, borrowed: one read at a time */
+};
+struct pools *pools_new(const struct pools_options *o);
 void pools_free(struct pools *p); /* no exchange may be left */
 /* Closes connections that were idle for too long. */
 void pools_sweep(struct pools *p);
-
-/* The server a request of this upstream should go to: in turn, those that failed lately last. not:
- * one to leave out when there is another. NULL when none is enabled. */
-const struct snap_server *pools_choose(struct pools *p, const struct snap_upstream *u,
-                                       const struct snap_server *not_this);
-/* What came of it: failing servers are left out for a while (1 s doubling to 30 s). */
-void pools_report(struct pools *p, const struct snap_server *s, bool ok);
-bool pools_is_up(struct pools *p, const struct snap_server *s);
 
 /* How a server is spoken to over https: NULL and "" for http. */
 struct exchange_tls {
@@ -59,6 +58,9 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
                                 bool is_head, bool fresh, const struct exchange_events *ev,
                                 void *ctx);
 void exchange_cancel(struct exchange *x); /* closes the connection; NULL is fine */
+/* Nothing is told any more; what is left of the answer is read, if it is short and comes soon, so
+ * that the connection can be used again. */
+void exchange_discard(struct exchange *x);
 void exchange_pause(struct exchange *x, bool paused);
 bool exchange_is_connected(const struct exchange *x);
 

@@ -114,7 +114,11 @@ void workers_start(struct edge *e)
         w->edge = e;
         w->index = i;
         w->loop = loop_new(e->clock);
-        w->pools = pools_new(w);
+        struct pools_options po = { .loop = w->loop,
+                                    .resolver = e->resolver,
+                                    .body_max = (size_t)e->settings->max_body,
+                                    .scratch = w->scratch };
+        w->pools = pools_new(&po);
         list_init(&w->clients);
         buf_init(&w->gather, GATHER_MAX);
         w->counting = count_scratch_new();
