@@ -184,7 +184,8 @@ static void scrape_caches(struct service *s, const struct models *models)
         struct vocab_cache_stats stats;
         models_at(models, i, &info);
         vocab_cache_stats(info.vocab, &stats);
-        struct str hit[] = { info.vocabulary, STR("hit") }, miss[] = { info.vocabulary, STR("miss") };
+        struct str hit[] = { info.vocabulary, STR("hit") },
+                   miss[] = { info.vocabulary, STR("miss") };
         metric_set(metrics_get(s->metrics, M_PIECES, hit), (double)stats.hits);
         metric_set(metrics_get(s->metrics, M_PIECES, miss), (double)stats.misses);
     }
