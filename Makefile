@@ -260,6 +260,9 @@ soak: ## SOAK_SECONDS (600) at half of the maximum, clients that leave and error
 bench-limits: $(BUILD)/bench/edge/limits ## What a decision over five limits costs when leases cover it (CPU time)
 	@$(BUILD)/bench/edge/limits
 
+bench-match: $(BUILD)/bench/edge/match ## What finding a namespace and a route costs among 10, 1,000 and 10,000 namespaces (CPU time)
+	@$(BUILD)/bench/edge/match
+
 diff-framing: ## MUTANTS (100000) malformed requests to the edge, nginx and Node: none may be forwarded that they frame differently
 	@services/run/deps.sh build run npm nginx
 	@tests/e2e/node.sh
@@ -295,6 +298,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench soak bench-tokens bench-limits diff-framing chaos-limits lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench soak bench-tokens bench-limits bench-match diff-framing chaos-limits lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

@@ -192,7 +192,8 @@ static void begin(struct candidates *c, const struct matching *m, const struct m
         struct match_values values;
         if (!in->body_known && is_of_body(p->source)) continue;
         match_source(p->source, p->name, p->place, in, one, &values);
-        if (values.present && values.n == 0) index_walk_find(&c->walk, m->index, p->group, STR(""));
+        struct index_key exists = { .group = p->group, .kind = INDEX_PREFIX, .bytes = STR("") };
+        if (values.present && values.n == 0) index_walk_add(&c->walk, m->index, &exists);
         for (size_t k = 0; k < values.n; k++)
             index_walk_find(&c->walk, m->index, p->group, values.v[k]);
     }
@@ -211,8 +212,9 @@ struct match_space match_namespace(const struct matching *m, const struct match_
     const struct match_rule *r;
     begin(&c, m, in);
     while ((r = next(&c, m)) != NULL) {
-        enum maybe says = match_node_says(r->when, in);
-        if (says == YES) return (struct match_space){ r->matcher->ns, r->matcher, false };
+        bool found = r->sure && !c.walk.overflow;
+        enum maybe says = found ? YES : match_node_says(r->when, in);
+        if (says == YES) return (struct match_space){ r->ns, r->matcher, false };
         if (says == MAYBE) return (struct match_space){ NULL, NULL, true };
     }
     return (struct match_space){ m->otherwise, NULL, false };

@@ -201,6 +201,17 @@ static bool group_is_of_body(const struct matching *m, uint32_t group)
     return s == SNAP_SRC_MODEL || s == SNAP_SRC_BODY;
 }
 
+/* Whether the condition is no more than what its keys say. */
+static bool is_sure(const struct match_node *n)
+{
+    if (n->kind == SNAP_COND_TEST)
+        return n->source != SNAP_SRC_MODEL && n->source != SNAP_SRC_BODY &&
+               n->op != SNAP_OP_CONTAINS && n->op != SNAP_OP_REGEX;
+    for (size_t i = 0; i < n->children_n; i++)
+        if (!is_sure(&n->children[i])) return false;
+    return n->kind == SNAP_COND_ANY;
+}
+
 static void put_down(struct builder *b, const struct match_node *n, uint32_t rank)
 {
     static const struct index_key always = { .group = GROUP_ALWAYS, .kind = INDEX_EXACT },
@@ -228,7 +239,8 @@ static enum err build_matchers(struct builder *b)
         if (e != ERR_OK) break;
         assign_groups(m, n);
         count_uses(b, n, (uint32_t)m->rules_n);
-        m->rules[m->rules_n++] = (struct match_rule){ &s->matchers[i], n };
+        m->rules[m->rules_n++] = (struct match_rule){ &s->matchers[i], n, s->matchers[i].ns,
+                                                      is_sure(n) };
     }
     for (uint32_t i = 0; i < m->rules_n && e == ERR_OK; i++) put_down(b, m->rules[i].when, i);
     return e;

@@ -38,6 +38,8 @@ struct match_probe {
 struct match_rule {
     const struct snap_matcher *matcher;
     const struct match_node *when;
+    const struct snap_namespace *ns;
+    bool sure; /* it holds when one of its keys does; of nothing in the body */
 };
 
 struct matching {

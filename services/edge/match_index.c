@@ -7,8 +7,8 @@
 
 /* What is under one key. */
 struct posting {
-    uint32_t *v;
-    uint32_t n, cap;
+    uint32_t *v; /* `only`, as long as there is one */
+    uint32_t n, cap, only;
 };
 
 /* The lengths that keys of a kind have in a group: bytes, or bits of networks. */
@@ -61,8 +61,9 @@ void match_index_free(struct match_index *x)
     size_t i = 0;
     if (x == NULL) return;
     while ((e = map_next(&x->postings, &i)) != NULL) {
-        free(((struct posting *)e->value)->v);
-        free(e->value);
+        struct posting *p = e->value;
+        if (p->v != &p->only) free(p->v);
+        free(p);
     }
     map_done(&x->postings);
     for (size_t g = 0; g < x->groups_n; g++)
@@ -112,9 +113,14 @@ void match_index_add(struct match_index *x, const struct index_key *key, uint32_
     }
     if (p->n > 0 && p->v[p->n - 1] == rank) return;
     ASSERT(p->n == 0 || p->v[p->n - 1] < rank);
-    if (p->n == p->cap) {
-        p->cap = p->cap > 0 ? p->cap * 2 : 1;
-        p->v = xrealloc(p->v, p->cap * sizeof *p->v);
+    if (p->n == 0) {
+        p->v = &p->only;
+        p->cap = 1;
+    } else if (p->n == p->cap) {
+        uint32_t *had = p->v == &p->only ? NULL : p->v;
+        p->cap *= 2;
+        p->v = xrealloc(had, p->cap * sizeof *p->v);
+        if (had == NULL) p->v[0] = p->only;
     }
     p->v[p->n++] = rank;
 }

@@ -59,12 +59,14 @@ static int setup(void **state)
     for (size_t i = 0; i < ARRAY_LEN(parts); i++) texts[i] = str_of(parts[i]);
     if (snapshot_build(7, "d", texts, ARRAY_LEN(parts), &rules.snap, &why) != ERR_OK)
         fail_msg("%s", why.text);
+    if (matching_new(rules.snap, &rules.matching, &why) != ERR_OK) fail_msg("%s", why.text);
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
+    matching_free(rules.matching);
     snapshot_unref(rules.snap);
     json_free(reply);
     reply = NULL;
