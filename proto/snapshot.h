@@ -325,7 +325,8 @@ enum snap_endpoint {
     SNAP_EP_RESPONSES,
     SNAP_EP_MESSAGES,
     SNAP_EP_MODELS,
-    SNAP_EP_PASSTHROUGH
+    SNAP_EP_PASSTHROUGH,
+    SNAP_EP_COUNT_TOKENS /* Anthropic's count_tokens: known by its path, never configured */
 };
 
 enum snap_path_kind { SNAP_PATH_EXACT, SNAP_PATH_REGEX, SNAP_PATH_PREFIX };

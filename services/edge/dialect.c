@@ -38,9 +38,12 @@ int refusal_status(enum refusal r)
 
 const struct dialect *dialect_of(enum snap_endpoint ep)
 {
-    return ep == SNAP_EP_MESSAGES    ? &dialect_anthropic
-           : ep == SNAP_EP_RESPONSES ? &dialect_responses
-                                     : &dialect_openai;
+    switch (ep) {
+    case SNAP_EP_MESSAGES:
+    case SNAP_EP_COUNT_TOKENS: return &dialect_anthropic;
+    case SNAP_EP_RESPONSES: return &dialect_responses;
+    default: return &dialect_openai;
+    }
 }
 
 enum snap_endpoint endpoint_of_path(struct str path)
@@ -51,6 +54,7 @@ enum snap_endpoint endpoint_of_path(struct str path)
     } ends[] = {
         { "/chat/completions", SNAP_EP_CHAT }, { "/completions", SNAP_EP_COMPLETIONS },
         { "/embeddings", SNAP_EP_EMBEDDINGS }, { "/responses", SNAP_EP_RESPONSES },
+        { "/messages/count_tokens", SNAP_EP_COUNT_TOKENS },
         { "/messages", SNAP_EP_MESSAGES },     { "/models", SNAP_EP_MODELS },
     };
     /* As a lenient server may read it: one '/' at the end, parameters, capital letters. */
@@ -68,9 +72,7 @@ enum snap_endpoint endpoint_of_path(struct str path)
 
 const struct dialect *dialect_of_path(struct str path)
 {
-    if (str_contains(path, STR("/messages/count_tokens")) ||
-        str_contains(path, STR("/messages/batches")))
-        return &dialect_anthropic;
+    if (str_contains(path, STR("/messages/batches"))) return &dialect_anthropic;
     return dialect_of(endpoint_of_path(path));
 }
 

@@ -329,7 +329,7 @@ void flow_run(struct flow *f)
         answer_models(f);
         return;
     }
-    if (f->scanned)
+    if (f->scanned && f->endpoint != SNAP_EP_COUNT_TOKENS)
         enter_count(f);
     else
         flow_enter_admit(f);

@@ -180,7 +180,7 @@ static bool scan_body(struct flow *f, enum snap_endpoint ep)
 static bool is_read(enum snap_endpoint ep)
 {
     return ep == SNAP_EP_CHAT || ep == SNAP_EP_COMPLETIONS || ep == SNAP_EP_EMBEDDINGS ||
-           ep == SNAP_EP_RESPONSES || ep == SNAP_EP_MESSAGES;
+           ep == SNAP_EP_RESPONSES || ep == SNAP_EP_MESSAGES || ep == SNAP_EP_COUNT_TOKENS;
 }
 
 bool flow_read_body(struct flow *f, enum snap_endpoint ep)

@@ -259,7 +259,7 @@ void flow_enter_admit(struct flow *f)
     f->state = FLOW_ADMIT;
     struct admit_request r = {
         .policies = policies_of(f, f->ns),
-        .counted = f->scanned,
+        .counted = f->scanned && f->endpoint != SNAP_EP_COUNT_TOKENS,
         .answers = metered,
         .stream = f->stream,
         .input_tokens = f->input_tokens,

@@ -93,6 +93,9 @@ static enum snap_endpoint endpoint_of_route(const struct snap_route *r, struct s
     enum snap_endpoint ep = r->endpoint;
     if (ep == SNAP_EP_AUTO) ep = endpoint_of_path(upstream_path);
     if (ep == SNAP_EP_PASSTHROUGH && r->endpoint == SNAP_EP_AUTO) ep = endpoint_of_path(path);
+    /* A route of messages whose prefix takes in this path, too. */
+    if (ep == SNAP_EP_MESSAGES && endpoint_of_path(path) == SNAP_EP_COUNT_TOKENS)
+        ep = SNAP_EP_COUNT_TOKENS;
     return ep;
 }
 

@@ -61,8 +61,8 @@ static enum err emit(struct sse *s, struct str raw, sse_fn fn, void *ctx)
 /*
  * Where the first event in text ends (behind its empty line), or 0 when none is complete. *from:
  * how far the search got; *line_start: where the line at *from begins. A CR at the very end may be
- * the first half of a CRLF: the event is complete all the same, and the LF will be eaten by the
- * caller.
+ * the first half of a CRLF: that is waited for, but where lines end in CR, the event is complete all
+ * the same, and a LF will be eaten by the caller.
  */
 static size_t find_end(struct str text, size_t *from, size_t *line_start)
 {
@@ -73,7 +73,9 @@ static size_t find_end(struct str text, size_t *from, size_t *line_start)
         if (i == text.n) break;
         bool empty = i == *line_start;
         if (*p == '\r') {
-            if (i + 1 == text.n && !empty) break; /* wait: is it a CRLF? */
+            /* Wait: is it a CRLF? Not so behind a line that a CR alone ended. */
+            bool cr_alone = i > 0 && p[-1] == '\r';
+            if (i + 1 == text.n && !(empty && cr_alone)) break;
             i += i + 1 < text.n && p[1] == '\n' ? 2 : 1;
         } else {
             i++;
@@ -130,7 +132,8 @@ enum err sse_finish(struct sse *s, sse_fn fn, void *ctx)
     if (s->pending.len == 0) return ERR_OK;
     /* With the line ends that it lacks: what follows it must not become a part of it. */
     char last = s->pending.data[s->pending.len - 1];
-    const char *ends = last == '\n' ? "\n" : last == '\r' ? "\r" : "\n\n";
+    bool half = last == '\r' && s->pending.len > 1 && s->pending.data[s->pending.len - 2] == '\n';
+    const char *ends = last == '\n' || half ? "\n" : last == '\r' ? "\r" : "\n\n";
     enum err e = buf_appendz(&s->pending, ends);
     if (e == ERR_OK) e = emit(s, buf_str(&s->pending), fn, ctx);
     buf_clear(&s->pending);

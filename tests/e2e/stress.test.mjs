@@ -156,7 +156,7 @@ suiteTest('stress', { config }, async (suite, step) => {
     async good(r) {
       const wire = new Wire(url);
       for (let i = 1 + r.below(5); i > 0; i--) {
-        const manner = r.of(MANNERS.filter((m) => m !== 'encoding=gzip'));
+        const manner = r.of(MANNERS);
         const q = request(r, { namespace: 'test-channel', mock: `echo=prompt;${manner}`, framing: r.of(['length', 'chunked', 'expect']), close: i === 1 && r.chance(0.5) });
         if (r.chance(0.3)) await writeBytes(wire, q.bytes, r); else wire.write(q.bytes);
         add(isGood(q, await wire.answer()));
@@ -177,7 +177,7 @@ suiteTest('stress', { config }, async (suite, step) => {
     async fault(r) {
       const wire = new Wire(url);
       const fail = r.of(FAULTS.concat(r.chance(0.2) ? ['big_event:100000'] : [])); // costs the mock a second
-      const q = request(r, { namespace: 'demo', mock: r.chance(0.1) ? 'echo=prompt;encoding=gzip' : `echo=prompt;fail=${fail};${r.of(['', 'tps=400', 'chunking=split:9'])}` });
+      const q = request(r, { namespace: 'demo', mock: `echo=prompt;fail=${fail};${r.of(['', 'tps=400', 'chunking=split:9'])}` });
       wire.write(q.bytes);
       const open = isHonest(q, await wire.answer());
       done.faults++, answered++;

@@ -55,7 +55,7 @@ static void the_endpoint_of_a_path_however_it_is_spelled(void **state)
         { "/v1/embeddings", SNAP_EP_EMBEDDINGS },
         { "/v1/responses/", SNAP_EP_RESPONSES },
         { "/v1/messages", SNAP_EP_MESSAGES },
-        { "/v1/messages/count_tokens", SNAP_EP_PASSTHROUGH },
+        { "/v1/messages/count_tokens", SNAP_EP_COUNT_TOKENS },
         { "/v1/threads/t1/messages", SNAP_EP_PASSTHROUGH },
         { "/v1/models", SNAP_EP_MODELS },
         { "/v1/models/m", SNAP_EP_PASSTHROUGH },
