@@ -418,6 +418,11 @@ uint64_t answer_reasoning_tokens(const struct answer *a)
     return n;
 }
 
+size_t answer_memory(const struct answer *a)
+{
+    return sizeof *a + a->held_bytes + a->scratch.cap;
+}
+
 bool answer_is_exact(const struct answer *a)
 {
     if (a->o.vocab == NULL || a->o.guess || a->uncounted) return false;

@@ -77,6 +77,8 @@ bool answer_is_complete(const struct answer *a);
 /* Tokens delivered or about to be, all texts together; of those, reasoning. */
 uint64_t answer_tokens(const struct answer *a);
 uint64_t answer_reasoning_tokens(const struct answer *a);
+/* Bytes that it holds, about. */
+size_t answer_memory(const struct answer *a);
 bool answer_is_exact(const struct answer *a);
 /* An event came; the first one tells of an error. */
 bool answer_has_begun(const struct answer *a);

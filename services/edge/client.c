@@ -14,17 +14,12 @@
 enum {
     FIRST_READ = 4096,
     READ_AHEAD = 1024,
-    HEAD_LIMIT = 64 * 1024,
     PIPELINE_MAX = 64 * 1024,   /* bytes read ahead while a request is being answered */
     OUT_MAX = 64 * 1024 * 1024, /* of one answer: more than any that is held back as a whole */
     LINGER_MS = 2000,
     LINGER_BYTES = 4 * 1024 * 1024,
     READS_PER_TURN = 8
 };
-
-static const struct h1_limits limits = { .head = HEAD_LIMIT,
-                                         .line = 16 * 1024,
-                                         .headers = H1_MAX_HEADERS };
 
 static void on_timer(void *ctx);
 static void finish_answer(struct client *c);
@@ -42,6 +37,14 @@ static const struct edge_settings *settings(const struct client *c)
     return c->w->edge->settings;
 }
 
+static struct h1_limits head_limits(const struct client *c)
+{
+    size_t head = (size_t)settings(c)->max_head;
+    return (struct h1_limits){ .head = head,
+                               .line = MIN(head, (size_t)(16 * 1024)),
+                               .headers = (size_t)settings(c)->max_fields };
+}
+
 static void set_write_timer(struct client *c)
 {
     c->taken_mark = conn_taken(&c->conn);
@@ -49,6 +52,15 @@ static void set_write_timer(struct client *c)
 }
 
 /* --- life and death --- */
+
+void client_account(struct client *c)
+{
+    size_t now = c->in.cap + c->conn.out.cap + (c->request != NULL ? sizeof *c->request : 0);
+    if (c->flow != NULL) now += flow_memory(c->flow);
+    if (c->dead) now = 0;
+    guard_move(c->w->edge->guard, &c->w->memory, (int64_t)now - c->accounted);
+    c->accounted = (int64_t)now;
+}
 
 static void free_later(void *ctx)
 {
@@ -71,7 +83,8 @@ static void destroy(struct client *c, bool reset)
     loop_timer_clear(c->w->loop, &c->timer);
     conn_close(&c->conn, reset);
     list_remove(&c->node);
-    atomic_fetch_sub(&c->w->edge->connections, 1);
+    client_account(c);
+    guard_leave(c->w->edge->guard, c->verdict, &c->addr);
     loop_defer(c->w->loop, free_later, c);
 }
 
@@ -107,11 +120,23 @@ static void refuse(struct client *c, enum refusal r, int status, const char *why
     buf_init(&body, 4096);
     c->must_close = true;
     if (reply_error_body(&dialect_openai, r, str_of(why), NULL, STR_NULL, &body) == ERR_OK) {
-        client_answer(c, status, STR("content-type: application/json\r\n"), FRAME_LENGTH, body.len);
+        client_answer(c, status,
+                      status == 503 ? STR("content-type: application/json\r\nretry-after: 1\r\n")
+                                    : STR("content-type: application/json\r\n"),
+                      FRAME_LENGTH, body.len);
         if (client_send(c, buf_str(&body))) client_flush(c);
     }
     buf_done(&body);
     if (!c->dead) client_answer_end(c);
+}
+
+/* Too many connections: this one is told so, and goes. */
+static void turn_away(struct client *c)
+{
+    refuse(c, REFUSE_OVERLOADED, 503,
+           c->verdict == GUARD_ADDRESS
+               ? "Too many connections from your address. Close some, or try again soon."
+               : "The gateway has too many connections. Try again soon.");
 }
 
 /* From here to client_release_request() the flow holds slices of `in`: it must not move. A little
@@ -133,6 +158,13 @@ static void begin_flow(struct client *c)
 static void on_body_bytes(struct client *c)
 {
     enum flow_body_status st = flow_take_body(c->flow);
+    client_account(c);
+    if (st == FLOW_BODY_MORE && c->in.len > PIPELINE_MAX && guard_is_full(c->w->edge->guard)) {
+        guard_note_shed(c->w->edge->guard);
+        flow_refuse_body(c->flow, REFUSE_OVERLOADED,
+                         "The gateway is out of memory for requests. Try again soon.");
+        return;
+    }
     if (st == FLOW_BODY_MORE) return;
     if (st == FLOW_BODY_READY) begin_flow(c);
     /* Otherwise the flow has answered already. */
@@ -173,13 +205,16 @@ static void try_request(struct client *c)
         c->head_began = loop_now_ns(c->w->loop);
         set_timer(c, settings(c)->head_timeout_ms);
     }
+    struct h1_limits limits = head_limits(c);
     enum h1_status st = h1_parse_request(c->in.data, c->in.len, &limits, c->request, &why);
     if (st == H1_MORE) return;
     if (st == H1_BAD) {
         refuse(c, reply_refusal_of(why.status), why.status, why.reason);
         return;
     }
-    if (!c->request->head.keep_alive) c->must_close = true;
+    c->requests++;
+    if (!c->request->head.keep_alive || c->requests == (uint64_t)settings(c)->max_requests)
+        c->must_close = true;
     begin_body(c);
 }
 
@@ -191,7 +226,7 @@ struct str client_body(const struct client *c)
 /* How much may be read now: what the head or body still need, or a little ahead. */
 static size_t room(const struct client *c)
 {
-    size_t max = HEAD_LIMIT + PIPELINE_MAX;
+    size_t max = (size_t)settings(c)->max_head + PIPELINE_MAX;
     if (c->state == CLIENT_BODY) return flow_body_room(c->flow);
     if (c->state == CLIENT_BUSY && c->request != NULL) return c->in.cap - c->in.len - 1;
     return max - MIN(c->in.len, max);
@@ -234,7 +269,7 @@ static bool wants_requests(const struct client *c)
     return c->state != CLIENT_LINGER && !(c->state == CLIENT_FLUSH && c->must_close);
 }
 
-static void on_readable(struct client *c)
+static void read_some(struct client *c)
 {
     for (int i = 0; i < READS_PER_TURN && !c->dead; i++) {
         if (!wants_requests(c)) {
@@ -269,6 +304,12 @@ static void on_readable(struct client *c)
             on_body_bytes(c);
         if (n < want) return;
     }
+}
+
+static void on_readable(struct client *c)
+{
+    read_some(c);
+    if (!c->dead) client_account(c);
 }
 
 void client_drain(struct client *c)
@@ -318,7 +359,9 @@ static void on_conn(void *ctx, enum conn_event ev)
 {
     struct client *c = ctx;
     switch (ev) {
-    case CONN_CONNECTED: break; /* hands are shaken */
+    case CONN_CONNECTED: /* hands are shaken */
+        if (c->verdict != GUARD_IN) turn_away(c);
+        break;
     case CONN_READABLE: on_readable(c); break;
     case CONN_DRAINED: after_drained(c); break;
     case CONN_BROKEN: client_kill(c); break;
@@ -336,29 +379,38 @@ static bool secure(struct client *c)
     return t != NULL;
 }
 
-void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr)
+/* False: out of memory. */
+static bool set_up(struct client *c, int fd)
+{
+    const struct edge_settings *s = settings(c);
+    buf_init(&c->in, (size_t)s->max_body + (size_t)s->max_head + PIPELINE_MAX);
+    if (conn_open(&c->conn, c->w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) return false;
+    if (secure(c)) return true;
+    conn_close(&c->conn, true);
+    return false;
+}
+
+void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr,
+                   enum guard_verdict verdict)
 {
     struct client *c = calloc(1, sizeof *c);
     if (c == NULL) {
         close(fd);
+        guard_leave(w->edge->guard, verdict, addr);
         return;
     }
     c->w = w;
     c->addr = *addr;
-    buf_init(&c->in, (size_t)w->edge->settings->max_body + HEAD_LIMIT + PIPELINE_MAX);
-    if (conn_open(&c->conn, w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) {
-        free(c);
-        return;
-    }
-    if (!secure(c)) {
-        conn_close(&c->conn, true);
+    c->verdict = verdict;
+    if (!set_up(c, fd)) {
+        guard_leave(w->edge->guard, verdict, addr);
         free(c);
         return;
     }
     c->conn.tell_end = true;
     list_push_back(&w->clients, &c->node);
-    atomic_fetch_add(&w->edge->connections, 1);
     set_timer(c, w->edge->settings->head_timeout_ms);
+    if (verdict != GUARD_IN && c->conn.tls == NULL) turn_away(c);
 }
 
 /* --- answering --- */
@@ -436,6 +488,7 @@ void client_flush(struct client *c)
         set_timer(c, 0);
         return;
     }
+    client_account(c);
     if (conn_waiting(&c->conn) == 0)
         loop_timer_clear(c->w->loop, &c->timer);
     else if (!loop_timer_is_set(&c->timer))
@@ -450,6 +503,7 @@ size_t client_waiting(const struct client *c)
 void client_rebase(struct client *c)
 {
     struct h1_error why;
+    struct h1_limits limits = head_limits(c);
     h1_begin(&c->request->head);
     ASSERT(h1_parse_request(c->in.data, c->in.len, &limits, c->request, &why) == H1_DONE);
 }

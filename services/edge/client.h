@@ -34,7 +34,10 @@ struct client {
     struct flow *flow;
     struct loop_timer timer;
     uint64_t head_began, linger_bytes;
-    uint64_t taken_mark; /* conn_taken() when the write timer was set */
+    int64_t accounted;          /* bytes of memory that this connection stands for */
+    uint64_t requests;          /* so far */
+    enum guard_verdict verdict; /* not GUARD_IN: it is only told why it cannot stay */
+    uint64_t taken_mark;        /* conn_taken() when the write timer was set */
     bool must_close, answer_begun, dead;
     bool broken;                 /* the output cannot be completed: nothing more is taken */
     enum client_framing framing; /* of the answer */
@@ -42,7 +45,10 @@ struct client {
 };
 
 /* Takes the fd. */
-void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr);
+void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr,
+                   enum guard_verdict verdict);
+/* Tells the memory account what the connection and its request hold now. */
+void client_account(struct client *c);
 /* Ends the connection at once; the flow is told. */
 void client_kill(struct client *c);
 /* Draining: idle ones are closed, busy ones end after their answer. */

@@ -14,6 +14,7 @@
 #include "admit.h"
 #include "base/list.h"
 #include "config/follower.h"
+#include "guard.h"
 #include "http/h1.h"
 #include "identity.h"
 #include "rt/daemon.h"
@@ -33,6 +34,7 @@ struct edge_settings {
         *admission_log, *tls_cert, *tls_key, *trusted_proxies;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
+    int64_t max_head, max_fields, max_requests, max_per_address, memory_max;
     int64_t remote_count_bytes, ask_timeout_ms;
     bool precise;
     struct usage_settings usage;
@@ -64,6 +66,8 @@ enum edge_metric {
     M_QUEUE_REFUSED,
     M_RETRIES_REFUSED,
     M_CONNECTIONS,
+    M_TURNED_AWAY,
+    M_MEMORY,
     M_DRIFT,
     M_LEASES,
     M_SPOOL,
@@ -80,6 +84,7 @@ struct worker {
     struct loop_io listen_io;
     struct ruleset *rules; /* ours, swapped between requests; NULL until there is a configuration */
     struct list_node clients;
+    struct guard_share memory; /* what clients and requests of this worker hold */
     size_t flows; /* requests under way, until the last callback has come */
     void *ended;  /* at the end: told when flows is 0; see worker.c */
     struct loop_timer accept_timer;
@@ -113,7 +118,8 @@ struct edge {
     struct loop_timer certs_timer; /* of the main thread */
     struct library *library;       /* the vocabularies of VOCAB_DIR */
     struct counter *counter;
-    _Atomic uint64_t inflight, streams, connections;
+    _Atomic uint64_t inflight, streams;
+    struct guard *guard;
     _Atomic uint64_t flushing;  /* connections whose answer is whole but not yet taken */
     pthread_mutex_t rules_lock; /* guards rules */
     struct ruleset *rules;      /* the newest; workers hold their own references */

@@ -29,8 +29,8 @@ static void answer_with(struct flow *f, int status, struct str fields, struct st
 }
 
 /* When to come back, as far as that helps. upstream_s: what the last server said of it. */
-static enum err retry_fields(enum refusal r, const struct admit_outcome *limit,
-                             uint64_t upstream_s, struct buf *out)
+static enum err retry_fields(enum refusal r, const struct admit_outcome *limit, uint64_t upstream_s,
+                             struct buf *out)
 {
     enum err e = ERR_OK;
     if (limit == NULL) {
@@ -79,6 +79,7 @@ void flow_refuse(struct flow *f, enum refusal r, struct str message, const char 
         [REFUSE_NO_MODEL] = "model",
         [REFUSE_CONTEXT_LENGTH] = "input_tokens",
         [REFUSE_BODY_TOO_LARGE] = "body_size",
+        [REFUSE_OVERLOADED] = "overloaded",
     };
     f->reject_dimension = str_of(dimension[r] != NULL ? dimension[r] : "request");
     refuse(f, r, message, param, NULL, NULL);
@@ -122,6 +123,13 @@ static void note_address(struct flow *f, const struct client *c)
     }
     identity_write(e->identities, e->key_pepper, str_of(ip), shown);
     if (shown[0] != '\0') f->client_ip = str_dupz(str_of(shown));
+}
+
+size_t flow_memory(const struct flow *f)
+{
+    size_t n = sizeof *f + f->gather.cap;
+    if (f->asked != NULL) n += sizeof *f->asked + f->asked->arena.used + f->asked->edited.cap;
+    return f->answer != NULL ? n + answer_memory(f->answer) : n;
 }
 
 struct flow *flow_new(struct client *c)
@@ -199,6 +207,12 @@ bool flow_check_head(struct flow *f)
     take_request_id(f);
     f->dialect = dialect_of_path(q->path);
     if (answer_ops(f)) return false;
+    if (guard_is_full(flow_edge(f)->guard)) {
+        guard_note_shed(flow_edge(f)->guard);
+        flow_refuse(f, REFUSE_OVERLOADED,
+                    STR("The gateway is out of memory for requests. Try again soon."), NULL);
+        return false;
+    }
     if (f->w->rules == NULL) {
         flow_refuse(f, REFUSE_OVERLOADED, STR("The gateway has no configuration yet."), NULL);
         return false;

@@ -33,7 +33,12 @@ static const struct opt opts[] = {
     { "TRUSTED_PROXIES", OPT_STR, F(trusted_proxies), NULL, 0, 0, NULL, "Networks of proxies in front, such as 10.0.0.0/8, 2001:db8::/32: from them X-Forwarded-For tells the client's address, taken from its right end." },
     { "EDGE_WORKERS", OPT_INT, F(workers), "0", 0, 256, NULL, "Threads that serve requests; 0: one per CPU." },
     { "MAX_BODY_BYTES", OPT_INT, F(max_body), "16777216", 1024, 1073741824, "bytes", "Largest request body: 413 beyond." },
-    { "MAX_CONNECTIONS", OPT_INT, F(max_connections), "60000", 1, 1000000, NULL, "Client connections at a time; further ones are closed at once." },
+    { "MAX_CONNECTIONS", OPT_INT, F(max_connections), "60000", 1, 1000000, NULL, "Client connections at a time; further ones are answered with 503 and closed." },
+    { "MAX_CONNECTIONS_PER_ADDRESS", OPT_INT, F(max_per_address), "0", 0, 1000000, NULL, "Client connections at a time from one IPv4 address or IPv6 /64, as the edge sees it (behind a load balancer that is the balancer's): further ones are answered with 503 and closed. 0: no limit." },
+    { "MAX_REQUESTS_PER_CONNECTION", OPT_INT, F(max_requests), "10000", 0, INT64_C(1) << 40, NULL, "Requests on one connection; the last one's answer says Connection: close. 0: no limit." },
+    { "MAX_HEAD_BYTES", OPT_INT, F(max_head), "65536", 1024, 262144, "bytes", "Largest request line and header fields together: 431 beyond; the request line alone at most 16384: 414 beyond." },
+    { "MAX_HEADER_FIELDS", OPT_INT, F(max_fields), "100", 8, H1_MAX_HEADERS, NULL, "Header fields of a request: 431 beyond." },
+    { "MEMORY_MAX_BYTES", OPT_INT, F(memory_max), "1073741824", 0, INT64_C(1) << 40, "bytes", "Memory that requests, answers and connections may hold, before new requests (and bodies that are still coming) are refused with 503. 0: no limit." },
     { "HEAD_TIMEOUT_MS", OPT_INT, F(head_timeout_ms), "10000", 100, 600000, "ms", "How long a request's head may take." },
     { "BODY_TIMEOUT_MS", OPT_INT, F(body_timeout_ms), "60000", 100, 3600000, "ms", "How long a request's body may take." },
     { "IDLE_TIMEOUT_MS", OPT_INT, F(idle_timeout_ms), "75000", 100, 3600000, "ms", "How long a client's connection may be idle between requests." },
@@ -78,6 +83,8 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_QUEUE_REFUSED] = { "gateway_upstream_queue_refused_total", METRIC_GAUGE, "Requests refused since the queue was full, or no place came in time.", { "upstream", "why" }, { 0 }, 0 },
     [M_RETRIES_REFUSED] = { "gateway_retries_refused_total", METRIC_GAUGE, "Retries that the budget did not allow.", { "upstream" }, { 0 }, 0 },
     [M_CONNECTIONS] = { "gateway_connections", METRIC_GAUGE, "Client connections.", { NULL }, { 0 }, 0 },
+    [M_TURNED_AWAY] = { "gateway_turned_away_total", METRIC_GAUGE, "Refused for want of room: connections beyond MAX_CONNECTIONS (full) or MAX_CONNECTIONS_PER_ADDRESS (address), those closed without a word since too many were being told (shut), requests beyond MEMORY_MAX_BYTES (memory).", { "why" }, { 0 }, 0 },
+    [M_MEMORY] = { "gateway_memory_bytes", METRIC_GAUGE, "What requests, answers and connections hold, as MEMORY_MAX_BYTES counts it.", { NULL }, { 0 }, 0 },
     [M_DRIFT] = { "gateway_token_count_drift_ratio", METRIC_HISTOGRAM, "Our exact output count against the upstream's, relative.", { "namespace", "model" }, { -0.5, -0.1, -0.05, -0.01, 0.000001, 0.01, 0.05, 0.1, 0.5, 1 }, 0 },
     [M_LEASES] = { "gateway_lease_decisions_total", METRIC_GAUGE, "Admissions by how they were decided.", { "kind" }, { 0 }, 0 },
     [M_SPOOL] = { "gateway_usage_spool", METRIC_GAUGE, "The usage spool: records open, settled, published, lost, retries; bytes.", { "what" }, { 0 }, 0 },
@@ -168,6 +175,8 @@ static struct edge *make(struct daemon *d)
     e->rng = daemon_rng(d);
     e->metrics = daemon_metrics(d);
     e->listen_fd = -1;
+    e->guard = guard_new((uint64_t)s->max_connections, (uint64_t)s->max_per_address,
+                         (uint64_t)s->memory_max);
     e->workers_n = s->workers > 0 ? (unsigned)s->workers : (unsigned)MAX(cpus, 1L);
     e->workers = xcalloc(e->workers_n, sizeof *e->workers);
     pthread_mutex_init(&e->rules_lock, NULL);
@@ -215,6 +224,7 @@ static void close_parts(struct edge *e)
     library_free(e->library);
     certs_free(e->certs);
     pthread_mutex_destroy(&e->rules_lock);
+    guard_free(e->guard);
     free(e);
 }
 
@@ -385,7 +395,14 @@ static void scrape(struct daemon *d)
     struct usage_stats u;
     metric_set(edge_metric(e, M_INFLIGHT, NULL), (double)atomic_load(&e->inflight));
     metric_set(edge_metric(e, M_OPEN_STREAMS, NULL), (double)atomic_load(&e->streams));
-    metric_set(edge_metric(e, M_CONNECTIONS, NULL), (double)atomic_load(&e->connections));
+    struct guard_stats g;
+    guard_stats(e->guard, &g);
+    metric_set(edge_metric(e, M_CONNECTIONS, NULL), (double)g.connections);
+    metric_set(edge_metric(e, M_MEMORY, NULL), (double)g.memory);
+    set_gauge(e, M_TURNED_AWAY, "full", g.full);
+    set_gauge(e, M_TURNED_AWAY, "address", g.address);
+    set_gauge(e, M_TURNED_AWAY, "shut", g.shut);
+    set_gauge(e, M_TURNED_AWAY, "memory", g.shed);
     limiter_stats(e->limiter, &l);
     set_gauge(e, M_LEASES, "admitted", l.admitted);
     set_gauge(e, M_LEASES, "waited", l.waited);

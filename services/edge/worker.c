@@ -78,10 +78,11 @@ static int accept_some(struct worker *w)
                 rest_from_accepting(w);
             return i;
         }
-        if (atomic_load(&w->edge->connections) >= (uint64_t)w->edge->settings->max_connections)
+        enum guard_verdict v = guard_enter(w->edge->guard, &addr);
+        if (v == GUARD_SHUT)
             close(fd);
         else
-            client_accept(w, fd, &addr);
+            client_accept(w, fd, &addr, v);
     }
     return ACCEPTS_PER_TURN;
 }
