@@ -111,6 +111,10 @@ $(BUILD)/unit/$(1)/test_%: $(BUILD)/tests/unit/$(1)/test_%.o \
 endef
 $(foreach s,$(SERVICES) run,$(eval $(call UNIT_RULE,$(s))))
 
+# One of them lets the edge's limiters ask the policy engine.
+$(BUILD)/unit/policy/test_limits: $(patsubst %.c,$(BUILD)/%.o,$(foreach f,admit lease limiter,$(wildcard services/edge/$(f)*.c)))
+$(BUILD)/unit/policy/test_limits: private LIBS = $(COMMON_LIB) $(PKG_LIBS) -lnats -lpthread -lm
+
 # Fuzz targets: tests/fuzz/fuzz_x.c and tests/fuzz/SERVICE/fuzz_x.c, linked like unit tests. fuzz/x is libFuzzer's (SAN=fuzz);
 # replay/x runs the corpus through the same function once, in any build.
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c) $(wildcard tests/fuzz/*/fuzz_*.c)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Limits end to end but for the bus: limiters of several edges ask an engine with its counters in
- * memory, in the messages that go over the wire. The edge's files are compiled into this test,
- * since they belong to another process.
+ * memory, in the messages that go over the wire.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,28 +10,11 @@
 /* cmocka wants the four above first */
 #include <cmocka.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 
-#define rule_of edge_rule_of /* two processes have one each */
-#include "services/edge/admit.c"
-#undef rule_of
-#include "services/edge/admit_key.c"
-#include "services/edge/admit_local.c"
-#include "services/edge/lease.c"
-#include "services/edge/lease_decide.c"
-#include "services/edge/lease_hold.c"
-#include "services/edge/lease_reply.c"
-#include "services/edge/lease_share.c"
-#include "services/edge/lease_wire.c"
-#define send limiter_send /* names of sockets */
-#define bind limiter_bind
-#include "services/edge/limiter.c"
-#include "services/edge/limiter_admit.c"
-#include "services/edge/limiter_events.c"
-#include "services/edge/limiter_use.c"
-#undef send
-#undef bind
+#include "services/edge/admit.h"
 #include "services/policy/engine.h"
 
 static struct store *store;
