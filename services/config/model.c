@@ -22,8 +22,8 @@ struct member {
 };
 
 static const struct member namespace_members[] = {
-    { "id", NULL },        { "slug", NULL },       { "name", "\"\"" }, { "enabled", "true" },
-    { "auth", "\"key\"" }, { "default", "false" }, { NULL, NULL },
+    { "id", NULL },        { "slug", NULL },   { "name", "\"\"" },     { "enabled", "true" },
+    { "auth", "\"key\"" }, { "claims", NULL }, { "default", "false" }, { NULL, NULL },
 };
 static const struct member upstream_members[] = {
     { "id", NULL },
@@ -50,6 +50,11 @@ static const struct member upstream_members[] = {
 static const struct member model_members[] = {
     { "id", NULL },           { "slug", NULL },          { "name", "\"\"" }, { "patterns", "[]" },
     { "vocabulary", "\"\"" }, { "context_window", "0" }, { "price", NULL },  { NULL, NULL },
+};
+static const struct member issuer_members[] = {
+    { "id", NULL },           { "slug", NULL },       { "enabled", "true" }, { "issuer", NULL },
+    { "audiences", NULL },    { "algorithms", NULL }, { "jwks", NULL },      { "jwks_url", NULL },
+    { "jwks_ca_file", NULL }, { "refresh_s", "600" }, { "leeway_s", "60" },  { NULL, NULL },
 };
 static const struct member matcher_members[] = {
     { "id", NULL },      { "namespace", NULL }, { "slug", NULL },
@@ -82,11 +87,12 @@ static const struct member policy_members[] = {
     { NULL, NULL },
 };
 static const struct member route_members[] = {
-    { "id", NULL },           { "namespace", NULL },      { "slug", NULL },
-    { "priority", "0" },      { "path", NULL },           { "methods", "[]" },
-    { "models", "[]" },       { "endpoint", "\"auto\"" }, { "upstream", NULL },
-    { "rewrite_path", NULL }, { "upstream_model", NULL }, { "fallbacks", NULL },
-    { NULL, NULL },
+    { "id", NULL },        { "namespace", NULL },    { "slug", NULL },
+    { "priority", "0" },   { "path", NULL },         { "hosts", "[]" },
+    { "methods", "[]" },   { "models", "[]" },       { "endpoint", "\"auto\"" },
+    { "upstream", NULL },  { "rewrite_path", NULL }, { "upstream_model", NULL },
+    { "defaults", NULL },  { "max", NULL },          { "headers", NULL },
+    { "fallbacks", NULL }, { NULL, NULL },
 };
 static const struct member key_members[] = {
     { "id", NULL },         { "namespace", NULL }, { "slug", NULL },
@@ -94,13 +100,10 @@ static const struct member key_members[] = {
     { "expires_at", NULL }, { "models", "[]" },    { NULL, NULL },
 };
 static const struct member *const members[KIND_COUNT] = {
-    [KIND_NAMESPACE] = namespace_members,
-    [KIND_UPSTREAM] = upstream_members,
-    [KIND_MODEL] = model_members,
-    [KIND_MATCHER] = matcher_members,
-    [KIND_POLICY] = policy_members,
-    [KIND_ROUTE] = route_members,
-    [KIND_KEY] = key_members,
+    [KIND_NAMESPACE] = namespace_members, [KIND_UPSTREAM] = upstream_members,
+    [KIND_MODEL] = model_members,         [KIND_ISSUER] = issuer_members,
+    [KIND_MATCHER] = matcher_members,     [KIND_POLICY] = policy_members,
+    [KIND_ROUTE] = route_members,         [KIND_KEY] = key_members,
 };
 
 /* --- problems --- */

@@ -53,6 +53,7 @@ static const char *const kind_names[KIND_COUNT] = {
     [KIND_NAMESPACE] = "namespaces",
     [KIND_UPSTREAM] = "upstreams",
     [KIND_MODEL] = "models",
+    [KIND_ISSUER] = "issuers",
     [KIND_MATCHER] = "matchers",
     [KIND_POLICY] = "policies",
     [KIND_ROUTE] = "routes",

@@ -19,6 +19,7 @@ enum kind {
     KIND_NAMESPACE,
     KIND_UPSTREAM,
     KIND_MODEL,
+    KIND_ISSUER,
     KIND_MATCHER,
     KIND_POLICY,
     KIND_ROUTE,

@@ -17,7 +17,7 @@ static void ignore(void *ctx, const char *pointer, const char *message)
 static void check_entities(struct str text)
 {
     static const char *const kinds[] = { "namespaces", "upstreams", "matchers", "policies",
-                                         "routes",     "models",    "keys" };
+                                         "routes",     "models",    "keys",     "issuers" };
     struct json *o = NULL;
     if (json_parse(text, PART_MAX_BYTES, &o, NULL) != ERR_OK) return;
     const struct json *it = json_first(json_get(o, "items"));
