@@ -72,11 +72,13 @@ enum err buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {
     va_list again;
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    char *at;
+    /* Most texts fit into the room that is there: once is enough then. */
+    char *at = b->data != NULL ? b->data + b->len : NULL;
+    size_t room = b->data != NULL ? b->cap - b->len : 0;
+    int n = vsnprintf(at, room, fmt, ap);
     enum err e = n < 0 ? ERR_INVALID : buf_reserve(b, (size_t)n, &at);
     if (e == ERR_OK) {
-        (void)vsnprintf(at, (size_t)n + 1, fmt, again);
+        if ((size_t)n >= room) (void)vsnprintf(at, (size_t)n + 1, fmt, again);
         b->len += (size_t)n;
     }
     va_end(again);

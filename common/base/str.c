@@ -157,6 +157,12 @@ bool str_is_utf8(struct str s)
 {
     const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;
     while (p < end) {
+        uint64_t eight;
+        for (; end - p >= 8; p += 8) {
+            memcpy(&eight, p, 8);
+            if (eight & 0x8080808080808080u) break;
+        }
+        if (p == end) break;
         unsigned c = *p++;
         unsigned extra, low = 0x80, high = 0xbf;
         if (c < 0x80) continue;

@@ -8,7 +8,7 @@
 #include "flow_impl.h"
 #include "splice.h"
 
-enum { MAX_SPLICES = 8, SPLICE_MAX = 4096, HEAD_MAX = 128 * 1024 };
+enum { MAX_SPLICES = 8, SPLICE_MAX = 4096, HEAD_MAX = 128 * 1024, HEAD_USUAL = 1024 };
 
 struct splices {
     struct splice v[MAX_SPLICES];
@@ -152,6 +152,24 @@ static bool is_ours(const struct flow *f, const struct h1_head *h, const struct 
            h1_connection_has(h, fl->name);
 }
 
+/* "name: value\r\n", without a format: there are many of them. */
+static enum err field(struct buf *b, struct str name, struct str value)
+{
+    char *at;
+    enum err e = buf_reserve(b, name.n + value.n + 4, &at);
+    if (e != ERR_OK) return e;
+    memcpy(at, name.p, name.n);
+    at += name.n;
+    *at++ = ':';
+    *at++ = ' ';
+    memcpy(at, value.p, value.n);
+    at += value.n;
+    *at++ = '\r';
+    *at = '\n';
+    b->len += name.n + value.n + 4;
+    return ERR_OK;
+}
+
 static enum err credential_field(const struct flow *f, struct buf *b)
 {
     const char *secret = f->rules->credentials[f->upstream->index];
@@ -183,15 +201,16 @@ enum err flow_build_head(struct flow *f)
     const struct h1_request *q = f->client->request;
     struct buf b;
     buf_init(&b, HEAD_MAX);
-    enum err e = target(f, &b);
+    char *room;
+    enum err e = buf_reserve(&b, HEAD_USUAL, &room);
+    if (e == ERR_OK) e = target(f, &b);
     for (size_t i = 0; i < q->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &q->head.fields[i];
-        if (!is_ours(f, &q->head, fl))
-            e = buf_printf(&b, "%.*s: %.*s\r\n", STR_ARG(fl->name), STR_ARG(fl->value));
+        if (!is_ours(f, &q->head, fl)) e = field(&b, fl->name, fl->value);
     }
     if (e == ERR_OK) e = credential_field(f, &b);
-    if (e == ERR_OK)
-        e = buf_printf(&b, "accept-encoding: identity\r\nx-request-id: %s\r\n", f->request_id);
+    if (e == ERR_OK) e = buf_appendz(&b, "accept-encoding: identity\r\n");
+    if (e == ERR_OK) e = field(&b, STR("x-request-id"), str_of(f->request_id));
     if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
         e = buf_printf(&b, "content-length: %zu\r\n", f->asked->body.n);
     if (e == ERR_OK) e = buf_appendz(&b, "\r\n");
