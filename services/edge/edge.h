@@ -114,6 +114,7 @@ struct edge {
     struct bus *usage_bus; /* records go in bulk, and delay nothing else */
     struct resolver *resolver;
     struct fleet *fleet;
+    struct checker *checker;
     struct certs *certs;
     struct loop_timer certs_timer; /* of the main thread */
     struct library *library;       /* the vocabularies of VOCAB_DIR */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "certs.h"
+#include "checker.h"
 #include "base/map.h"
 #include "config/library.h"
 #include "count.h"
@@ -134,6 +135,7 @@ static enum err apply(void *ctx, struct snapshot *s, struct why *why)
     if (err != ERR_OK) return err;
     resolver_use(e->resolver, s);
     limiter_set_revision(e->limiter, s->revision);
+    checker_use(e->checker, r);
     workers_use_rules(e, r);
     pthread_mutex_lock(&e->rules_lock);
     struct ruleset *old = e->rules;
@@ -162,6 +164,13 @@ static void check(const void *settings, struct opt_problems *problems)
     enum identity_mode mode;
     if (identity_mode_parse(str_of(s->identities), &mode) != ERR_OK)
         opt_problem(problems, "USAGE_IDENTITIES: \"%s\" is not plain, hash or none", s->identities);
+}
+
+/* Any thread. */
+static void upstream_changed(void *ctx, const struct fleet_event *ev)
+{
+    struct edge *e = ctx;
+    checker_tell(e->checker, ev);
 }
 
 static struct edge *make(struct daemon *d)
@@ -270,7 +279,13 @@ static enum err start(struct daemon *d, struct why *why)
     e->counter = counter_new(&co);
     e->limiter = limiter_new(&lo);
     e->resolver = resolver_new();
-    e->fleet = fleet_new(&(struct fleet_options){ .clock = e->clock, .rng = e->rng });
+    e->fleet = fleet_new(&(struct fleet_options){
+        .clock = e->clock, .rng = e->rng, .event = upstream_changed, .ctx = e });
+    e->checker = checker_new(&(struct checker_options){ .clock = e->clock,
+                                                        .rng = e->rng,
+                                                        .bus = daemon_bus(d),
+                                                        .resolver = e->resolver,
+                                                        .fleet = e->fleet });
     workers_start(e);
     struct follower *follower = follower_new(&fo);
     pthread_mutex_lock(&e->rules_lock);
@@ -310,6 +325,7 @@ static void stop(struct daemon *d)
     if (!usage_flush(e->usage, wait_ms))
         log_warn("usage records stay in the spool: the next edge here sends them",
                  LI("records", usage_pending(e->usage)));
+    checker_free(e->checker);
     resolver_free(e->resolver);
     ruleset_unref(e->rules);
     fleet_free(e->fleet);

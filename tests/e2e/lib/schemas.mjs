@@ -38,6 +38,7 @@ export function schemaOf(subject) {
     'aigw.instance.gone': 'instance_gone',
     'aigw.dead.usage': 'usage_dead',
     'aigw.metrics.query': 'metrics_query',
+    'aigw.upstream.health': 'upstream_health',
     'aigw.presence': 'presence',
   }[subject];
 }
