@@ -203,10 +203,13 @@ suiteTest('the official OpenAI client, retries and aborts', {}, async (suite, st
     assert.ok(r.choices[0].text.length > 0);
     const ids = await client.completions.create({ model: 'Qwen3-8B', prompt: [1, 2, 3, 4], n: 2, max_tokens: 9 }, mock('tokens=9'));
     assert.equal(ids.choices.length, 2);
-    await until('four ids are four tokens', async () => {
-      const groups = await suite.ledger({ group_by: ['model'] });
-      return groups.length > 0;
-    });
+    const input = async () => (await suite.ledger()).reduce((n, g) => n + g.input_tokens, 0);
+    const requests = async () => (await suite.ledger()).reduce((n, g) => n + g.requests, 0);
+    await until('the records so far', async () => await requests() === 4);
+    const before = await input();
+    await client.completions.create({ model: 'Qwen3-8B', prompt: [1, 2, 3, 4, 5], max_tokens: 9 }, mock('tokens=9'));
+    await client.embeddings.create({ model: 'Qwen3-8B', input: [[1, 2], [3]] });
+    await until('the ids are so many tokens', async () => await requests() === 6 && await input() === before + 8);
   });
 
   await step('compressed answers come as they are inside, streamed or whole', async () => {
