@@ -406,6 +406,64 @@ static enum err list_append(struct token_list *to, const uint32_t *ids, size_t n
     return ERR_OK;
 }
 
+/*
+ * Tokens are those of a text exactly when each is compatible with the next. So a long piece is
+ * merged window by window, each with the end of what is there already, going further back where the
+ * two do not fit. Given up are runs in which tokens depend on what is far away, and those of long
+ * tokens, which the linear method is faster with: *ret_done.
+ */
+static enum err window_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                             uint64_t *ret, bool *ret_done)
+{
+    enum { BACK = 2, NEW = 24, KEEP = BPE_SHORT, ROOM = 4 * BPE_SHORT, FIRST = 192 };
+    uint32_t ids[ROOM];
+    size_t len = 0, before = to != NULL ? to->len : 0;
+    uint64_t flushed = 0;
+    enum err e = ERR_OK;
+    *ret_done = false;
+    for (size_t at = 0; at < n && e == ERR_OK;) {
+        size_t end = MIN(n, at + NEW), from = at;
+        for (bool again = false;; again = true) {
+            size_t was = from;
+            for (int back = 0; back < BACK && len > 0; back++) {
+                size_t token = vocab_token_len(v, ids[len - 1]);
+                if (end - from + token > BPE_SHORT) break;
+                from -= token;
+                len--;
+            }
+            if (again && from == was) goto out;
+            size_t made = bpe_merge_plain(v, p + from, end - from, ids + len);
+            if (len == 0 || compatible(v, ids[len - 1], ids[len])) {
+                len += made;
+                break;
+            }
+        }
+        at = end;
+        if (at >= FIRST && at < 2 * FIRST && 2 * at > 7 * (flushed + len)) goto out;
+        if (len > 2 * KEEP) { /* the window needs as much room */
+            e = list_append(to, ids, len - KEEP);
+            flushed += len - KEEP;
+            memmove(ids, ids + len - KEEP, KEEP * sizeof *ids);
+            len = KEEP;
+        }
+    }
+    if (e == ERR_OK) e = list_append(to, ids, len);
+    *ret = flushed + len;
+    *ret_done = true;
+out:
+    if (to != NULL && (e != ERR_OK || !*ret_done)) to->len = before;
+    return e;
+}
+
+/* Longer than BPE_SHORT, of a vocabulary for which the linear method holds. */
+static enum err long_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                           uint64_t *ret)
+{
+    bool done;
+    enum err e = window_piece(v, p, n, to, ret, &done);
+    return e != ERR_OK || done ? e : linear_piece(v, p, n, to, ret);
+}
+
 static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
                            uint64_t *ret)
 {
@@ -422,7 +480,7 @@ enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, st
                   uint64_t *ret)
 {
     if (n > BPE_SHORT)
-        return v->h->linear != 0 ? linear_piece(v, p, n, to, ret) : heap_piece(v, p, n, to, ret);
+        return v->h->linear != 0 ? long_piece(v, p, n, to, ret) : heap_piece(v, p, n, to, ret);
     uint32_t ids[BPE_SHORT];
     size_t count = 0;
     if (v->h->shape == SCAN_CHARS && chars_one(p, n))

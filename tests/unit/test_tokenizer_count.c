@@ -141,6 +141,51 @@ static void parts_of_a_piece_merge_like_the_whole(void **state)
     }
 }
 
+static void long_pieces_merge_like_the_whole(void **state)
+{
+    const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3", "llama3_2" };
+    enum { MOST = 2000 };
+    static char p[MOST];
+    static uint32_t heap[MOST];
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        struct vocab *v = names[k] == NULL ? open_made(false) : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 5 + k);
+        for (int round = 0; round < 600; round++) {
+            /* letters, signs or bytes, with tokens and runs among them */
+            size_t n = BPE_SHORT + 1 + rng_below(&rng.rng, MOST - BPE_SHORT), want;
+            const unsigned from = round % 3 == 0 ? 'a' : round % 3 == 1 ? '!' : 0;
+            const unsigned kinds = round % 3 == 0 ? 26 : round % 3 == 1 ? 15 : 256;
+            for (size_t i = 0; i < n;) {
+                uint64_t dice = rng_below(&rng.rng, 60);
+                struct str t = vocab_token(v, (uint32_t)rng_below(&rng.rng, vocab_size(v)));
+                size_t some = 1;
+                if (dice == 0 && t.p != NULL && t.n > 0) {
+                    some = MIN(t.n, n - i);
+                    memcpy(p + i, t.p, some);
+                } else {
+                    if (dice == 1) some = MIN(1 + rng_below(&rng.rng, 90), n - i);
+                    memset(p + i, (int)(from + rng_below(&rng.rng, kinds)), some);
+                }
+                i += some;
+            }
+            struct token_list l = { 0 };
+            uint64_t got, counted;
+            assert_int_equal(bpe_merge_heap(v, p, n, heap, &want), ERR_OK);
+            assert_int_equal(bpe_part(v, p, n, false, &l, &got), ERR_OK);
+            assert_int_equal(bpe_part(v, p, n, false, NULL, &counted), ERR_OK);
+            assert_int_equal(got, want);
+            assert_int_equal(counted, want);
+            assert_int_equal(l.len, want);
+            assert_memory_equal(l.ids, heap, want * sizeof *heap);
+            token_list_done(&l);
+        }
+        vocab_unref(v);
+    }
+}
+
 static void a_long_run_is_counted_in_time(void **state)
 {
     (void)state;
@@ -286,7 +331,7 @@ static void an_estimate_does_not_depend_on_the_split(void **state)
     rng_fake_init(&rng, 9);
     assert_int_equal(token_estimate(STR("")), 0);
     assert_int_equal(token_estimate(STR("\t")), 1);
-    for (int round = 0; round < 2000; round++) {
+    for (int round = 0; round < 600; round++) {
         size_t n = support_text(&rng.rng, text, sizeof text);
         struct token_estimate e = { 0 };
         for (size_t i = 0, len; i < n; i += len) {
@@ -305,6 +350,7 @@ int main(void)
         cmocka_unit_test(all_methods_merge_alike),
         cmocka_unit_test(pieces_that_come_again_are_found),
         cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),
+        cmocka_unit_test(long_pieces_merge_like_the_whole),
         cmocka_unit_test(a_long_run_is_counted_in_time),
         cmocka_unit_test(added_tokens_are_tokens_only_when_asked_for),
         cmocka_unit_test(what_the_normalizer_rewrites_counts_as_rewritten),
