@@ -52,10 +52,13 @@ enum snap_endpoint endpoint_of_path(struct str path)
         const char *end;
         enum snap_endpoint ep;
     } ends[] = {
-        { "/chat/completions", SNAP_EP_CHAT }, { "/completions", SNAP_EP_COMPLETIONS },
-        { "/embeddings", SNAP_EP_EMBEDDINGS }, { "/responses", SNAP_EP_RESPONSES },
+        { "/chat/completions", SNAP_EP_CHAT },
+        { "/completions", SNAP_EP_COMPLETIONS },
+        { "/embeddings", SNAP_EP_EMBEDDINGS },
+        { "/responses", SNAP_EP_RESPONSES },
         { "/messages/count_tokens", SNAP_EP_COUNT_TOKENS },
-        { "/messages", SNAP_EP_MESSAGES },     { "/models", SNAP_EP_MODELS },
+        { "/messages", SNAP_EP_MESSAGES },
+        { "/models", SNAP_EP_MODELS },
     };
     /* As a lenient server may read it: one '/' at the end, parameters, capital letters. */
     path = str_cut(&path, ';');

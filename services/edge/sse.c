@@ -61,8 +61,8 @@ static enum err emit(struct sse *s, struct str raw, sse_fn fn, void *ctx)
 /*
  * Where the first event in text ends (behind its empty line), or 0 when none is complete. *from:
  * how far the search got; *line_start: where the line at *from begins. A CR at the very end may be
- * the first half of a CRLF: that is waited for, but where lines end in CR, the event is complete all
- * the same, and a LF will be eaten by the caller.
+ * the first half of a CRLF: that is waited for, but where lines end in CR, the event is complete
+ * all the same, and a LF will be eaten by the caller.
  */
 static size_t find_end(struct str text, size_t *from, size_t *line_start)
 {
