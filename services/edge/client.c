@@ -458,6 +458,7 @@ void client_answer(struct client *c, int status, struct str fields, enum client_
                                          : "\r\n");
     if (e == ERR_OK) e = conn_write(&c->conn, buf_str(b));
     if (e != ERR_OK) c->broken = true;
+    if (c->flow != NULL) flow_note_sent(c->flow, b->len);
 }
 
 bool client_answer_begun(const struct client *c)
@@ -470,6 +471,7 @@ bool client_send(struct client *c, struct str data)
     enum err e = ERR_OK;
     if (c->dead || c->broken) return false;
     if (data.n == 0 || c->framing == FRAME_NONE) return true;
+    if (c->flow != NULL) flow_note_sent(c->flow, data.n);
     if (c->framing == FRAME_CHUNKED) {
         char head[CHUNKED_HEADER_MAX];
         e = conn_write(&c->conn, str_n(head, chunked_header(data.n, head)));

@@ -20,6 +20,9 @@
 #include "rt/daemon.h"
 #include "usage.h"
 
+enum trace_mode { TRACE_OFF, TRACE_TAKE, TRACE_MAKE };
+
+struct access_log;
 struct certs;
 struct ruleset;
 struct resolver;
@@ -34,6 +37,7 @@ struct edge_settings {
         *admission_log, *tls_cert, *tls_key, *trusted_proxies;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
+    const char *access_log, *access_sample, *trace;
     int64_t max_head, max_fields, max_requests, max_per_address, memory_max;
     int64_t remote_count_bytes, ask_timeout_ms;
     bool precise;
@@ -68,6 +72,7 @@ enum edge_metric {
     M_CONNECTIONS,
     M_TURNED_AWAY,
     M_MEMORY,
+    M_LOG_DROPPED,
     M_DRIFT,
     M_LEASES,
     M_SPOOL,
@@ -121,6 +126,9 @@ struct edge {
     struct counter *counter;
     _Atomic uint64_t inflight, streams;
     struct guard *guard;
+    struct access_log *access_log; /* NULL: off */
+    enum trace_mode trace_context;
+    _Atomic bool running; /* the workers are */
     _Atomic uint64_t flushing;  /* connections whose answer is whole but not yet taken */
     pthread_mutex_t rules_lock; /* guards rules */
     struct ruleset *rules;      /* the newest; workers hold their own references */

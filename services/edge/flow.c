@@ -206,6 +206,7 @@ bool flow_check_head(struct flow *f)
     const struct h1_request *q = f->client->request;
     take_request_id(f);
     f->dialect = dialect_of_path(q->path);
+    flow_note_request(f);
     if (answer_ops(f)) return false;
     if (guard_is_full(flow_edge(f)->guard)) {
         guard_note_shed(flow_edge(f)->guard);

@@ -33,6 +33,10 @@ bool flow_check_head(struct flow *f);
 enum flow_body_status { FLOW_BODY_MORE, FLOW_BODY_READY, FLOW_BODY_REFUSED };
 /* Takes body bytes that the client has read. REFUSED: answered, the flow is gone. */
 enum flow_body_status flow_take_body(struct flow *f);
+/* Bytes went to its client. */
+void flow_note_sent(struct flow *f, size_t n);
+/* What it is and does, as a JSON object; no secret, addresses as in records. */
+enum err flow_describe(const struct flow *f, struct buf *out) MUSTCHECK;
 /* Bytes that it holds beside its client's buffers, about. */
 size_t flow_memory(const struct flow *f);
 size_t flow_body_room(const struct flow *f); /* bytes the client may read now */

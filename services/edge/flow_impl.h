@@ -16,6 +16,7 @@
 #include "http/gzip.h"
 #include "match.h"
 #include "ruleset.h"
+#include "trace.h"
 #include "upstream.h"
 
 enum {
@@ -135,11 +136,14 @@ struct flow {
     uint64_t raw_bytes;
     struct inflater *inflater; /* the upstream sends it compressed; NULL: it does not */
     bool decoded_all;          /* the end of the compressed data came */
-    struct str whole_fields; /* of RELAY_WHOLE: header lines; owned */
+    struct str whole_fields;   /* of RELAY_WHOLE: header lines; owned */
     bool stream_counted;
 
     /* the end */
     struct usage_handle *usage;
+    size_t bytes_in, bytes_out; /* the head's, beside body_len; what went to the client */
+    char *said;                 /* of the access log: members that the head told; owned */
+    struct trace *trace;        /* NULL: none; owned */
     struct str reject_policy, reject_dimension;
     enum usage_outcome outcome;
     uint64_t progress_ns;
@@ -241,6 +245,14 @@ bool flow_decode_begin(struct flow *f, struct str coding);
 enum err flow_decode(struct flow *f, struct str data,
                      enum err (*take)(struct flow *, struct str)) MUSTCHECK;
 bool flow_decode_ended(const struct flow *f); /* nothing is missing at the body's end */
+
+/* flow_log.c: what the head tells of the trace and for the access log; the request's line in it. */
+void flow_note_request(struct flow *f);
+void flow_log(struct flow *f, const struct usage_record *r);
+void flow_log_forget(struct flow *f);
+/* Fields for the upstream, and whether one of the client's ends here. */
+enum err flow_trace_fields(const struct flow *f, struct buf *b) MUSTCHECK;
+bool flow_is_trace_field(const struct flow *f, const struct h1_field *fl);
 
 /* flow_settle.c: the one way out. After it the flow is gone, or goes when its callbacks have come.
  */

@@ -145,7 +145,7 @@ static bool is_ours(const struct flow *f, const struct h1_head *h, const struct 
     case H1_X_FORWARDED_PROTO: return true;
     default: break;
     }
-    if (h1_is_hop_by_hop(fl->name)) return true;
+    if (h1_is_hop_by_hop(fl->name) || flow_is_trace_field(f, fl)) return true;
     if (fl->name.n > 7 && str_ieq(str_n(fl->name.p, 7), STR("x-aigw-"))) return true;
     /* What Connection names goes too, but it cannot strip what the request needs. */
     return h->first[H1_CONNECTION] != 0 && fl->known != H1_CONTENT_TYPE &&
@@ -211,6 +211,7 @@ enum err flow_build_head(struct flow *f)
     if (e == ERR_OK) e = credential_field(f, &b);
     if (e == ERR_OK) e = buf_appendz(&b, "accept-encoding: identity\r\n");
     if (e == ERR_OK) e = field(&b, STR("x-request-id"), str_of(f->request_id));
+    if (e == ERR_OK) e = flow_trace_fields(f, &b);
     if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
         e = buf_printf(&b, "content-length: %zu\r\n", f->asked->body.n);
     if (e == ERR_OK) e = buf_appendz(&b, "\r\n");

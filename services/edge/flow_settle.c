@@ -206,6 +206,7 @@ static void release(void *ctx)
     inflater_free(f->inflater);
     flow_forget_request(f);
     free(f->ticket);
+    flow_log_forget(f);
     free(f->attempts);
     free(f->client_ip);
     free(f->user);
@@ -234,6 +235,7 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
         loop_timer_clear(f->w->loop, &f->timer);
         loop_timer_clear(f->w->loop, &f->slots_timer);
         usage_settle(e->usage, f->w->index, f->usage, &r);
+        flow_log(f, &r);
         count_metrics(f, &r, now);
         if (f->stream_counted) atomic_fetch_sub(&e->streams, 1);
         f->state = FLOW_DONE;

@@ -10,11 +10,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "access_log.h"
 #include "certs.h"
 #include "checker.h"
 #include "base/map.h"
 #include "config/library.h"
 #include "count.h"
+#include "debug.h"
 #include "edge.h"
 #include "explain.h"
 #include "resolve.h"
@@ -52,6 +54,9 @@ static const struct opt opts[] = {
     { "MASTER_KEY", OPT_SECRET, F(master_key), NULL, 0, 0, NULL, "64 hex digits: opens the upstreams' credentials; the same as the config center's." },
     { "KEY_PEPPER", OPT_SECRET, F(key_pepper), NULL, 0, 0, NULL, "64 hex digits: virtual keys are known by their HMAC under it; the same as the config center's." },
     { "USAGE_IDENTITIES", OPT_STR, F(identities), "hash", 0, 0, NULL, "The client's address and user in usage records: plain, hash (the same value always gives the same digits, under KEY_PEPPER), or none." },
+    { "ACCESS_LOG", OPT_STR, F(access_log), "off", 0, 0, NULL, "A file to which each request is written as a line of JSON, - for standard output, or off. A file that was renamed is opened anew." },
+    { "ACCESS_LOG_SAMPLE", OPT_STR, F(access_sample), "1", 0, 0, NULL, "The part of requests that are written to the access log, 0 to 1; those that did not end well all are." },
+    { "TRACE_CONTEXT", OPT_STR, F(trace), "take", 0, 0, NULL, "W3C trace context: take (a traceparent that is valid is passed on with a span of ours), make (requests without one get one), off (it passes like any field)." },
     { "ADMISSION_LOG", OPT_STR, F(admission_log), NULL, 0, 0, NULL, "For tests: a file to which every admission and every paid token is written, with the clock reading that decided it. Slow." },
     USAGE_OPTS(struct edge_settings, usage),
 };
@@ -86,6 +91,7 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_CONNECTIONS] = { "gateway_connections", METRIC_GAUGE, "Client connections.", { NULL }, { 0 }, 0 },
     [M_TURNED_AWAY] = { "gateway_turned_away_total", METRIC_GAUGE, "Refused for want of room: connections beyond MAX_CONNECTIONS (full) or MAX_CONNECTIONS_PER_ADDRESS (address), those closed without a word since too many were being told (shut), requests beyond MEMORY_MAX_BYTES (memory).", { "why" }, { 0 }, 0 },
     [M_MEMORY] = { "gateway_memory_bytes", METRIC_GAUGE, "What requests, answers and connections hold, as MEMORY_MAX_BYTES counts it.", { NULL }, { 0 }, 0 },
+    [M_LOG_DROPPED] = { "gateway_access_log_dropped_total", METRIC_GAUGE, "Lines of the access log that were not written: its thread was too slow, or the file refuses.", { NULL }, { 0 }, 0 },
     [M_DRIFT] = { "gateway_token_count_drift_ratio", METRIC_HISTOGRAM, "Our exact output count against the upstream's, relative.", { "namespace", "model" }, { -0.5, -0.1, -0.05, -0.01, 0.000001, 0.01, 0.05, 0.1, 0.5, 1 }, 0 },
     [M_LEASES] = { "gateway_lease_decisions_total", METRIC_GAUGE, "Admissions by how they were decided.", { "kind" }, { 0 }, 0 },
     [M_SPOOL] = { "gateway_usage_spool", METRIC_GAUGE, "The usage spool: records open, settled, published, lost, retries; bytes.", { "what" }, { 0 }, 0 },
@@ -147,6 +153,14 @@ static enum err apply(void *ctx, struct snapshot *s, struct why *why)
     return ERR_OK;
 }
 
+static enum err trace_mode_parse(struct str s, enum trace_mode *ret)
+{
+    static const char *const words[] = { "off", "take", "make" };
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (str_eqz(s, words[i])) return *ret = (enum trace_mode)i, ERR_OK;
+    return ERR_INVALID;
+}
+
 static void check(const void *settings, struct opt_problems *problems)
 {
     const struct edge_settings *s = settings;
@@ -161,6 +175,12 @@ static void check(const void *settings, struct opt_problems *problems)
     struct address_networks networks;
     if (address_networks_parse(s->trusted_proxies, &networks, &why) != ERR_OK)
         opt_problem(problems, "TRUSTED_PROXIES: %s", why.text);
+    unsigned sample;
+    enum trace_mode trace;
+    if (access_log_parse_sample(str_of(s->access_sample), &sample) != ERR_OK)
+        opt_problem(problems, "ACCESS_LOG_SAMPLE: \"%s\" is not from 0 to 1", s->access_sample);
+    if (trace_mode_parse(str_of(s->trace), &trace) != ERR_OK)
+        opt_problem(problems, "TRACE_CONTEXT: \"%s\" is not off, take or make", s->trace);
     enum identity_mode mode;
     if (identity_mode_parse(str_of(s->identities), &mode) != ERR_OK)
         opt_problem(problems, "USAGE_IDENTITIES: \"%s\" is not plain, hash or none", s->identities);
@@ -214,7 +234,11 @@ static enum err open_parts(struct edge *e, struct why *why)
         .report = report_vocab,
         .ctx = e,
     };
+    unsigned sample;
+    ASSERT(access_log_parse_sample(str_of(s->access_sample), &sample) == ERR_OK &&
+           trace_mode_parse(str_of(s->trace), &e->trace_context) == ERR_OK); /* see check() */
     enum err err = crypto_parse_key(str_of(s->master_key), e->master_key, why);
+    if (err == ERR_OK) err = access_log_new(s->access_log, sample, &e->access_log, why);
     if (err == ERR_OK) err = crypto_parse_key(str_of(s->key_pepper), e->key_pepper, why);
     if (err == ERR_OK)
         err = address_networks_parse(s->trusted_proxies, &e->trusted_proxies, why);
@@ -234,6 +258,7 @@ static void close_parts(struct edge *e)
     certs_free(e->certs);
     pthread_mutex_destroy(&e->rules_lock);
     guard_free(e->guard);
+    access_log_free(e->access_log);
     free(e);
 }
 
@@ -287,6 +312,7 @@ static enum err start(struct daemon *d, struct why *why)
                                                         .resolver = e->resolver,
                                                         .fleet = e->fleet });
     workers_start(e);
+    atomic_store(&e->running, true);
     struct follower *follower = follower_new(&fo);
     pthread_mutex_lock(&e->rules_lock);
     e->follower = follower;
@@ -411,6 +437,7 @@ static void scrape(struct daemon *d)
     struct usage_stats u;
     metric_set(edge_metric(e, M_INFLIGHT, NULL), (double)atomic_load(&e->inflight));
     metric_set(edge_metric(e, M_OPEN_STREAMS, NULL), (double)atomic_load(&e->streams));
+    metric_set(edge_metric(e, M_LOG_DROPPED, NULL), (double)access_log_dropped(e->access_log));
     struct guard_stats g;
     guard_stats(e->guard, &g);
     metric_set(edge_metric(e, M_CONNECTIONS, NULL), (double)g.connections);
@@ -451,6 +478,7 @@ static void scrape(struct daemon *d)
 
 int main(int argc, char **argv)
 {
+    static const struct http_route ops[] = { { "GET", "/debug/requests", debug_requests } };
     static const struct daemon_desc desc = {
         .name = "edge",
         .about = "The proxy: namespaces, limits, exact token counts, streams.",
@@ -460,6 +488,8 @@ int main(int argc, char **argv)
         .metrics = metrics,
         .metrics_len = M_EDGE_MAX,
         .ops_port = 9081,
+        .ops_routes = ops,
+        .ops_routes_len = ARRAY_LEN(ops),
         .presence_ms = 500, /* well within a lease time, so that silence is noticed within one */
         .check = check,
         .start = start,
