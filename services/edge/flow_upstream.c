@@ -80,8 +80,11 @@ static struct patience patience(const struct flow *f, uint64_t now)
 
 void flow_arm(struct flow *f)
 {
-    uint64_t now = loop_now_ns(f->w->loop);
-    loop_timer_set(f->w->loop, &f->timer, patience(f, now).until, on_timer, f);
+    uint64_t now = loop_now_ns(f->w->loop), until = patience(f, now).until;
+    /* Nothing tells that a connection stands: it is looked at when the next wait could end. */
+    if (f->exchange != NULL && !exchange_is_connected(f->exchange))
+        until = MIN(until, MAX(now, f->attempt_began_ns) + f->upstream->first_byte_ms * 1000000u);
+    loop_timer_set(f->w->loop, &f->timer, until, on_timer, f);
 }
 
 /* --- attempts --- */
@@ -424,7 +427,7 @@ static void on_timer(void *ctx)
     uint64_t now = loop_now_ns(f->w->loop);
     struct patience p = patience(f, now);
     if (now < p.until) {
-        loop_timer_set(f->w->loop, &f->timer, p.until, on_timer, f);
+        flow_arm(f);
         return;
     }
     if (f->waiting) {

@@ -78,7 +78,7 @@ export class Suite {
     if (this.has('config')) {
       await procs.config.waitReady();
       if (this.document) {
-        const document = typeof this.document === 'function' ? this.document(this) : this.document;
+        const document = typeof this.document === 'function' ? await this.document(this) : this.document;
         await this.importConfig(document);
       }
     }

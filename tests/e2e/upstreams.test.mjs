@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+// Several servers behind an edge: how they are chosen, watched, left out and taken back, and what clients see of those
+// that fail.
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { suiteTest, demoConfig } from './lib/suite.mjs';
+import { Proc } from './lib/proc.mjs';
+import { freePorts, http, sseData, sumOf, until } from './lib/util.mjs';
+
+const BIN = process.env.AIGW_BIN ?? path.resolve(import.meta.dirname, '../../build/asan/bin');
+
+// Model servers of our own: m1, m2, m3. Each says in x-server who it is.
+class Servers {
+  static async start(suite, n) {
+    const s = new Servers();
+    const ports = await freePorts(2 * n);
+    s.list = Array.from({ length: n }, (_, i) => {
+      const name = `m${i + 1}`, url = `http://127.0.0.1:${ports[2 * i]}`;
+      const p = new Proc({ name, command: path.join(BIN, 'aigw-mockllm'), log: path.join(suite.dir, `${name}.log`), cwd: suite.dir, ready: `http://127.0.0.1:${ports[2 * i + 1]}/readyz`,
+        env: { INSTANCE: name, MOCKLLM_PORT: `${ports[2 * i]}`, OPS_PORT: `${ports[2 * i + 1]}`, STATE_DIR: path.join(suite.dir, name), NATS_URL: '', VOCAB_DIR: '',
+          MOCKLLM_DEFAULT: `tokens=3;header=x-server:${name}` } });
+      return { name, url, proc: p };
+    });
+    s.urls = s.list.map((m) => m.url);
+    for (const m of s.list) m.proc.start();
+    await Promise.all(s.list.map((m) => m.proc.waitReady()));
+    return s;
+  }
+  // Until told otherwise, server k (from 1) behaves like this: 'fail=500'; '' as usual.
+  async behave(k, how = '') {
+    const m = this.list[k - 1];
+    const r = await http('PUT', `${m.url}/mock/default`, { body: `tokens=3;header=x-server:${m.name}${how ? `;${how}` : ''}`, headers: { 'content-type': 'text/plain' } });
+    assert.ok(r.status < 300, r.text);
+  }
+  async requests(k) { return JSON.parse((await http('GET', `${this.urls[k - 1]}/mock/stats`)).text).requests; }
+  async close() {
+    for (const m of this.list) await m.proc.kill();
+    return this.list.flatMap((m) => m.proc.check());
+  }
+}
+
+// A suite with three model servers, and a route /SLUG/… to each upstream.
+function servedTest(title, { upstreams, routes = {}, edges = 1 }, fn) {
+  let servers;
+  const config = async (suite) => {
+    servers = await Servers.start(suite, 3);
+    const demo = demoConfig(suite);
+    const made = Object.entries(upstreams).map(([slug, { n = 3, each = [], ...u }]) => ({
+      slug, name: slug, dialect: 'openai', auth: { type: 'none' }, ejection: { failures: 0 }, breaker: { error_percent: 0 }, retries: 0, ...u,
+      servers: servers.urls.slice(0, n).map((url, i) => ({ slug: `m${i + 1}`, url, ...each[i] })) }));
+    return { ...demo, policies: [], upstreams: [...demo.upstreams, ...made],
+      routes: [...demo.routes, ...Object.keys(upstreams).map((slug) => ({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` },
+        endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug, ...routes[slug] }))] };
+  };
+  suiteTest(title, { config, edges, only: ['mockllm', 'config', 'metrics', 'policy', 'edge'], env: { edge: { EDGE_WORKERS: '2' } } }, async (suite, step) => {
+    try {
+      const ask = (slug, body = {}, options = {}) => suite.chat({ path: `/${slug}/chat`, ...options, ...body });
+      // Who answered, after the answer was read.
+      const who = async (slug, body, options) => {
+        const r = await ask(slug, body, options);
+        const text = await r.text();
+        assert.equal(r.status, 200, text);
+        return r.headers.get('x-server');
+      };
+      const tally = async (slug, n, each = () => ({})) => {
+        const counts = { m1: 0, m2: 0, m3: 0 };
+        for (let i = 0; i < n; i++) counts[await who(slug, each(i))]++;
+        return counts;
+      };
+      await fn({ suite, step, servers, ask, who, tally });
+    } finally {
+      const problems = await servers.close();
+      assert.deepEqual(problems, []);
+    }
+  });
+}
+
+// The text of an answer as far as it came.
+async function partial(r) {
+  let text = '';
+  try {
+    for await (const piece of r.body) text += Buffer.from(piece).toString();
+  } catch { /* it was broken off */ }
+  return text;
+}
+
+const slow = (ms) => ({ mock: `ttft_ms=${ms}` });
+
+servedTest('servers are chosen', {
+  upstreams: {
+    rr: {}, wrr: { balance: 'weighted_round_robin', each: [{ weight: 3 }, { weight: 2 }, { weight: 1 }] },
+    rnd: { balance: 'random', each: [{ weight: 8 }, { weight: 1 }, { weight: 1 }] }, least: { balance: 'least_requests' },
+    header: { balance: 'hash', hash: { by: 'header', header: 'X-Session' } }, prompt: { balance: 'hash', hash: { by: 'prompt', prompt_bytes: 64 } },
+    user: { balance: 'hash', hash: { by: 'user' } }, prio: { each: [{ priority: 1 }, {}, { priority: 2 }], retries: 2, ejection: { failures: 1, base_ms: 400, max_percent: 100 } },
+    room: { n: 2, each: [{ max_requests: 1 }, { max_requests: 1 }], queue: { max: 2, timeout_ms: 1500 } },
+  },
+}, async ({ suite, step, servers, ask, who, tally }) => {
+  await step('round robin, weighted and not', async () => {
+    assert.deepEqual(await tally('rr', 30), { m1: 10, m2: 10, m3: 10 });
+    assert.deepEqual(await tally('wrr', 60), { m1: 30, m2: 20, m3: 10 });
+  });
+
+  await step('random by weight', async () => {
+    const c = await tally('rnd', 200);
+    assert.ok(c.m1 > 130 && c.m1 < 190 && c.m2 > 4 && c.m3 > 4, JSON.stringify(c));
+  });
+
+  await step('least requests: who is slow gets little', async () => {
+    await servers.behave(1, 'ttft_ms=400');
+    const counts = { m1: 0, m2: 0, m3: 0 };
+    await Promise.all(Array.from({ length: 6 }, async () => {
+      for (let i = 0; i < 12; i++) counts[await who('least')]++;
+    }));
+    await servers.behave(1);
+    assert.ok(counts.m1 < 20 && counts.m2 > 15 && counts.m3 > 15, JSON.stringify(counts));
+  });
+
+  await step('hashes: a header, a user, the beginning of the prompt', async () => {
+    const seen = new Set();
+    for (let s = 0; s < 12; s++) {
+      const one = await who('header', {}, { headers: { 'x-session': `s${s}` } });
+      seen.add(one);
+      for (let i = 0; i < 3; i++) assert.equal(await who('header', {}, { headers: { 'x-session': `s${s}` } }), one);
+    }
+    assert.equal(seen.size, 3);
+    const first = await who('user', { user: 'ann' });
+    for (let i = 0; i < 5; i++) assert.equal(await who('user', { user: 'ann' }), first);
+    const long = 'You are a helpful assistant with a long, long introduction that all of them share. ';
+    const shared = await who('prompt', { text: `${long} 1` });
+    for (let i = 0; i < 6; i++) assert.equal(await who('prompt', { text: `${long} ${i}` }), shared);
+    assert.equal(new Set(await Promise.all(Array.from({ length: 24 }, (_, i) => who('prompt', { text: `${i}${long}` })))).size, 3);
+  });
+
+  await step('a key comes back to its server when that has been away; others do not move', async () => {
+    const keys = Array.from({ length: 12 }, (_, i) => ({ headers: { 'x-session': `s${i}` } }));
+    const where = async () => { // one after the other: a busy server passes on what is too much for it
+      const at = [];
+      for (const k of keys) at.push(await who('header', {}, k));
+      return at;
+    };
+    const before = await where();
+    const document = await suite.must('GET', 'upstreams/header');
+    const disabled = document.json.servers.map((s) => (s.slug === 'm2' ? { ...s, enabled: false } : s));
+    await suite.must('PATCH', 'upstreams/header', { servers: disabled });
+    await suite.applied();
+    const without = await where();
+    before.forEach((b, i) => (b === 'm2' ? assert.notEqual(without[i], 'm2') : assert.equal(without[i], b)));
+    await suite.must('PATCH', 'upstreams/header', { servers: document.json.servers });
+    await suite.applied();
+    assert.deepEqual(await where(), before);
+  });
+
+  await step('priorities: over to the next when the first fails, and back', async () => {
+    assert.deepEqual(await tally('prio', 5), { m1: 0, m2: 5, m3: 0 });
+    await servers.behave(2, 'fail=503');
+    assert.deepEqual(await tally('prio', 5), { m1: 5, m2: 0, m3: 0 });
+    await servers.behave(2);
+    await until('it is back', async () => await who('prio') === 'm2');
+  });
+
+  await step('a queue: in order, bounded, and with an end', async () => {
+    const times = [], t0 = Date.now();
+    const one = async (i) => {
+      const r = await ask('room', slow(300));
+      times.push([i, Date.now() - t0, r.status]);
+      return { status: r.status, text: await r.text(), after: r.headers.get('retry-after') };
+    };
+    const first = [one(0), one(1)];
+    await until('both are at work', async () => await suite.edgeSum('gateway_upstream_active_requests', { upstream: 'room' }) === 2);
+    const waiting = [one(2), one(3)];
+    await until('two wait', async () => await suite.edgeSum('gateway_upstream_queue_length', { upstream: 'room' }) === 2);
+    const refused = await one(4);
+    assert.equal(refused.status, 503);
+    assert.match(refused.text, /overloaded/);
+    assert.equal(refused.after, '1');
+    assert.deepEqual((await Promise.all([...first, ...waiting])).map((r) => r.status), [200, 200, 200, 200]);
+    assert.equal(await suite.edgeSum('gateway_upstream_queue_refused_total', { upstream: 'room', why: 'full' }), 1);
+    // One who leaves makes room; one whose time is over is told so.
+    const busy = [ask('room', slow(2500)), ask('room', slow(2500))];
+    await until('both are at work', async () => await suite.edgeSum('gateway_upstream_active_requests', { upstream: 'room' }) === 2);
+    const gone = new AbortController();
+    const leaver = ask('room', {}, { signal: gone.signal }).catch(() => 'left');
+    await until('it waits', async () => await suite.edgeSum('gateway_upstream_queue_length', { upstream: 'room' }) === 1);
+    gone.abort();
+    assert.equal(await leaver, 'left');
+    await until('it has left', async () => await suite.edgeSum('gateway_upstream_queue_length', { upstream: 'room' }) === 0);
+    const late = await one(5);
+    assert.equal(late.status, 503);
+    assert.match(late.text, /none became free in time/);
+    for (const b of busy) assert.equal((await b).status, 200);
+    assert.equal(await suite.edgeSum('gateway_upstream_active_requests'), 0);
+  });
+});
+
+servedTest('servers fail', {
+  upstreams: {
+    retry: { retries: 2 }, once: { retries: 1 }, budget: { n: 2, retries: 1, retry: { budget_percent: 10, budget_min: 5 } }, never: { retries: 2, retry: { causes: ['connect'] } },
+    eject: { ejection: { failures: 2, base_ms: 60000, most_ms: 60000, max_percent: 40 } },
+    breaker: { n: 1, breaker: { error_percent: 50, min_requests: 5, window_ms: 5000, open_ms: 600, probes: 1 } },
+    cool: { n: 2 }, cool1: { n: 1 }, main: { n: 1 }, spare: { n: 2, each: [{ enabled: false }, {}] }, stream: { retries: 1 },
+    first: { n: 1, timeouts: { first_byte_ms: 300 } }, token: { n: 1, timeouts: { first_token_ms: 300 } }, idle: { n: 1, timeouts: { idle_ms: 300 } }, total: { n: 1, timeouts: { total_ms: 400 } },
+    check: { health_check: { type: 'models', interval_ms: 100, timeout_ms: 1000, healthy: 1, unhealthy: 2 } }, kill: { retries: 2, balance: 'least_requests', ejection: undefined, breaker: undefined }, // as it is by itself
+  },
+  routes: { main: { fallbacks: [{ upstream: 'spare', upstream_model: 'small-model' }] } },
+}, async ({ suite, step, servers, ask, who, tally }) => {
+  const usage = [];
+  const nc = await suite.nats();
+  const sub = nc.subscribe('aigw.usage.*');
+  (async () => { for await (const m of sub) usage.push(m.json()); })();
+  await nc.flush();
+  const record = async (r) => until('its record', () => usage.find((u) => u.attempts?.length && u.ts && u.id && r(u)));
+
+  for (const how of ['fail=500', 'fail=502', 'fail=503', 'fail=429', 'fail=refuse', 'fail=garbage', 'fail=reset_after:0'])
+    await step(`retried elsewhere: ${how}`, async () => {
+      await servers.behave(1, how);
+      if (how === 'fail=500') {
+        const statuses = [];
+        for (let i = 0; i < 6; i++) statuses.push((await ask('retry')).status);
+        assert.equal(statuses.filter((s) => s === 500).length, 2, 'a 500 may have done something: it passes');
+      } else {
+        const c = await tally('retry', 9);
+        assert.equal(c.m1, 0);
+      }
+      await servers.behave(1);
+    });
+
+  await step('the causes are the configuration\'s', async () => {
+    await servers.behave(1, 'fail=503');
+    const statuses = [];
+    for (let i = 0; i < 6; i++) statuses.push((await ask('never')).status);
+    assert.equal(statuses.filter((s) => s === 503).length, 2);
+    await servers.behave(1);
+  });
+
+  await step('a stream that begins with an error, or is empty, is tried elsewhere', async () => {
+    for (const how of ['fail=error_event:0', 'fail=close_after:0', 'fail=reset_after:0']) {
+      await servers.behave(1, how);
+      for (let i = 0; i < 6; i++) {
+        const r = await ask('stream', { stream: true });
+        const data = sseData(await r.text());
+        assert.equal(data.at(-1), '[DONE]', how);
+        assert.ok(!data.some((d) => d.includes('"error"')));
+        assert.notEqual(r.headers.get('x-server'), 'm1');
+      }
+    }
+    await servers.behave(1, 'fail=error_event:2'); // something was passed on: no other begins anew
+    const texts = [];
+    for (let i = 0; i < 3; i++) texts.push(await partial(await ask('stream', { stream: true })));
+    assert.equal(texts.filter((t) => t.includes('"error"') && !t.includes('[DONE]')).length, 1);
+    await servers.behave(1);
+  });
+
+  await step('retries cannot multiply an outage', async () => {
+    await servers.behave(1, 'fail=503');
+    await servers.behave(2, 'fail=503');
+    const before = await servers.requests(1) + await servers.requests(2);
+    const n = 150;
+    for (let i = 0; i < n; i += 10) await Promise.all(Array.from({ length: 10 }, async () => assert.equal((await ask('budget')).status, 503)));
+    await servers.behave(1);
+    await servers.behave(2);
+    const retries = await servers.requests(1) + await servers.requests(2) - before - n;
+    assert.ok(retries >= 15 && retries <= 5 + n / 10 + 1, `${retries} retries`);
+    assert.ok(await suite.edgeSum('gateway_retries_refused_total', { upstream: 'budget' }) > 100);
+  });
+
+  await step('ejection has a bound', async () => {
+    await servers.behave(1, 'fail=500');
+    await servers.behave(2, 'fail=500');
+    for (let i = 0; i < 30; i++) await (await ask('eject')).text();
+    const up = await Promise.all([1, 2, 3].map((k) => suite.edgeSum('gateway_upstream_up', { upstream: 'eject', server: `m${k}` })));
+    assert.equal(up[0] + up[1], 1, 'one of three may go, not two');
+    assert.equal(up[2], 1);
+    assert.equal(await suite.edgeSum('gateway_upstream_events_total', { upstream: 'eject', event: 'ejected' }), 1);
+    await servers.behave(1);
+    await servers.behave(2);
+    assert.equal(Object.values(await tally('eject', 10)).filter((v) => v === 0).length, 1);
+  });
+
+  await step('the breaker: open, half open, open again, closed', async () => {
+    await servers.behave(1, 'fail=500');
+    const statuses = [];
+    for (let i = 0; i < 10; i++) statuses.push((await ask('breaker')).status);
+    assert.deepEqual([...new Set(statuses.slice(0, 5))], [500]);
+    assert.deepEqual([...new Set(statuses.slice(5))], [503]);
+    const refused = await ask('breaker');
+    assert.equal((await refused.json()).error.code, 'no_healthy_upstream');
+    assert.equal(refused.headers.get('retry-after'), '1');
+    await until('a probe fails', async () => (await ask('breaker')).status === 500);
+    assert.equal((await ask('breaker')).status, 503);
+    await servers.behave(1, 'ttft_ms=300');
+    // Half open: one at a time.
+    const probe = await until('a probe passes', async () => {
+      const all = await Promise.all(Array.from({ length: 5 }, () => ask('breaker')));
+      const good = all.filter((r) => r.status === 200);
+      return good.length > 0 && good.length;
+    });
+    assert.equal(probe, 1);
+    await servers.behave(1);
+    for (let i = 0; i < 10; i++) assert.equal(await who('breaker'), 'm1');
+    assert.ok(await suite.edgeSum('gateway_upstream_events_total', { upstream: 'breaker', event: 'breaker_closed' }) === 1);
+  });
+
+  await step('Retry-After and rate limits of a server are honoured', async () => {
+    await servers.behave(1, 'fail=429:2');
+    const answers = [];
+    for (let i = 0; i < 10; i++) answers.push((await ask('cool')).status);
+    assert.equal(answers.filter((s) => s === 429).length, 1, 'one is told, then it is left alone');
+    await servers.behave(1);
+    assert.deepEqual(await tally('cool', 5), { m1: 0, m2: 5, m3: 0 });
+    await until('it cooled down', async () => await who('cool') === 'm1');
+    await servers.behave(1, 'header=x-ratelimit-remaining-requests:0;header=x-ratelimit-reset-requests:30s');
+    assert.equal((await ask('cool1')).status, 200);
+    const r = await ask('cool1');
+    assert.equal(r.status, 503);
+    assert.ok(Number(r.headers.get('retry-after')) > 20);
+    await servers.behave(1);
+  });
+
+  await step('a fallback to another upstream and model', async () => {
+    assert.equal(await who('main'), 'm1');
+    await servers.behave(1, 'fail=503:7');
+    const r = await ask('main', { user: 'falls' });
+    assert.equal(r.status, 200);
+    assert.equal(r.headers.get('x-server'), 'm2');
+    assert.equal((await r.json()).model, 'small-model');
+    const u = await record((x) => x.upstream_model === 'small-model');
+    assert.deepEqual(u.attempts.map((a) => [a.upstream, a.server, a.status]), [['main', 'm1', 503], ['spare', 'm2', 200]]);
+    assert.deepEqual([u.upstream, u.model, u.outcome], ['spare', 'Qwen3-8B', 'ok']);
+    assert.equal(u.output_tokens, 3);
+    // m1 cools down now: at once to the fallback. When that fails, the last failure's Retry-After is told.
+    await servers.behave(2, 'fail=503:9');
+    const last = await ask('main');
+    assert.equal(last.status, 503);
+    assert.equal(last.headers.get('retry-after'), '9');
+    await servers.behave(1);
+    await servers.behave(2);
+  });
+
+  for (const [slug, mock, text, body] of [['first', 'fail=hang', /did not begin to answer/, {}], ['token', 'early_head;ttft_ms=3000', /first token in time/, { stream: true }],
+    ['idle', 'fail=hang_after:3;tokens=50', /stopped in the middle/, { stream: true }], ['total', 'ttft_ms=3000', /whole time/, {}]])
+    await step(`time-outs: ${slug}`, async () => {
+      const t0 = Date.now();
+      const r = await ask(slug, { ...body, mock });
+      const answer = await partial(r);
+      assert.match(answer, text);
+      assert.ok(Date.now() - t0 < 2000);
+      if (slug !== 'idle') assert.equal(r.status, 504, answer);
+      const u = await record((x) => x.route === slug);
+      assert.equal(u.outcome, 'timeout');
+    });
+
+  await step('active checks take a server out before a request meets it, and bring it back', async () => {
+    await servers.list[0].proc.kill();
+    await until('it is seen', async () => await suite.edgeSum('gateway_upstream_up', { upstream: 'check', server: 'm1' }) === 0);
+    const c = await tally('check', 10);
+    assert.equal(c.m1, 0);
+    await servers.list[0].proc.start().waitReady();
+    await until('it is back', async () => await suite.edgeSum('gateway_upstream_up', { upstream: 'check', server: 'm1' }) === 1);
+    assert.ok((await tally('check', 9)).m1 >= 2);
+  });
+
+  await step('kill -9 of a server under load: no client notices', async () => {
+    const failures = [];
+    let done = 0, stop = false;
+    const worker = async () => {
+      while (!stop) {
+        const r = await ask('kill', { mock: 'ttft_ms=20' });
+        const text = await r.text();
+        if (r.status !== 200) failures.push(`${r.status} ${text}`);
+        done++;
+      }
+    };
+    const all = Array.from({ length: 16 }, worker);
+    await until('load', () => done > 300);
+    await servers.list[2].proc.kill();
+    const then = done;
+    await until('more load', () => done > then + 400);
+    stop = true;
+    await Promise.all(all);
+    await servers.list[2].proc.start().waitReady();
+    assert.deepEqual(failures, []);
+  });
+});
+
+servedTest('edges share what they see', {
+  edges: 2,
+  upstreams: {
+    shared: { n: 2, retries: 1, ejection: { failures: 3, base_ms: 60000, most_ms: 60000, max_percent: 50 } },
+    checked: { n: 2, health_check: { type: 'http', path: '/health', interval_ms: 60000, timeout_ms: 1000, healthy: 1, unhealthy: 1 }, ejection: { failures: 3, base_ms: 1000, max_percent: 50 } },
+  },
+}, async ({ suite, step, servers, ask, who }) => {
+  const seen = [];
+  const nc = await suite.nats();
+  const sub = nc.subscribe('aigw.upstream.health');
+  (async () => { for await (const m of sub) seen.push(m.json()); })();
+  await nc.flush();
+  const up = async (edge, upstream, server) => sumOf(await suite.metricsOf(`edge-${edge}`), 'gateway_upstream_up', { upstream, server });
+
+  await step('hearsay makes suspicious, and the first failure of its own convinces', async () => {
+    await servers.behave(1, 'fail=503');
+    for (let i = 0; i < 8; i++) assert.equal(await who('shared', {}, { edge: 1 }), 'm2');
+    const m = await until('it is told', () => seen.find((s) => s.server_slug === 'm1'));
+    assert.deepEqual([m.from, m.upstream_slug, m.state, m.seen, m.why], ['edge-1', 'shared', 'down', 'requests', 'status 503']);
+    assert.equal(await up(1, 'shared', 'm1'), 0);
+    assert.equal(await up(2, 'shared', 'm1'), 1, 'not on hearsay');
+    const before = await servers.requests(1);
+    for (let i = 0; i < 6; i++) assert.equal(await who('shared', {}, { edge: 2 }), 'm2');
+    assert.equal(await servers.requests(1) - before, 1, 'once, not three times');
+    assert.equal(await up(2, 'shared', 'm1'), 0);
+    await servers.behave(1);
+  });
+
+  await step('where there are checks, hearsay makes an edge look at once', async () => {
+    await until('the first checks', async () => await up(1, 'checked', 'm1') === 1 && await up(2, 'checked', 'm1') === 1);
+    await servers.behave(1, 'fail=500');
+    for (let i = 0; i < 8; i++) await (await ask('checked', {}, { edge: 1 })).text();
+    // Its own next check is a minute away.
+    await until('the other edge has looked', async () => await up(2, 'checked', 'm1') === 0);
+    assert.ok(seen.some((s) => s.from === 'edge-2' && s.seen === 'check' && s.state === 'down'));
+    await servers.behave(1);
+  });
+});
