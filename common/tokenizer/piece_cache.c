@@ -15,7 +15,8 @@ struct piece_cache *piece_cache_take(const struct vocab *v)
                                                          memory_order_acquire);
         if (c != NULL) return c;
     }
-    struct piece_cache *c = aligned_alloc(64, sizeof *c);
+    enum { LINE = 64 };
+    struct piece_cache *c = aligned_alloc(LINE, (sizeof *c + LINE - 1) / LINE * LINE);
     if (c != NULL) memset(c, 0, sizeof *c);
     return c;
 }
