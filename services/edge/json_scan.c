@@ -169,8 +169,12 @@ enum err js_parse(struct str text, struct js_val *ret, struct why *why)
  */
 static const char *skip_string(const char *p, const char *end)
 {
-    const char *start = p;
-    for (;;) {
+    const char *start = p, *near = end - p > 24 ? p + 24 : end;
+    for (p++; p < near; p++) { /* keys are short */
+        if (*p == '"') return p + 1;
+        if (*p == '\\') p++;
+    }
+    for (p--;;) {
         p = memchr(p + 1, '"', (size_t)(end - p - 1));
         size_t slashes = 0;
         ASSERT(p != NULL); /* it was validated */

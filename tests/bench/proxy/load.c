@@ -350,7 +350,7 @@ static void report(double seconds, uint64_t cpu)
            ",\"why\":\"%s\",\"sent\":[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64
            "]}\n",
            seconds, r.done, r.events, (double)cpu / 1000,
-           per > 0 ? (double)cpu / 1000 / (double)per : 0, (double)per / seconds,
+           per > 0 ? (double)cpu / 1000 / (double)per : 0, seconds > 0 ? (double)per / seconds : 0,
            samples_percentile(&r.latency, 0.5), samples_percentile(&r.latency, 0.99),
            r.open_streams, r.wrong, r.first_wrong, r.sent[PLAIN], r.sent[BULK], r.sent[LEFT],
            r.sent[ERROR], r.sent[RESET]);
