@@ -38,6 +38,8 @@ struct edge_settings {
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
     const char *access_log, *access_sample, *trace;
+    const char *client_gone;
+    int64_t drain_ms;
     int64_t max_head, max_fields, max_requests, max_per_address, memory_max;
     int64_t remote_count_bytes, ask_timeout_ms;
     bool precise;
@@ -89,14 +91,15 @@ struct worker {
     struct loop_io listen_io;
     struct ruleset *rules; /* ours, swapped between requests; NULL until there is a configuration */
     struct list_node clients;
+    struct list_node drained;  /* requests whose client is gone, see flow_drain.c */
     struct guard_share memory; /* what clients and requests of this worker hold */
-    size_t flows; /* requests under way, until the last callback has come */
-    void *ended;  /* at the end: told when flows is 0; see worker.c */
+    size_t flows;              /* requests under way, until the last callback has come */
+    void *ended;               /* at the end: told when flows is 0; see worker.c */
     struct loop_timer accept_timer;
     struct pools *pools; /* connections to upstream servers */
     struct loop_timer housekeeping;
-    char scratch[SCRATCH_SIZE];  /* one read at a time */
-    struct buf gather;           /* for building heads */
+    char scratch[SCRATCH_SIZE]; /* one read at a time */
+    struct buf gather;          /* for building heads */
     struct count_scratch *counting;
 };
 
@@ -128,7 +131,8 @@ struct edge {
     struct guard *guard;
     struct access_log *access_log; /* NULL: off */
     enum trace_mode trace_context;
-    _Atomic bool running; /* the workers are */
+    bool drains;                /* ON_CLIENT_GONE=drain */
+    _Atomic bool running;       /* the workers are */
     _Atomic uint64_t flushing;  /* connections whose answer is whole but not yet taken */
     pthread_mutex_t rules_lock; /* guards rules */
     struct ruleset *rules;      /* the newest; workers hold their own references */

@@ -363,6 +363,7 @@ static void abandon(struct flow *f, enum usage_outcome outcome)
 
 void flow_client_gone(struct flow *f)
 {
+    if (flow_drain(f)) return;
     abandon(f, USAGE_CLIENT_GONE);
 }
 

@@ -50,6 +50,8 @@ void flow_run(struct flow *f);
 void flow_client_gone(struct flow *f);
 /* All output was taken: go on reading upstream. */
 void flow_client_drained(struct flow *f);
+/* The same of one in the worker's list of those whose client is gone. */
+void flow_shutdown_drained(struct list_node *n);
 /* The process ends: outcome shutdown. */
 void flow_shutdown(struct flow *f);
 

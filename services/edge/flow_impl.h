@@ -141,9 +141,11 @@ struct flow {
 
     /* the end */
     struct usage_handle *usage;
-    size_t bytes_in, bytes_out; /* the head's, beside body_len; what went to the client */
-    char *said;                 /* of the access log: members that the head told; owned */
-    struct trace *trace;        /* NULL: none; owned */
+    bool drained;                /* its client is gone, and the upstream is read to its end */
+    struct list_node in_drained; /* of the worker */
+    size_t bytes_in, bytes_out;  /* the head's, beside body_len; what went to the client */
+    char *said;                  /* of the access log: members that the head told; owned */
+    struct trace *trace;         /* NULL: none; owned */
     struct str reject_policy, reject_dimension;
     enum usage_outcome outcome;
     uint64_t progress_ns;
@@ -253,6 +255,9 @@ void flow_log_forget(struct flow *f);
 /* Fields for the upstream, and whether one of the client's ends here. */
 enum err flow_trace_fields(const struct flow *f, struct buf *b) MUSTCHECK;
 bool flow_is_trace_field(const struct flow *f, const struct h1_field *fl);
+
+/* flow_drain.c: the client is gone; true when the request goes on without it for a while. */
+bool flow_drain(struct flow *f);
 
 /* flow_settle.c: the one way out. After it the flow is gone, or goes when its callbacks have come.
  */

@@ -229,6 +229,7 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
         flow_fill_record(f, &r);
         fill_answer(f, now, &r);
         f->outcome = outcome;
+        if (f->drained) list_remove(&f->in_drained);
         exchange_cancel(f->exchange);
         f->exchange = NULL;
         seat_leave(&f->seat);

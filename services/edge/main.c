@@ -57,6 +57,8 @@ static const struct opt opts[] = {
     { "ACCESS_LOG", OPT_STR, F(access_log), "off", 0, 0, NULL, "A file to which each request is written as a line of JSON, - for standard output, or off. A file that was renamed is opened anew." },
     { "ACCESS_LOG_SAMPLE", OPT_STR, F(access_sample), "1", 0, 0, NULL, "The part of requests that are written to the access log, 0 to 1; those that did not end well all are." },
     { "TRACE_CONTEXT", OPT_STR, F(trace), "take", 0, 0, NULL, "W3C trace context: take (a traceparent that is valid is passed on with a span of ours), make (requests without one get one), off (it passes like any field)." },
+    { "ON_CLIENT_GONE", OPT_STR, F(client_gone), "cancel", 0, 0, NULL, "What becomes of an answer that has begun when its client leaves: cancel (the upstream is closed at once) or drain (it is read to its end, so that the usage it reports is known; what comes is counted and thrown away)." },
+    { "CLIENT_GONE_DRAIN_MS", OPT_INT, F(drain_ms), "10000", 100, 600000, "ms", "How long drain may take; then the upstream is closed." },
     { "ADMISSION_LOG", OPT_STR, F(admission_log), NULL, 0, 0, NULL, "For tests: a file to which every admission and every paid token is written, with the clock reading that decided it. Slow." },
     USAGE_OPTS(struct edge_settings, usage),
 };
@@ -177,6 +179,8 @@ static void check(const void *settings, struct opt_problems *problems)
         opt_problem(problems, "TRUSTED_PROXIES: %s", why.text);
     unsigned sample;
     enum trace_mode trace;
+    if (strcmp(s->client_gone, "cancel") != 0 && strcmp(s->client_gone, "drain") != 0)
+        opt_problem(problems, "ON_CLIENT_GONE: \"%s\" is not cancel or drain", s->client_gone);
     if (access_log_parse_sample(str_of(s->access_sample), &sample) != ERR_OK)
         opt_problem(problems, "ACCESS_LOG_SAMPLE: \"%s\" is not from 0 to 1", s->access_sample);
     if (trace_mode_parse(str_of(s->trace), &trace) != ERR_OK)
@@ -204,6 +208,7 @@ static struct edge *make(struct daemon *d)
     e->rng = daemon_rng(d);
     e->metrics = daemon_metrics(d);
     e->listen_fd = -1;
+    e->drains = strcmp(s->client_gone, "drain") == 0;
     e->guard = guard_new((uint64_t)s->max_connections, (uint64_t)s->max_per_address,
                          (uint64_t)s->memory_max);
     e->workers_n = s->workers > 0 ? (unsigned)s->workers : (unsigned)MAX(cpus, 1L);

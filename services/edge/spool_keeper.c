@@ -33,6 +33,10 @@ static void make_spare(struct spool *s)
     (void)pthread_mutex_unlock(&s->lock);
     if (!wanted) return;
     if (spool_segment_make(s, false, &g) != ERR_OK) return; /* the writer will try, and report it */
+#ifdef MADV_POPULATE_WRITE
+    /* Its pages and blocks are had here, not at a worker's first store into each. Only faster. */
+    (void)madvise(g->map, g->size, MADV_POPULATE_WRITE);
+#endif
     (void)pthread_mutex_lock(&s->lock);
     list_push_back(&s->spares, &g->in_todo);
     s->spares_n++;

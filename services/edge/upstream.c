@@ -503,6 +503,11 @@ void exchange_discard(struct exchange *x)
     loop_timer_set(loop, &x->fail_timer, loop_now_ns(loop) + discard_ns, discard_late, x);
 }
 
+void exchange_redirect(struct exchange *x, const struct exchange_events *ev)
+{
+    x->ev = ev;
+}
+
 void exchange_pause(struct exchange *x, bool paused)
 {
     conn_pause(&x->conn, paused);

@@ -61,6 +61,8 @@ void exchange_cancel(struct exchange *x); /* closes the connection; NULL is fine
 /* Nothing is told any more; what is left of the answer is read, if it is short and comes soon, so
  * that the connection can be used again. */
 void exchange_discard(struct exchange *x);
+/* From now on other functions are told, with the same context. */
+void exchange_redirect(struct exchange *x, const struct exchange_events *ev);
 void exchange_pause(struct exchange *x, bool paused);
 bool exchange_is_connected(const struct exchange *x);
 

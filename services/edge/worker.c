@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "flow.h"
 #include "count.h"
 #include "ruleset.h"
 #include "upstream.h"
@@ -121,6 +122,7 @@ void workers_start(struct edge *e)
                                     .scratch = w->scratch };
         w->pools = pools_new(&po);
         list_init(&w->clients);
+        list_init(&w->drained);
         buf_init(&w->gather, GATHER_MAX);
         w->counting = count_scratch_new();
         ASSERT(loop_add(w->loop, &w->listen_io, e->listen_fd, LOOP_READ | LOOP_EXCLUSIVE, on_accept,
@@ -192,6 +194,7 @@ static void end(void *ctx)
     struct task *t = ctx;
     struct worker *w = t->w;
     LIST_EACH_SAFE(n, &w->clients) client_stop(LIST_ENTRY(n, struct client, node));
+    while (!list_empty(&w->drained)) flow_shutdown_drained(w->drained.next);
     if (w->flows == 0)
         sem_post(t->done);
     else

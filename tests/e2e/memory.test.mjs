@@ -3,6 +3,7 @@
 // nobody reads, huge bodies. RSS is measured where there is no sanitizer, whose own memory it would be.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { demoConfig, patient, suiteTest } from './lib/suite.mjs';
 import { until } from './lib/util.mjs';
 import { Wire } from './lib/wire.mjs';
@@ -47,8 +48,38 @@ suiteTest('memory', { config, env: { edge: { EDGE_WORKERS: '1' } } }, async (sui
     assert.equal(await suite.edgeSum('gateway_open_streams'), IDLE + some.length);
     const each = (await rss(suite) - before) / IDLE;
     console.log(`    ${(each / KB).toFixed(2)} KB of RSS each`);
+    if (!ASAN) assert.ok(each < 8 * KB, `${each}`);
     for (const w of wires.concat(some)) w.abort(true);
     await until('they are gone', async () => await suite.edgeSum('gateway_inflight_requests') === 0);
     await suite.settled(IDLE + some.length);
+  });
+
+  await step('heads that do not end, answers that nobody reads, and huge bodies', async () => {
+    const before = await rss(suite);
+    const slow = Array.from({ length: 500 }, () => new Wire(suite.edge()));
+    for (const w of slow) w.write('POST /api/chat HTTP/1.1\r\nHost: e\r\nX-Slow: ');
+    const deaf = Array.from({ length: 50 }, () => new Wire(suite.edge()));
+    for (const w of deaf) {
+      w.socket.pause();
+      w.write(post(chat(), 'x-mock: tokens=200000;per_event=1\r\n'));
+    }
+    const huge = Array.from({ length: 20 }, () => new Wire(suite.edge()));
+    for (const w of huge) w.write(post('x'.repeat(100), `x-more: y\r\nContent-Length: ${20 * MB}\r\n`).replace(/Content-Length: 100\r\n/, ''));
+    await until('all are there', async () => await suite.edgeSum('gateway_connections') >= 550);
+    for (const w of huge) assert.equal((await w.answer()).status, 413);
+    await until('the answers are held back', async () => await suite.edgeSum('gateway_memory_bytes') > 50 * 100 * KB);
+    let most = 0;
+    for (let i = 0; i < 20; i++) {
+      most = Math.max(most, await rss(suite));
+      await delay(50);
+    }
+    // Of an answer that is not read 256 KB wait, what one read of its upstream brings on top, and buffers grow by doubling.
+    const held = await suite.edgeSum('gateway_memory_bytes');
+    console.log(`    ${((most - before) / MB).toFixed(1)} MB of RSS more, ${(held / MB).toFixed(1)} MB accounted`);
+    assert.ok(held < 50 * 1.2 * MB + 500 * 16 * KB, `${held}`);
+    if (!ASAN) assert.ok(most - before < 50 * 1.5 * MB + 500 * 16 * KB, `${most - before}`);
+    for (const w of [...slow, ...deaf, ...huge]) w.abort(true);
+    await until('they are gone', async () => await suite.edgeSum('gateway_connections') === 0);
+    await until('the account is even', async () => await suite.edgeSum('gateway_memory_bytes') < 256 * KB);
   });
 });
