@@ -23,7 +23,8 @@ enum {
 
 /* struct vocab_key with the number of tokens in the high half of its last byte. */
 struct piece_cache {
-    unsigned char longer[1 << 12][PIECE_CACHE_LONG + 2]; /* bytes, length, number of tokens */
+    _Alignas(64) unsigned char longer[1 << 12]
+                                     [PIECE_CACHE_LONG + 2]; /* bytes, length, number of tokens */
     struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
     uint64_t asked, missed; /* pieces looked up, and not found, since it was taken */
 };
