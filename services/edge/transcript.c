@@ -289,7 +289,7 @@ static enum err place(const struct item *it, const struct part *p, struct buf *o
     enum err e = buf_printf(out, ",\"output_index\":%llu", (unsigned long long)it->index);
     if (e == ERR_OK && k->index != NULL)
         e = buf_printf(out, ",\"%s\":%llu", k->index, (unsigned long long)p->index);
-    if (e == ERR_OK && js_parse(buf_str(&it->raw), &root, NULL) == ERR_OK &&
+    if (e == ERR_OK && it->raw.len > 0 && js_parse(buf_str(&it->raw), &root, NULL) == ERR_OK &&
         js_is(js_get(root, "id"), JS_STRING))
         e = buf_printf(out, ",\"item_id\":%.*s", STR_ARG(js_get(root, "id").raw));
     return e;

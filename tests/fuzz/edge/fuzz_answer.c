@@ -27,7 +27,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct buf whole, split, body;
     if (size < 3) return 0;
     struct answer_options o = {
-        .dialect = data[0] & 1 ? &dialect_anthropic : &dialect_openai,
+        .dialect = data[0] & 1    ? &dialect_anthropic
+                   : data[0] & 16 ? &dialect_responses
+                                  : &dialect_openai,
         .limit = data[0] & 2 ? data[1] : METER_NO_LIMIT,
         .hide_usage = data[0] & 4,
         .want_usage = data[0] & 8,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the scanner takes, it can walk and decode; requests are scanned as the edge does. */
 #include "services/edge/dialect.h"
+#include "services/edge/responses_chat.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -24,10 +25,22 @@ static void walk(struct js_val v, int depth)
         while (js_next_element(&it, &el)) walk(el, depth + 1);
 }
 
+/* What comes of a request of Responses is JSON again. */
+static void as_chat(const struct request_scan *scan)
+{
+    struct responses_chat c;
+    struct js_val v;
+    if (responses_chat_make(scan, &c) == ERR_OK) {
+        ASSERT(js_parse(buf_str(&c.messages), &v, NULL) == ERR_OK && js_is(v, JS_ARRAY));
+        if (c.tools.len > 0) ASSERT(js_parse(buf_str(&c.tools), &v, NULL) == ERR_OK);
+    }
+    responses_chat_done(&c);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const enum snap_endpoint eps[] = { SNAP_EP_CHAT, SNAP_EP_COMPLETIONS, SNAP_EP_EMBEDDINGS,
-                                              SNAP_EP_MESSAGES };
+                                              SNAP_EP_MESSAGES, SNAP_EP_RESPONSES };
     struct js_val root;
     struct why why;
     if (js_parse(str_n((const char *)data, size), &root, &why) != ERR_OK) return 0;
@@ -35,8 +48,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < ARRAY_LEN(eps); i++) {
         struct request_scan scan;
         const char *param = "";
-        if (dialect_of(eps[i])->scan_request(eps[i], root, &scan, &param, &why) == ERR_OK)
-            ASSERT(js_is(scan.model, JS_STRING));
+        if (dialect_of(eps[i])->scan_request(eps[i], root, &scan, &param, &why) != ERR_OK) continue;
+        ASSERT(js_is(scan.model, JS_STRING));
+        if (eps[i] == SNAP_EP_RESPONSES) as_chat(&scan);
     }
     return 0;
 }
