@@ -166,7 +166,8 @@ static void long_pieces_merge_like_the_whole(void **state)
                     some = MIN(t.n, n - i);
                     memcpy(p + i, t.p, some);
                 } else {
-                    if (dice == 1) some = MIN(1 + rng_below(&rng.rng, 90), n - i);
+                    if (dice == 1) some = 1 + rng_below(&rng.rng, 90);
+                    some = MIN(some, n - i);
                     memset(p + i, (int)(from + rng_below(&rng.rng, kinds)), some);
                 }
                 i += some;
