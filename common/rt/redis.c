@@ -160,7 +160,8 @@ static enum err dial(struct redis *r, const struct redis_place *to, struct why *
     r->c = redisConnectWithTimeout(to->host, to->port, r->connect_timeout);
     if (r->c == NULL) return ERR_NOMEM;
     if (r->c->err != 0) return io_failure(r, why);
-    if (redisSetTimeout(r->c, r->call_timeout) != REDIS_OK) return io_failure(r, why);
+    /* one that recovers has much to do at first: until it is set up, more patience */
+    if (redisSetTimeout(r->c, r->connect_timeout) != REDIS_OK) return io_failure(r, why);
     return ERR_OK;
 }
 
@@ -228,6 +229,8 @@ enum err redis_connect(struct redis *r, char ret_run_id[41], struct why *why)
         if (e == ERR_OK && r->at.by_sentinel) e = check_role(r, why);
         if (e == ERR_OK) e = select_db(r, why);
         if (e == ERR_OK) e = read_run_id(r, why);
+        if (e == ERR_OK && redisSetTimeout(r->c, r->call_timeout) != REDIS_OK)
+            e = io_failure(r, why);
         if (e != ERR_OK) disconnect(r);
     }
     if (e == ERR_OK && ret_run_id != NULL) memcpy(ret_run_id, r->run_id, sizeof r->run_id);

@@ -11,7 +11,8 @@
 struct redis;
 
 /* An address of rt/redis_url.h. Does not connect yet. With Sentinels each new connection asks where
- * the master is; each of them may take the connect and the call time-out. */
+ * the master is. Until a connection is set up, each step of it may take the connect time-out: one
+ * that recovers has much to do at first. */
 enum err redis_new(const char *url, int connect_timeout_ms, int call_timeout_ms, struct redis **ret,
                    struct why *why) MUSTCHECK;
 void redis_free(struct redis *r);

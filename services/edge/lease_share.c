@@ -127,7 +127,8 @@ static double look_calendar(const struct lease_table *t, struct lease_counter *c
 {
     struct lease_local *l = c->local;
     while (now >= l->pool_end_ns) {
-        l->pool = share_of(t, c);
+        /* what was told is a share of what remained of the window before */
+        l->pool = t->edges > 0 ? c->rule.limit / t->edges : share_of(t, c);
         l->charged = 0;
         l->pool_end_ns += window_ns(c);
     }

@@ -2,7 +2,8 @@
 /*
  * The admission logs. Every interval is checked in one pass, as the log is written:
  *   bucket   the level of an ideal meter that drains at the rate is at most the burst: that says
- *            it for all intervals at once
+ *            it for all intervals at once. Where twice the algorithm's bound is stated, the meter
+ *            drains twice as fast, and may hold twice the burst: 2 (B + L/W T) for any T
  *   sliding  two pointers: what is inside the window that ends now
  *   fixed    what was admitted in the calendar window
  *   slots    how many are held at once
@@ -23,10 +24,11 @@ static void note(struct sim *m, const struct ledger_rule *r, double value)
     m->r.overshoot = MAX(m->r.overshoot, value - own);
 }
 
-static void log_bucket(struct sim_meter *x, const struct ledger_rule *r, uint64_t now_us,
-                       uint64_t units)
+/* times: of the algorithm's own bound. */
+static void log_bucket(struct sim_meter *x, const struct ledger_rule *r, double times,
+                       uint64_t now_us, uint64_t units)
 {
-    x->level -= (double)(now_us - x->at_us) * (double)r->limit / (double)r->window_us;
+    x->level -= (double)(now_us - x->at_us) * (double)r->limit / (double)r->window_us * times;
     if (x->level < 0) x->level = 0;
     x->at_us = now_us;
     x->level += (double)units;
@@ -69,7 +71,7 @@ void sim_log(struct sim *m, size_t policy, size_t key, uint64_t units)
     not_starving(m, x);
     switch (r->kind) {
     case LEDGER_BUCKET:
-        log_bucket(x, r, now_us, units);
+        log_bucket(x, r, MAX(m->s->bound, 1.0), now_us, units);
         note(m, r, x->level - 1e-6);
         break;
     case LEDGER_SLIDING:

@@ -342,6 +342,32 @@ static void without_an_engine_each_rule_says_what_happens(void **state)
     assert_true(lease_cancel(table, START, &w));
 }
 
+static void without_an_engine_a_quota_that_is_used_up_has_its_share_in_the_next_period(void **state)
+{
+    static const struct lease_rule hour = {
+        LEASE_RATE, LEASE_AWAY_SHARE, 100, 100, 3600000, true, true, false
+    };
+    struct lease_waiter w;
+    unsigned passed = 0;
+    (void)state;
+    assert_int_equal(want(&w, START, "q", &hour), LEASE_VERDICT_WAIT);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START + MS, "e1",
+              (struct lease_result){ .status = LEASE_REFUSED,
+                                     .limit = 100,
+                                     .retry_ms = 5000,
+                                     .reset_ms = 5000 }); /* its share of what remains: 0 */
+    assert_int_equal(w.verdict, LEASE_VERDICT_REFUSED);
+    assert_int_equal(done_count(), 1);
+    go_away(START + 300 * MS, &minute);
+    assert_int_equal(want(&w, START + 1000 * MS, "q", &hour), LEASE_VERDICT_REFUSED);
+    assert_int_equal(want(&w, START + 4900 * MS, "q", &hour), LEASE_VERDICT_REFUSED);
+    for (int i = 0; i < 80; i++)
+        if (want(&w, START + 5100 * MS, "q", &hour) == LEASE_VERDICT_OK) passed++;
+    assert_int_equal(passed, 50); /* of 100, among two edges */
+    assert_int_equal(want(&w, START + 3000000 * MS, "q", &hour), LEASE_VERDICT_REFUSED);
+}
+
 static void without_an_engine_a_share_begins_empty_and_is_spent_evenly(void **state)
 {
     struct lease_waiter w;
@@ -630,6 +656,7 @@ int main(void)
         T(running_requests_are_covered_again_after_a_lease_was_lost),
         T(nobody_waits_beyond_the_deadline),
         T(without_an_engine_each_rule_says_what_happens),
+        T(without_an_engine_a_quota_that_is_used_up_has_its_share_in_the_next_period),
         T(without_an_engine_a_share_begins_empty_and_is_spent_evenly),
         T(an_unknown_policy_is_asked_for_again_until_the_deadline),
         T(a_reply_that_does_not_fit_is_no_reply),

@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -271,6 +272,55 @@ static void a_redis_that_hangs_costs_one_timeout_and_then_nothing(void **state)
     assert_true(t1 - t0 >= 40);
     assert_true(t2 - t1 < 40);
     store_free(s);
+}
+
+/* A server that takes 70 ms for each command of the first connection, and none after them. */
+static void *slow_server(void *ctx)
+{
+    static const char *const replies[] = { "+OK\r\n", "+OK\r\n", "$12\r\nrun_id:abc\r\n\r\n" };
+    char text[512];
+    int fd = accept(*(int *)ctx, NULL, NULL);
+    for (size_t i = 0; i < 8 && read(fd, text, sizeof text) > 0; i++) {
+        bool setting_up = i < ARRAY_LEN(replies);
+        const char *reply = setting_up ? replies[i] : "+PONG\r\n";
+        if (setting_up) poll(NULL, 0, 70);
+        if (write(fd, reply, strlen(reply)) < 0) break;
+        if (!setting_up && read(fd, text, sizeof text) > 0) { /* and then it hangs */
+            (void)!read(fd, text, sizeof text);
+            break;
+        }
+    }
+    close(fd);
+    return NULL;
+}
+
+static void a_redis_that_recovers_may_take_longer_to_be_set_up_than_a_call(void **state)
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char url[64], run_id[41];
+    pthread_t thread;
+    struct redis *r;
+    const struct redis_value *v;
+    const struct str ping[] = { STR("PING") };
+    struct why why = { "" };
+    (void)state;
+    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 1) == 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
+    assert_int_equal(pthread_create(&thread, NULL, slow_server, &fd), 0);
+    snprintf(url, sizeof url, "redis://:secret@127.0.0.1:%u/3", ntohs(a.sin_port));
+    assert_int_equal(redis_new(url, 2000, 40, &r, &why), ERR_OK);
+    if (redis_connect(r, run_id, &why) != ERR_OK) fail_msg("%s", why.text);
+    assert_string_equal(run_id, "abc");
+    assert_int_equal(redis_command(r, ping, 1, &v, &why), ERR_OK);
+    /* a call has its own time again */
+    uint64_t begun = clock_mono_ms(clock_system());
+    assert_int_equal(redis_command(r, ping, 1, &v, &why), ERR_TIMEOUT);
+    assert_in_range(clock_mono_ms(clock_system()) - begun, 35, 1000);
+    redis_free(r);
+    pthread_join(thread, NULL);
+    close(fd);
 }
 
 static void a_clock_that_steps_ends_the_epoch(void **state)
@@ -623,6 +673,7 @@ int main(void)
         cmocka_unit_test(a_flush_begins_a_new_epoch_and_nothing_is_granted_from_the_old),
         cmocka_unit_test(the_script_is_the_ledger),
         cmocka_unit_test(quotas_in_redis_are_those_in_memory),
+        cmocka_unit_test(a_redis_that_recovers_may_take_longer_to_be_set_up_than_a_call),
         cmocka_unit_test(a_clock_that_steps_ends_the_epoch),
         cmocka_unit_test(a_redis_that_hangs_costs_one_timeout_and_then_nothing),
         cmocka_unit_test(addresses_that_are_none_are_refused_and_not_quoted),

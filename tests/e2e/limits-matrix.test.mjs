@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kind of limit with every algorithm, in every mode, with every word for an engine that is away, on both stores: each
+// combination once, on small windows. What each of them promises in detail is in the other files of limits.
+import assert from 'node:assert/strict';
+import { setTimeout as delay } from 'node:timers/promises';
+import { suiteTest, demoConfig } from './lib/suite.mjs';
+import { sumOf, until } from './lib/util.mjs';
+
+const AT_ONCE = 10, LIMIT = 4, WINDOW_S = 3, TOKENS = 10;
+const rate = { limit: LIMIT, window: `${WINDOW_S}s` };
+const tokens = { kind: 'token_rate', count: 'output', limit: LIMIT * TOKENS, window: `${WINDOW_S}s` };
+// most: of AT_ONCE requests at the same time, as many as may pass; the next window may have begun meanwhile.
+const ROWS = {
+  'request-bucket': { kind: 'request_rate', ...rate, algorithm: 'bucket', burst: LIMIT, most: LIMIT * 2 },
+  'request-sliding': { kind: 'request_rate', ...rate, algorithm: 'sliding', most: LIMIT },
+  'request-fixed': { kind: 'request_rate', ...rate, algorithm: 'fixed', most: LIMIT * 2 },
+  'token-bucket': { ...tokens, algorithm: 'bucket', burst: LIMIT * TOKENS, most: LIMIT * 2 },
+  'token-sliding': { ...tokens, algorithm: 'sliding', most: LIMIT },
+  'token-fixed': { ...tokens, algorithm: 'fixed', most: LIMIT * 2 },
+  slots: { kind: 'concurrency', limit: 2, most: 2, mock: 'tokens=10;ttft_ms=600' },
+  'quota-requests': { kind: 'quota', unit: 'requests', period: 'day', limit: LIMIT, most: LIMIT },
+  'quota-tokens': { kind: 'quota', unit: 'tokens', count: 'output', period: 'day', limit: LIMIT * TOKENS, most: LIMIT },
+  'quota-cost': { kind: 'quota', unit: 'cost', currency: 'USD', period: 'day', limit: LIMIT * TOKENS * 100, most: LIMIT },
+};
+const COLUMNS = { share: {}, deny: {}, allow: {}, shadow: { mode: 'shadow', on_unavailable: 'deny' } };
+const modelOf = (row) => `m-${row}`;
+
+// A namespace for each column, since a request is counted by 16 limits at most.
+const config = (suite) => {
+  const demo = demoConfig(suite), columns = Object.keys(COLUMNS);
+  return {
+    ...demo,
+    namespaces: columns.map((c) => ({ slug: c, name: c, auth: 'none' })),
+    matchers: columns.map((c) => ({ slug: c, namespace: c, priority: 10, when: { source: 'header', name: 'x-channel-code', op: 'equals', value: c } })),
+    models: Object.keys(ROWS).map((r) => ({ slug: modelOf(r), name: modelOf(r), vocabulary: 'qwen3',
+      price: { currency: 'USD', revision: 1, input_nano: 0, output_nano: 100 } })),
+    routes: columns.map((c) => ({ ...demo.routes[0], slug: c, namespace: c })),
+    keys: [],
+    policies: columns.flatMap((c) => Object.entries(ROWS).map(([row, { most: _, mock: __, ...p }]) => (
+      { slug: `${c}-${row}`, namespace: c, models: [modelOf(row)], on_unavailable: c, ...p, ...COLUMNS[c] }))),
+  };
+};
+
+async function ask(suite, column, row) {
+  const r = await suite.chat({ model: modelOf(row), max_tokens: TOKENS, mock: `${ROWS[row].mock ?? `tokens=${TOKENS}`};ignore_max`, headers: { 'x-channel-code': column } });
+  const body = await r.json();
+  return { status: r.status, by: r.headers.get('x-aigw-limit'), code: body.error?.code, body };
+}
+const each = (fn) => Promise.all(Object.keys(COLUMNS).flatMap((c) => Object.keys(ROWS).map((r) => fn(c, r))));
+
+for (const counter of ['memory', 'redis']) {
+  suiteTest(`every kind, algorithm and mode, on ${counter}`, { counter, edges: 2, config, env: { edge: { ASK_TIMEOUT_MS: '400' } } }, async (suite, step) => {
+    let begun = Date.now();
+    await until('the engine knows both edges', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_edges') === 2);
+
+    await step('each enforces its limit, or tells in shadow mode that it would have', async () => {
+      for (const row of Object.keys(ROWS)) {
+        const { most } = ROWS[row];
+        await Promise.all(Object.keys(COLUMNS).map(async (column) => {
+          const slug = `${column}-${row}`;
+          const got = await Promise.all(Array.from({ length: AT_ONCE }, () => ask(suite, column, row)));
+          const ok = got.filter((g) => g.status === 200).length;
+          if (column === 'shadow') {
+            assert.equal(ok, AT_ONCE, `${slug}: ${JSON.stringify(got.find((g) => g.status !== 200))}`);
+            const would = await suite.edgeSum('gateway_shadow_rejections_total', { policy: slug });
+            assert.ok(would > 0 && would <= AT_ONCE, `${slug}: ${would} would have been refused`);
+            return;
+          }
+          assert.ok(ok >= 1 && ok <= most, `${slug}: ${ok} passed, ${most} may: ${JSON.stringify(got[0])}`);
+          for (const g of got.filter((x) => x.status !== 200)) assert.deepEqual([g.status, g.by], [429, slug]);
+        }));
+      }
+    });
+
+    await step('each uses what it may: nothing is left of a quota', async () => {
+      for (const [row, slug] of ['requests', 'tokens', 'cost'].map((u) => [`quota-${u}`, `deny-quota-${u}`])) {
+        await until(`${slug} is used up`, async () => (await ask(suite, 'deny', row)).status === 429 &&
+          (await suite.must('GET', `policies/${slug}/usage?namespace=deny`)).json.counters[0].left < TOKENS * 100);
+        assert.equal((await ask(suite, 'deny', row)).code, 'insufficient_quota');
+      }
+    });
+
+    await step('an edge that was killed is silent: its share is set aside until an operator removes it', async () => {
+      assert.equal((await suite.admin('DELETE', 'instances/edge-2')).status, 409);
+      await suite.procs['edge-2'].kill();
+      begun = Date.now();
+      await until('it is silent', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_silent_edges') === 1);
+    });
+
+    // What keeps the counters: the engine, or Redis behind it.
+    const keeper = suite.procs[counter === 'redis' ? 'redis' : 'policy-1'];
+    await step('while it is away: deny refuses, allow lets pass, share goes on with a share, shadow is in nobody\'s way', async () => {
+      keeper.signal('SIGSTOP');
+      try {
+        await until('it is noticed', async () => (await ask(suite, 'deny', 'request-sliding')).status === 503, { every: 50 });
+        const passed = {};
+        await each(async (column, row) => {
+          const slug = `${column}-${row}`, end = Date.now() + (WINDOW_S + 1) * 1000;
+          for (let i = 0; i < 3 || (column === 'share' && Date.now() < end && !passed[row]); i++) {
+            const g = await ask(suite, column, row);
+            if (column === 'share') {
+              assert.ok(g.status === 200 || (g.status === 429 && g.by === slug), `${slug}: ${g.status} ${g.code}`);
+              if (g.status === 200) passed[row] = true;
+              await delay(100);
+            } else if (column === 'deny' && g.status !== 429) {
+              // What this edge was told a moment ago it still knows: 429.
+              assert.deepEqual([g.status, g.code, g.by], [503, 'limiter_unavailable', slug]);
+            } else if (column !== 'deny') {
+              assert.equal(g.status, 200, `${slug}: ${g.code}`);
+            }
+          }
+          if (column === 'deny') assert.equal((await ask(suite, column, row)).status, 503, slug);
+        });
+        // Rates and slots have a share at any time; of a quota that is used up there is none.
+        assert.deepEqual(Object.keys(passed).sort(), Object.keys(ROWS).filter((r) => !r.startsWith('quota')).sort());
+      } finally {
+        keeper.signal('SIGCONT');
+      }
+    });
+
+    await step('when it is back, each goes on by itself', () => each(async (column, row) => {
+      const want = row.startsWith('quota') && column !== 'shadow' ? 429 : 200;
+      await until(`${column}-${row} answers ${want}`, async () => (await ask(suite, column, row)).status === want, { every: 150, timeout: 30000 });
+    }));
+
+    if (counter === 'memory') await step('the operator removes the edge, and the others have all of the limit again', async () => {
+      await until('it counts as gone', async () => (await suite.admin('DELETE', 'instances/edge-2')).status === 204, { every: 500, timeout: 25000 });
+      assert.ok(Date.now() - begun > 10000); // not while it may come back
+      await until('nobody is silent', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_silent_edges') === 0);
+      const { items } = (await suite.must('GET', 'instances')).json;
+      assert.deepEqual(items.filter((i) => i.service === 'edge').map((i) => i.instance), ['edge-1']);
+      assert.equal((await suite.admin('DELETE', `instances/${'x'.repeat(200)}`)).status, 404);
+    });
+  });
+}
