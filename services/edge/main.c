@@ -245,8 +245,7 @@ static enum err open_parts(struct edge *e, struct why *why)
     enum err err = crypto_parse_key(str_of(s->master_key), e->master_key, why);
     if (err == ERR_OK) err = access_log_new(s->access_log, sample, &e->access_log, why);
     if (err == ERR_OK) err = crypto_parse_key(str_of(s->key_pepper), e->key_pepper, why);
-    if (err == ERR_OK)
-        err = address_networks_parse(s->trusted_proxies, &e->trusted_proxies, why);
+    if (err == ERR_OK) err = address_networks_parse(s->trusted_proxies, &e->trusted_proxies, why);
     if (err == ERR_OK) err = certs_new(s->tls_cert, s->tls_key, &e->certs, why);
     if (err == ERR_OK) err = library_new(&vo, &e->library, why);
     if (err == ERR_OK) err = worker_listen(s, &e->listen_fd, why);
@@ -409,8 +408,7 @@ static void scrape_server(struct edge *e, const struct snap_upstream *u,
     metric_set(edge_metric(e, M_BREAKER, labels), (double)s->breaker);
     for (int n = 0; n < FLEET_NEWS_MAX; n++) {
         labels[2] = str_of(fleet_news_name((enum fleet_news)n));
-        if (s->news[n] > 0)
-            metric_set(edge_metric(e, M_UPSTREAM_NEWS, labels), (double)s->news[n]);
+        if (s->news[n] > 0) metric_set(edge_metric(e, M_UPSTREAM_NEWS, labels), (double)s->news[n]);
     }
 }
 
