@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "certs.h"
+#include "client_proxy.h"
 #include "flow.h"
 #include "http/chunked.h"
 #include "reply.h"
@@ -306,15 +307,50 @@ static void read_some(struct client *c)
     }
 }
 
+/* Speaks TLS when the listener has a certificate. False: out of memory. */
+static bool secure(struct client *c)
+{
+    struct tls_context *context = certs_listener(c->w->edge->certs);
+    if (context == NULL) return true;
+    struct tls *t = tls_accept(context, c->conn.fd);
+    tls_context_unref(context);
+    if (t != NULL) conn_secure(&c->conn, t);
+    return t != NULL;
+}
+
+/* Who it is, is known: from here on it is as any connection. */
+static void begin(struct client *c)
+{
+    c->state = CLIENT_HEAD;
+    if (!secure(c))
+        destroy(c, true);
+    else if (c->verdict != GUARD_IN && c->conn.tls == NULL)
+        turn_away(c);
+}
+
+static void take_proxy_header(struct client *c)
+{
+    enum err e = client_proxy_read(c);
+    if (e == ERR_AGAIN) return;
+    if (e != ERR_OK || c->verdict == GUARD_SHUT)
+        destroy(c, true);
+    else
+        begin(c);
+}
+
 static void on_readable(struct client *c)
 {
-    read_some(c);
+    if (c->state == CLIENT_PROXY)
+        take_proxy_header(c);
+    else
+        read_some(c);
     if (!c->dead) client_account(c);
 }
 
 void client_drain(struct client *c)
 {
     c->must_close = true;
+    if (c->state == CLIENT_PROXY) destroy(c, true);
     /* What was sent before we said that we close is still served. */
     if (c->state == CLIENT_HEAD && c->in.len == 0) on_readable(c);
     if (c->state == CLIENT_HEAD && c->in.len == 0) destroy(c, false);
@@ -324,6 +360,7 @@ static void on_timer(void *ctx)
 {
     struct client *c = ctx;
     switch (c->state) {
+    case CLIENT_PROXY: destroy(c, true); break;
     case CLIENT_HEAD:
         if (c->in.len > 0)
             refuse(c, REFUSE_CLIENT_TIMEOUT, 408, "the request's head did not come in time");
@@ -368,28 +405,6 @@ static void on_conn(void *ctx, enum conn_event ev)
     }
 }
 
-/* Speaks TLS when the listener has a certificate. False: out of memory. */
-static bool secure(struct client *c)
-{
-    struct tls_context *context = certs_listener(c->w->edge->certs);
-    if (context == NULL) return true;
-    struct tls *t = tls_accept(context, c->conn.fd);
-    tls_context_unref(context);
-    if (t != NULL) conn_secure(&c->conn, t);
-    return t != NULL;
-}
-
-/* False: out of memory. */
-static bool set_up(struct client *c, int fd)
-{
-    const struct edge_settings *s = settings(c);
-    buf_init(&c->in, (size_t)s->max_body + (size_t)s->max_head + PIPELINE_MAX);
-    if (conn_open(&c->conn, c->w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) return false;
-    if (secure(c)) return true;
-    conn_close(&c->conn, true);
-    return false;
-}
-
 void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr,
                    enum guard_verdict verdict)
 {
@@ -402,7 +417,8 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
     c->w = w;
     c->addr = *addr;
     c->verdict = verdict;
-    if (!set_up(c, fd)) {
+    buf_init(&c->in, (size_t)settings(c)->max_body + (size_t)settings(c)->max_head + PIPELINE_MAX);
+    if (conn_open(&c->conn, w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) {
         guard_leave(w->edge->guard, verdict, addr);
         free(c);
         return;
@@ -410,7 +426,10 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
     c->conn.tell_end = true;
     list_push_back(&w->clients, &c->node);
     set_timer(c, w->edge->settings->head_timeout_ms);
-    if (verdict != GUARD_IN && c->conn.tls == NULL) turn_away(c);
+    if (w->edge->settings->proxy_protocol)
+        c->state = CLIENT_PROXY;
+    else
+        begin(c);
 }
 
 /* --- answering --- */

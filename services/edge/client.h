@@ -13,6 +13,7 @@
 struct flow;
 
 enum client_state {
+    CLIENT_PROXY, /* waits for the header of a load balancer; the address is not known yet */
     CLIENT_HEAD,  /* waits for, or reads, a request's head */
     CLIENT_BODY,  /* reads its body */
     CLIENT_BUSY,  /* a flow answers */

@@ -172,9 +172,9 @@ void conn_end_output(struct conn *c)
     (void)shutdown(c->fd, SHUT_WR);
 }
 
-static enum err plain_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
+static enum err plain_read(struct conn *c, void *into, size_t cap, size_t *ret_n, int flags)
 {
-    ssize_t n = recv(c->fd, into, cap, 0);
+    ssize_t n = recv(c->fd, into, cap, flags);
     if (n > 0) return *ret_n = (size_t)n, ERR_OK;
     if (n == 0) return ERR_CLOSED;
     return errno == EAGAIN || errno == EINTR ? ERR_AGAIN : ERR_IO;
@@ -182,7 +182,7 @@ static enum err plain_read(struct conn *c, void *into, size_t cap, size_t *ret_n
 
 enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
 {
-    if (c->tls == NULL) return plain_read(c, into, cap, ret_n);
+    if (c->tls == NULL) return plain_read(c, into, cap, ret_n, 0);
     if (c->shaking) return ERR_AGAIN;
     enum err e = tls_read(c->tls, into, cap, ret_n);
     bool waits = e == ERR_AGAIN && tls_wants_write(c->tls);
@@ -191,6 +191,12 @@ enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
         set_watch(c);
     }
     return e;
+}
+
+enum err conn_peek(struct conn *c, void *into, size_t cap, size_t *ret_n)
+{
+    ASSERT(c->tls == NULL);
+    return plain_read(c, into, cap, ret_n, MSG_PEEK);
 }
 
 bool conn_is_quiet(struct conn *c)

@@ -60,6 +60,8 @@ static inline bool conn_is_open(const struct conn *c)
 
 /* ERR_OK with *ret_n > 0; ERR_AGAIN; ERR_CLOSED (the peer sent its end); ERR_IO. */
 enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n) MUSTCHECK;
+/* The same, of a plain connection, without taking it. */
+enum err conn_peek(struct conn *c, void *into, size_t cap, size_t *ret_n) MUSTCHECK;
 /* Whether the peer has neither sent anything nor ended: for a connection that should be idle. */
 bool conn_is_quiet(struct conn *c);
 /* Why the handshake failed; NULL when it did not. Valid until conn_close(). */

@@ -42,7 +42,7 @@ struct edge_settings {
     int64_t drain_ms;
     int64_t max_head, max_fields, max_requests, max_per_address, memory_max;
     int64_t remote_count_bytes, ask_timeout_ms;
-    bool precise;
+    bool precise, proxy_protocol;
     struct usage_settings usage;
 };
 

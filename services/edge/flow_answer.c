@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "edits.h"
 #include "flow_impl.h"
 
 enum { FIELDS_MAX = 128 * 1024, PROGRESS_NS_STEP = 1000000000 };
@@ -113,9 +114,10 @@ static enum err answer_fields(struct flow *f, const struct h1_response *res, str
     enum err e = ERR_OK;
     for (size_t i = 0; i < res->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &res->head.fields[i];
-        if (!is_dropped(f, &res->head, fl))
+        if (!is_dropped(f, &res->head, fl) && !edits_drop(&f->route->response, fl->name))
             e = buf_printf(out, "%.*s: %.*s\r\n", STR_ARG(fl->name), STR_ARG(fl->value));
     }
+    if (e == ERR_OK) e = edits_append(&f->route->response, out);
     return e == ERR_OK ? flow_own_fields(f, out) : e;
 }
 

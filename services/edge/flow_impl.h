@@ -15,6 +15,7 @@
 #include "http/chunked.h"
 #include "http/gzip.h"
 #include "match.h"
+#include "params.h"
 #include "ruleset.h"
 #include "trace.h"
 #include "upstream.h"
@@ -47,6 +48,7 @@ struct asked {
     struct js_val root;
     struct js_val *found;         /* by place in matching_body_wants() */
     struct match_values *members; /* the same as texts */
+    struct params params;         /* of the route, when the body was scanned */
     struct str head, body;        /* as they go upstream; sent again on a retry */
     struct balance_ask ask;       /* of the upstream it goes to now */
     struct waiter waiter;         /* while no server has room */

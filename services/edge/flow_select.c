@@ -158,6 +158,19 @@ bool flow_select_by_head(struct flow *f)
     return space.pending || (enter(f, &space) && find_route(f));
 }
 
+/* The route's parameters, of bodies that ask for text. */
+static void apply_params(struct flow *f)
+{
+    const struct js_val *found[SNAP_PARAMS_MAX];
+    const struct snap_route *r = f->route;
+    struct asked *asked = f->asked;
+    asked->params.output_max = PARAMS_NO_MAX;
+    if (!f->scanned || r->params_n == 0 || !endpoint_is_metered(f->endpoint)) return;
+    for (size_t i = 0; i < r->params_n; i++)
+        found[i] = &asked->found[match_param(f->rules->matching, r, i)];
+    params_apply(r, found, &asked->scan, &asked->params);
+}
+
 bool flow_select_by_body(struct flow *f)
 {
     struct match_input *in = &f->asked->match;
@@ -171,6 +184,7 @@ bool flow_select_by_body(struct flow *f)
     }
     /* The route may depend on the model, and say that the body is another endpoint's. */
     if (!find_route(f) || !flow_read_body(f, f->endpoint)) return false;
+    apply_params(f);
     if (f->model.p == NULL || match_key_allows(f->key, f->model, f->model_cfg)) return true;
     flow_refuse(f, REFUSE_FORBIDDEN, STR("This key may not use this model."), "model");
     return false;

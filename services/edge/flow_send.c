@@ -5,10 +5,16 @@
  */
 #include <stdio.h>
 
+#include "edits.h"
 #include "flow_impl.h"
 #include "splice.h"
 
-enum { MAX_SPLICES = 8, SPLICE_MAX = 4096, HEAD_MAX = 128 * 1024, HEAD_USUAL = 1024 };
+enum {
+    MAX_SPLICES = 8 + SNAP_PARAMS_MAX,
+    SPLICE_MAX = 4096,
+    HEAD_MAX = 128 * 1024,
+    HEAD_USUAL = 1024
+};
 
 struct splices {
     struct splice v[MAX_SPLICES];
@@ -45,27 +51,63 @@ static const char *inside(struct js_val object, const char **ret_comma)
     return p;
 }
 
+static void insert(struct flow *f, struct splices *s, struct str name, struct str value)
+{
+    const char *comma, *at = inside(f->asked->scan.root, &comma);
+    add(f, s, at, 0, "\"%.*s\":%.*s%s", STR_ARG(name), STR_ARG(value), comma);
+}
+
+/* The route's default and maximum parameters. */
+static void edit_params(struct flow *f, struct splices *s)
+{
+    const struct params *p = &f->asked->params;
+    for (size_t i = 0; i < p->edits_n; i++) {
+        const struct param_edit *e = &p->edits[i];
+        if (e->at.raw.p != NULL)
+            add(f, s, e->at.raw.p, e->at.raw.n, "%.*s", STR_ARG(e->value));
+        else
+            insert(f, s, e->name, e->value);
+    }
+}
+
+/* The most that a choice may have; UINT64_MAX: no bound. */
+static uint64_t most_of_choice(const struct flow *f)
+{
+    uint64_t most = f->asked->params.output_max;
+    /* The limit is of all choices together; the parameter is each choice's. */
+    if (f->output_limit != METER_NO_LIMIT)
+        most = MIN(most,
+                   MAX(f->output_limit / f->asked->scan.choices, f->dialect->max_output_least));
+    return most;
+}
+
 /* No bound of the request may be above the limit, and there must be one. */
 static void clamp_output(struct flow *f, struct splices *s)
 {
-    const char *param = f->dialect->max_output_param, *comma;
+    struct str param = str_of(f->dialect->max_output_param);
+    const struct params *p = &f->asked->params;
     bool any = false;
-    if (f->output_limit == METER_NO_LIMIT || !endpoint_is_metered(f->endpoint)) return;
-    /* The limit is of all choices together; the parameter is each choice's. */
-    uint64_t most = MAX(f->output_limit / f->asked->scan.choices, f->dialect->max_output_least);
+    uint64_t most = most_of_choice(f);
+    char number[24];
+    if ((most == UINT64_MAX && p->output_name.p == NULL) || !endpoint_is_metered(f->endpoint))
+        return;
+    /* null is no bound; what is inserted would stand beside it. */
+    uint64_t instead = p->output_name.p != NULL ? MIN(most, p->output_default) : most;
     for (size_t i = 0; i < MAX_OUTPUT_PARAMS; i++) {
         struct js_val v = f->asked->scan.max_output[i];
         uint64_t n = UINT64_MAX;
         if (v.raw.p == NULL) continue;
         any = true;
-        /* null is no bound; an inserted one would stand beside it. */
-        if (v.type == JS_NULL || (js_u64(v, &n) == ERR_OK && n > most))
+        if (v.type == JS_NULL)
+            add(f, s, v.raw.p, v.raw.n, "%llu", (unsigned long long)instead);
+        else if (js_u64(v, &n) == ERR_OK && n > most)
             add(f, s, v.raw.p, v.raw.n, "%llu", (unsigned long long)most);
     }
-    if (any || param == NULL) return;
-    if (f->endpoint == SNAP_EP_COMPLETIONS) param = "max_tokens";
-    const char *at = inside(f->asked->scan.root, &comma);
-    add(f, s, at, 0, "\"%s\":%llu%s", param, (unsigned long long)most, comma);
+    if (f->endpoint == SNAP_EP_COMPLETIONS) param = STR("max_tokens");
+    if (p->output_name.p != NULL) param = p->output_name;
+    if (any || param.p == NULL) return;
+    int n = snprintf(number, sizeof number, "%llu", (unsigned long long)instead);
+    insert(f, s, param, str_n(number, (size_t)n));
 }
 
 /* A stream whose client did not ask for usage: we do, and keep it to ourselves. */
@@ -110,6 +152,7 @@ enum err flow_build_body(struct flow *f)
         if (e != ERR_OK) return e;
         f->upstream_model = f->model_wanted;
     }
+    edit_params(f, &s);
     clamp_output(f, &s);
     ask_usage(f, &s);
     if (s.n == 0) return ERR_OK;
@@ -206,8 +249,10 @@ enum err flow_build_head(struct flow *f)
     if (e == ERR_OK) e = target(f, &b);
     for (size_t i = 0; i < q->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &q->head.fields[i];
-        if (!is_ours(f, &q->head, fl)) e = field(&b, fl->name, fl->value);
+        if (!is_ours(f, &q->head, fl) && !edits_drop(&f->route->request, fl->name))
+            e = field(&b, fl->name, fl->value);
     }
+    if (e == ERR_OK) e = edits_append(&f->route->request, &b);
     if (e == ERR_OK) e = credential_field(f, &b);
     if (e == ERR_OK) e = buf_appendz(&b, "accept-encoding: identity\r\n");
     if (e == ERR_OK) e = field(&b, STR("x-request-id"), str_of(f->request_id));

@@ -54,7 +54,7 @@ static struct str key_of(const struct sockaddr_storage *a)
 static bool enter_address(struct guard *g, const struct sockaddr_storage *addr)
 {
     struct str key = key_of(addr);
-    if (g->per_address == 0) return true;
+    if (g->per_address == 0 || addr->ss_family == AF_UNSPEC) return true;
     (void)pthread_mutex_lock(&g->lock);
     uint64_t n = (uintptr_t)map_get(&g->by_address, key);
     bool ok = n < g->per_address &&
@@ -66,7 +66,7 @@ static bool enter_address(struct guard *g, const struct sockaddr_storage *addr)
 static void leave_address(struct guard *g, const struct sockaddr_storage *addr)
 {
     struct str key = key_of(addr);
-    if (g->per_address == 0) return;
+    if (g->per_address == 0 || addr->ss_family == AF_UNSPEC) return;
     (void)pthread_mutex_lock(&g->lock);
     uint64_t n = (uintptr_t)map_get(&g->by_address, key);
     ASSERT(n > 0);

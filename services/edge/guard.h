@@ -29,7 +29,8 @@ struct guard;
 struct guard *guard_new(uint64_t connections, uint64_t per_address, uint64_t memory);
 void guard_free(struct guard *g);
 
-/* A connection comes. All but SHUT end with guard_leave(), with the same verdict and address. */
+/* A connection comes; AF_UNSPEC: its address is not known yet, and not counted. All but SHUT end
+ * with guard_leave(), with the same verdict and address. */
 enum guard_verdict guard_enter(struct guard *g, const struct sockaddr_storage *addr);
 void guard_leave(struct guard *g, enum guard_verdict v, const struct sockaddr_storage *addr);
 

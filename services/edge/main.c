@@ -34,6 +34,7 @@ static const struct opt opts[] = {
     { "TLS_CERT_FILE", OPT_STR, F(tls_cert), NULL, 0, 0, NULL, "Certificate chain of the proxy's listener (PEM): set, the listener speaks TLS. A renewed file is taken without a restart." },
     { "TLS_KEY_FILE", OPT_STR, F(tls_key), NULL, 0, 0, NULL, "The certificate's key (PEM)." },
     { "TRUSTED_PROXIES", OPT_STR, F(trusted_proxies), NULL, 0, 0, NULL, "Networks of proxies in front, such as 10.0.0.0/8, 2001:db8::/32: from them X-Forwarded-For tells the client's address, taken from its right end." },
+    { "PROXY_PROTOCOL", OPT_BOOL, F(proxy_protocol), "false", 0, 0, NULL, "Every connection begins with a PROXY header (version 1 or 2), before TLS, from a load balancer; where TRUSTED_PROXIES is set, from those only." },
     { "EDGE_WORKERS", OPT_INT, F(workers), "0", 0, 256, NULL, "Threads that serve requests; 0: one per CPU." },
     { "MAX_BODY_BYTES", OPT_INT, F(max_body), "16777216", 1024, 1073741824, "bytes", "Largest request body: 413 beyond." },
     { "MAX_CONNECTIONS", OPT_INT, F(max_connections), "60000", 1, 1000000, NULL, "Client connections at a time; further ones are answered with 503 and closed." },

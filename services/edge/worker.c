@@ -79,6 +79,8 @@ static int accept_some(struct worker *w)
                 rest_from_accepting(w);
             return i;
         }
+        /* Who it is a PROXY header will tell. */
+        if (w->edge->settings->proxy_protocol) addr.ss_family = AF_UNSPEC;
         enum guard_verdict v = guard_enter(w->edge->guard, &addr);
         if (v == GUARD_SHUT)
             close(fd);
