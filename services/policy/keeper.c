@@ -17,7 +17,12 @@
 #include "proto/subjects.h"
 #include "rebuild.h"
 
-enum { REPLY_MAX = 512 * 1024, LEDGER_TIMEOUT_MS = 1000, SEEDS_AT_ONCE = 16 };
+enum {
+    OVERFLOW_QUIET_MS = 60000,
+    REPLY_MAX = 512 * 1024,
+    LEDGER_TIMEOUT_MS = 1000,
+    SEEDS_AT_ONCE = 16
+};
 #define CLAIM_KEY "policy.memory"
 #define REDIS_KEY "policy.redis"
 static const char no_config[] = "no configuration yet";
@@ -39,7 +44,8 @@ struct keeper {
     bool thread_runs;
     struct bus_kv *kv;
     struct claim claim;
-    char unready[192]; /* the reason that we gave, or "" */
+    char unready[192];                /* the reason that we gave, or "" */
+    uint64_t overflows, overflows_ms; /* that were logged, and when */
 
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -327,6 +333,18 @@ static void step_claim(struct keeper *k)
     }
 }
 
+/* Keys that share one counter are limited together: worth a word, but not at each of them. */
+static void warn_overflows(struct keeper *k, uint64_t overflows)
+{
+    uint64_t now = clock_mono_ms(daemon_clock(k->daemon));
+    if (overflows == k->overflows) return;
+    if (k->overflows_ms != 0 && now - k->overflows_ms < OVERFLOW_QUIET_MS) return;
+    log_warn("there are more counters than COUNTERS_MAX: further keys of a policy share one",
+             LI("ops", (int64_t)(overflows - k->overflows)));
+    k->overflows = overflows;
+    k->overflows_ms = now;
+}
+
 static void step(struct keeper *k)
 {
     struct store_status status;
@@ -343,6 +361,7 @@ static void step(struct keeper *k)
     if (k->memory) step_claim(k);
     store_tick(k->store);
     store_status(k->store, &status);
+    warn_overflows(k, status.overflows);
     if (!k->memory)
         set_unready(k, status.ready                ? ""
                        : status.problem[0] != '\0' ? status.problem

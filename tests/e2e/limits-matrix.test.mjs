@@ -133,3 +133,31 @@ for (const counter of ['memory', 'redis']) {
     });
   });
 }
+
+suiteTest('more counters than there is room for', {
+  env: { policy: { COUNTERS_MAX: '16' }, edge: { ASK_TIMEOUT_MS: '1000' } },
+  config: (suite) => ({ ...demoConfig(suite), policies: [{ slug: 'each', namespace: 'test-channel', kind: 'request_rate', limit: 8, window: '1m',
+    algorithm: 'sliding', per: ['header:x-client'], on_unavailable: 'deny' }] }),
+}, async (suite, step) => {
+  const send = async (client) => {
+    const r = await suite.chat({ mock: 'tokens=1', headers: { 'x-client': `client-${client}` } });
+    await r.arrayBuffer();
+    return r.status;
+  };
+  await step('how full a limit is can be seen at the edge and at the engine', async () => {
+    for (let i = 0; i < 4; i++) assert.equal(await send(0), 200);
+    assert.equal(sumOf(await suite.metricsOf('edge-1'), 'gateway_limit_utilization_ratio', { policy: 'each' }), 0.5);
+    assert.ok(sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_utilization_ratio', { policy: 'each' }) >= 0.125);
+  });
+  await step('further keys share one counter, which is counted and logged once', async () => {
+    const statuses = [];
+    for (let i = 1; i <= 40; i++) statuses.push(await send(i));
+    // Of the 16 the first key has one, and one is shared: 14 more have their own, the others have 8 among them.
+    assert.equal(statuses.filter((s) => s === 200).length, 14 + 8, `${statuses}`);
+    assert.ok(sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_overflows_total') > 0);
+    const word = /more counters than COUNTERS_MAX/g;
+    await until('it is in the log', () => word.test(suite.procs['policy-1'].text()));
+    for (let i = 41; i <= 50; i++) await send(i);
+    assert.equal(suite.procs['policy-1'].text().match(word).length, 1);
+  });
+});

@@ -288,6 +288,39 @@ static void without_the_engine_deny_is_unavailable(void **state)
     assert_true(t.outcome.retry_after_ms > 0);
 }
 
+/* --- how full limits are --- */
+
+struct use {
+    size_t counters;
+    double most;
+};
+
+static void note_use(void *ctx, struct str policy, double use)
+{
+    struct use *u = ctx;
+    if (!str_eqz(policy, "full:10")) return;
+    u->counters++;
+    u->most = MAX(u->most, use);
+}
+
+static void how_full_a_limit_is_counts_what_was_spent_and_not_what_is_held(void **state)
+{
+    struct snap_policy p = POLICY("full:10", .kind = SNAP_REQUEST_RATE, .limit = 10);
+    const struct snap_policy *all[] = { &p };
+    struct admit_list l = { all, 1 };
+    struct admit_request r = request(&l);
+    struct admit_ticket t;
+    (void)state;
+    for (int i = 1; i <= 11; i++) {
+        struct use u = { 0 };
+        assert_int_equal(admit(&r, &t), i <= 10 ? ADMIT_OK : ADMIT_REFUSED);
+        end(&t, 0, 0);
+        limiter_each_use(limiter, note_use, &u);
+        assert_int_equal(u.counters, 1);
+        assert_int_equal((int)(u.most * 100 + 0.5), MIN(i, 10) * 10);
+    }
+}
+
 /* --- messages that get lost --- */
 
 struct decision {
@@ -408,6 +441,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_limit_of_cost_does_not_hide_that_of_tokens, start, stop),
         cmocka_unit_test_setup_teardown(shadow_policies_only_tell, start, stop),
         cmocka_unit_test_setup_teardown(without_the_engine_deny_is_unavailable, start, stop),
+        cmocka_unit_test_setup_teardown(
+            how_full_a_limit_is_counts_what_was_spent_and_not_what_is_held, start, stop),
         cmocka_unit_test_setup_teardown(an_ask_that_is_lost_is_repeated_before_the_wait_is_over,
                                         start, stop),
         cmocka_unit_test_setup_teardown(an_ask_whose_repetition_is_lost_too_is_given_up, start,
