@@ -234,6 +234,40 @@ static enum err take_reference(struct tx *t, struct json *o, const char *key, en
     return e;
 }
 
+/* "openai" unless it says otherwise. */
+static enum err dialect_of(struct tx *t, struct str upstream, char ret[16], struct why *why)
+{
+    struct row r;
+    struct json *o;
+    enum err e = store_get(t->db, KIND_UPSTREAM, upstream, t->arena, &r, why);
+    if (e == ERR_OK) e = json_parse(r.body, r.body.n, &o, why);
+    if (e != ERR_OK) return e;
+    struct str dialect = json_str(json_get(o, "dialect"));
+    (void)str_copyz(ret, 16, dialect.p != NULL ? dialect : STR("openai"));
+    json_free(o);
+    return ERR_OK;
+}
+
+/* A request is not translated: fallback i, whose upstream is `id`, reads what the first one does.
+ */
+static enum err check_dialect(struct tx *t, const struct json *route, struct str id, size_t i,
+                              struct problems *p, struct why *why)
+{
+    char first[16], other[16], pointer[64];
+    struct str upstream = json_str(json_get(route, "upstream"));
+    if (upstream.p == NULL) return ERR_OK; /* the check says so */
+    enum err e = dialect_of(t, upstream, first, why);
+    if (e == ERR_NOT_FOUND) return ERR_OK;
+    if (e == ERR_OK) e = dialect_of(t, id, other, why);
+    if (e == ERR_OK && strcmp(first, other) != 0) {
+        (void)snprintf(pointer, sizeof(pointer), "/fallbacks/%zu/upstream", i);
+        problem_add(p, pointer,
+                    "speaks the dialect %s, the route's upstream %s: take one that speaks the same",
+                    other, first);
+    }
+    return e;
+}
+
 /* The same for the upstream of each fallback. */
 static enum err take_fallbacks(struct tx *t, struct json *o, struct problems *p, struct why *why)
 {
@@ -250,6 +284,7 @@ static enum err take_fallbacks(struct tx *t, struct json *o, struct problems *p,
         if (text.p != NULL)
             e = model_resolve(t->db, KIND_UPSTREAM, STR(""), text, t->arena, &id, why);
         if (text.p != NULL && e == ERR_OK) json_set_str(fallback, "upstream", id);
+        if (text.p != NULL && e == ERR_OK) e = check_dialect(t, o, id, i, p, why);
         if (e == ERR_NOT_FOUND) {
             (void)snprintf(pointer, sizeof(pointer), "/fallbacks/%zu/upstream", i);
             problem_add(p, pointer, "there is no such upstream: %.*s", (int)MIN(text.n, 64),

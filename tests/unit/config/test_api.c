@@ -416,6 +416,40 @@ static void credentials_go_in_and_do_not_come_out(void **state)
     bench.secrets.has_master_key = api.secrets.has_master_key = true;
 }
 
+static void fallbacks_lead_to_upstreams_of_the_same_dialect(void **state)
+{
+    (void)state;
+    seed();
+    expect(201, "POST", "upstreams", "{\"slug\":\"spare\"}");
+    char spare[64], text[256];
+    (void)str_copyz(spare, sizeof(spare), text_of("id"));
+    expect(201, "POST", "upstreams", "{\"slug\":\"other\",\"dialect\":\"anthropic\"}");
+    expect(201, "POST", "routes",
+           "{\"slug\":\"safe\",\"namespace\":\"team\",\"path\":{\"exact\":\"/safe\"},"
+           "\"upstream\":\"mock\",\"fallbacks\":[{\"upstream\":\"spare\",\"upstream_model\":"
+           "\"small\"},{\"upstream\":\"mock\"}]}");
+    (void)snprintf(text, sizeof(text), "\"upstream\":\"%s\",\"upstream_model\":\"small\"", spare);
+    assert_non_null(strstr(buf_z(&body), text)); /* kept by id */
+    expect(409, "DELETE", "upstreams/spare", "");
+    assert_non_null(strstr(buf_z(&body), "\"safe\""));
+    expect(200, "GET", "config", "");
+    assert_non_null(strstr(buf_z(&body), "\"upstream\":\"spare\"")); /* shown by slug */
+    static const struct {
+        const char *fallbacks, *pointer;
+    } bad[] = { { "[{\"upstream\":\"nowhere\"}]", "/fallbacks/0/upstream" },
+                { "[{\"upstream\":\"spare\"},{\"upstream\":\"other\"}]", "/fallbacks/1/upstream" },
+                { "[{}]", "/fallbacks/0/upstream" },
+                { "{}", "/fallbacks" } };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        (void)snprintf(text, sizeof(text),
+                       "{\"slug\":\"x\",\"namespace\":\"team\",\"path\":{\"exact\":\"/x\"},"
+                       "\"upstream\":\"mock\",\"fallbacks\":%s}",
+                       bad[i].fallbacks);
+        expect(422, "POST", "routes", text);
+        assert_true(violates(bad[i].pointer));
+    }
+}
+
 static void servers_have_addresses_of_their_own(void **state)
 {
     (void)state;
@@ -772,6 +806,7 @@ int main(void)
         TEST(lists_page_in_order),
         TEST(a_keys_secret_is_shown_once),
         TEST(credentials_go_in_and_do_not_come_out),
+        TEST(fallbacks_lead_to_upstreams_of_the_same_dialect),
         TEST(servers_have_addresses_of_their_own),
         TEST(a_document_makes_everything_as_it_says),
         TEST(what_a_document_leaves_out_goes),
