@@ -405,8 +405,21 @@ static void free_copy(const char *z)
     free((void *)(uintptr_t)z);
 }
 
+/* The client library frees what was received on a thread of its own, which it wakes for each
+ * message. Its threads inherit that nobody is preempted for them: they then do much at once. */
+static void open_library(void)
+{
+    struct sched_param ours, batch = { 0 };
+    int policy;
+    bool known = pthread_getschedparam(pthread_self(), &policy, &ours) == 0;
+    if (known) (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &batch);
+    (void)nats_Open(-1); /* for the second time it does nothing */
+    if (known) (void)pthread_setschedparam(pthread_self(), policy, &ours);
+}
+
 struct bus *bus_new(const struct bus_options *o)
 {
+    open_library();
     struct bus *b = xcalloc(1, sizeof *b);
     b->o = *o;
     b->o.url = copy(o->url);
@@ -436,12 +449,33 @@ struct bus *bus_new(const struct bus_options *o)
     pthread_mutex_init(&b->lock, NULL);
     pthread_mutex_init(&b->wait_lock, NULL);
     pthread_mutex_init(&b->state_lock, NULL);
+    pthread_mutex_init(&b->spent_lock, NULL);
     list_init(&b->subs);
 
     b->requests = requests_new(b);
     b->services = services_new(b);
     ASSERT(pthread_create(&b->connector, NULL, connector_main, b) == 0);
     return b;
+}
+
+/* The client library wakes a thread to free a message: once for many, where there are many. */
+void bus_msg_done(struct bus *b, natsMsg *m)
+{
+    natsMsg *spent[BUS_SPENT];
+    size_t n = 0;
+    if (!b->o.batches) {
+        natsMsg_Destroy(m);
+        return;
+    }
+    pthread_mutex_lock(&b->spent_lock);
+    b->spent[b->spent_n++] = m;
+    if (b->spent_n == BUS_SPENT) {
+        n = BUS_SPENT;
+        memcpy(spent, b->spent, sizeof spent);
+        b->spent_n = 0;
+    }
+    pthread_mutex_unlock(&b->spent_lock);
+    while (n > 0) natsMsg_Destroy(spent[--n]);
 }
 
 struct bus *bus_new_bulk(const struct bus *like)
@@ -492,6 +526,8 @@ void bus_free(struct bus *b)
     pthread_mutex_destroy(&b->lock);
     pthread_mutex_destroy(&b->wait_lock);
     pthread_mutex_destroy(&b->state_lock);
+    while (b->spent_n > 0) natsMsg_Destroy(b->spent[--b->spent_n]);
+    pthread_mutex_destroy(&b->spent_lock);
     for (char **s = b->servers; *s != NULL; s++) free(*s);
     free(b->servers);
     free(b->inbox_prefix);

@@ -33,6 +33,8 @@ enum {
 struct requests;
 struct services;
 
+enum { BUS_SPENT = 64 };
+
 struct bus {
     struct bus_options o; /* its strings are ours */
     char *inbox_prefix;   /* such as _INBOX_edge */
@@ -52,6 +54,10 @@ struct bus {
     pthread_mutex_t wait_lock; /* guards stop and nc_closed */
     pthread_cond_t wait;       /* these two changed, or the state did */
     bool stop, nc_closed;
+
+    pthread_mutex_t spent_lock;
+    natsMsg *spent[BUS_SPENT]; /* of one that batches: messages to be freed */
+    size_t spent_n;
 
     pthread_mutex_t state_lock;
     bool reported; /* what on_state was told last */
@@ -88,6 +94,8 @@ struct bus_sub {
 /* The connection, for use until bus_nc_put(); NULL when there is none (put all the same). */
 natsConnection *bus_nc_get(struct bus *b);
 void bus_nc_put(struct bus *b);
+/* Frees a message, soon. */
+void bus_msg_done(struct bus *b, natsMsg *m);
 enum err bus_err(natsStatus s);
 /* With the library's own words. */
 enum err bus_why(struct why *why, natsStatus s, const char *what);

@@ -293,7 +293,7 @@ static bool withdraw(struct requests *r, uint64_t token)
     return mine;
 }
 
-static natsStatus send(natsConnection *nc, const char *subject, const char *inbox,
+static natsStatus send(struct bus *b, natsConnection *nc, const char *subject, const char *inbox,
                        const char *const *headers, struct str data)
 {
     natsMsg *m = NULL;
@@ -303,7 +303,7 @@ static natsStatus send(natsConnection *nc, const char *subject, const char *inbo
     for (; s == NATS_OK && *headers != NULL; headers += 2)
         s = natsMsgHeader_Set(m, headers[0], headers[1]);
     if (s == NATS_OK) s = natsConnection_PublishMsg(nc, m);
-    natsMsg_Destroy(m);
+    if (m != NULL) bus_msg_done(b, m);
     return s;
 }
 
@@ -319,7 +319,8 @@ static enum err request(struct bus *b, const char *subject, const char *const *h
     enum err e = enter(r, s, timeout_ms, inbox, &token);
     if (e != ERR_OK) return e;
     natsConnection *nc = bus_nc_get(b);
-    natsStatus st = nc == NULL ? NATS_NOT_YET_CONNECTED : send(nc, subject, inbox, headers, data);
+    natsStatus st = nc == NULL ? NATS_NOT_YET_CONNECTED
+                               : send(b, nc, subject, inbox, headers, data);
     bus_nc_put(b);
     return st == NATS_OK || !withdraw(r, token) ? ERR_OK : bus_err(st);
 }

@@ -62,7 +62,7 @@ static void on_msg(natsConnection *nc, natsSubscription *sub, natsMsg *m, void *
         if (--s->running == 0) pthread_cond_broadcast(&s->idle);
         pthread_mutex_unlock(&s->gate);
     }
-    natsMsg_Destroy(m);
+    bus_msg_done(s->bus, m);
 }
 
 /* Subscribes on nc, which may be NULL. Holding b->lock. */
