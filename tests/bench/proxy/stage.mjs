@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import readline from 'node:readline';
 import { Suite } from '../../e2e/lib/suite.mjs';
-import { freePorts } from '../../e2e/lib/util.mjs';
+import { freePorts, until } from '../../e2e/lib/util.mjs';
 import { DEGREES, document, request } from './config.mjs';
 import { nginx, pin, redis, upstream } from './servers.mjs';
 
@@ -37,6 +37,7 @@ export class Stage {
         s.startPeer = (name) => nginx(dir, name, s.ports[name], up, name === 'nginx-lua' ? { redisPort } : {});
         for (const p of PEERS) s.procs[p] = await s.startPeer(p);
       }
+      await s.#firstLeases();
     } catch (e) {
       await s.close(true);
       throw e;
@@ -63,7 +64,18 @@ export class Stage {
       await p.restart();
       await this.suite.applied();
       pin(p);
+      await this.#firstLeases();
     }
+  }
+
+  // The first requests find no lease, and on a busy machine may be refused before one comes.
+  async #firstLeases() {
+    await until('leases of all limits', async () => {
+      const r = await fetch(`${this.suite.edge()}${DEGREES.full.path}`, { method: 'POST', body: request(600),
+        headers: Object.fromEntries([...DEGREES.full.headers, 'content-type: application/json'].map((h) => h.split(': '))) });
+      await r.text();
+      return r.status === 200;
+    });
   }
   rssKb(target) {
     return Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${this.proc(target).pid}/status`, 'utf8'))[1]);
