@@ -103,7 +103,8 @@ struct flow {
     bool input_exact;
     struct model_info info;      /* how the model counts; borrows from rules */
     struct admit_ticket *ticket; /* from FLOW_ADMIT on */
-    bool admitted, injected_usage;
+    bool admitted, injected_usage, input_paid;
+    unsigned char admissions;                /* how often it was tried */
     uint64_t output_limit;                   /* tokens; METER_NO_LIMIT */
     const struct snap_policy *output_shadow; /* an output_tokens limit in shadow mode */
     uint64_t asked_at_ns;                    /* the admission waits since then; 0: it did not */
@@ -175,6 +176,8 @@ bool flow_check_body(struct flow *f); /* the body is whole, and its model known 
 bool flow_check_access(struct flow *f, bool model_pending);
 bool flow_check_input(struct flow *f);
 void flow_enter_admit(struct flow *f);
+/* Once more, when what was reserved ended before it could be used. */
+void flow_admit_again(struct flow *f);
 void flow_refuse_limit(struct flow *f, const struct admit_outcome *o);
 
 /* flow_tokens.c: limits while the answer passes. */

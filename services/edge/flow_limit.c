@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "admit_local.h"
 #include "flow_impl.h"
@@ -271,6 +272,7 @@ void flow_enter_admit(struct flow *f)
         r.output_most = output_most(f);
         r.choices = f->asked->scan.choices;
     }
+    f->admissions++;
     f->ticket = admit_ticket_new(r.policies);
     if (f->ticket == NULL) {
         flow_refuse(f, REFUSE_OVERLOADED, STR("out of memory"), NULL);
@@ -283,4 +285,13 @@ void flow_enter_admit(struct flow *f)
     }
     f->async--;
     after_admit(f);
+}
+
+void flow_admit_again(struct flow *f)
+{
+    limiter_release(flow_edge(f)->limiter, f->ticket);
+    free(f->ticket);
+    f->ticket = NULL;
+    f->admitted = false;
+    flow_enter_admit(f);
 }

@@ -184,6 +184,8 @@ static void fall_back(struct flow *f)
     turn_to(f, b->upstream, b->upstream_model.p != NULL ? b->upstream_model : STR_NULL);
 }
 
+enum { ADMISSIONS_MAX = 3 };
+
 /* What the whole attempt needs once, or once more when the model is another. */
 static bool prepare(struct flow *f)
 {
@@ -195,19 +197,25 @@ static bool prepare(struct flow *f)
         flow_refuse(f, REFUSE_INTERNAL, str_of(why.text), NULL);
         return false;
     }
-    if (f->usage != NULL) return true;
-    f->server = &f->upstream->servers[f->seat.server];
-    flow_fill_record(f, &record);
-    if (usage_open(flow_edge(f)->usage, f->w->index, &record, &f->usage) != ERR_OK) {
-        flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
-        return false;
+    if (f->usage == NULL) {
+        f->server = &f->upstream->servers[f->seat.server];
+        flow_fill_record(f, &record);
+        if (usage_open(flow_edge(f)->usage, f->w->index, &record, &f->usage) != ERR_OK) {
+            flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
+            return false;
+        }
     }
-    if (!limiter_spend_input(flow_edge(f)->limiter, f->ticket, f->input_tokens)) {
-        /* What was reserved a moment ago is gone: its lease ended. */
+    if (f->input_paid) return true;
+    f->input_paid = limiter_spend_input(flow_edge(f)->limiter, f->ticket, f->input_tokens);
+    if (f->input_paid) return true;
+    /* What was reserved is gone: its lease ended while the request waited for a place, or for this
+     * thread. It is asked for again; without an end only if that happens every time. */
+    seat_leave(&f->seat);
+    if (f->admissions < ADMISSIONS_MAX)
+        flow_admit_again(f);
+    else
         flow_refuse(f, REFUSE_LIMITER_AWAY, STR("The limiter is away. Try again soon."), NULL);
-        return false;
-    }
-    return true;
+    return false;
 }
 
 static void launch(struct flow *f, bool fresh)
