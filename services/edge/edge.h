@@ -30,6 +30,8 @@ struct counter;
 struct count_scratch;
 struct models;
 struct pools;
+struct keyring;
+struct tokens;
 struct explainer;
 
 struct edge_settings {
@@ -67,6 +69,7 @@ enum edge_metric {
     M_UPSTREAM_ACTIVE,
     M_BREAKER,
     M_UPSTREAM_NEWS,
+    M_UPSTREAM_CHECKS,
     M_QUEUE_LENGTH,
     M_QUEUE_SECONDS,
     M_QUEUE_REFUSED,
@@ -96,6 +99,7 @@ struct worker {
     size_t flows;              /* requests under way, until the last callback has come */
     void *ended;               /* at the end: told when flows is 0; see worker.c */
     struct loop_timer accept_timer;
+    struct tokens *tokens; /* that were verified */
     struct pools *pools; /* connections to upstream servers */
     struct loop_timer housekeeping;
     char scratch[SCRATCH_SIZE]; /* one read at a time */
@@ -121,6 +125,7 @@ struct edge {
     struct usage *usage;
     struct bus *usage_bus; /* records go in bulk, and delay nothing else */
     struct resolver *resolver;
+    struct keyring *keyring;
     struct fleet *fleet;
     struct checker *checker;
     struct certs *certs;

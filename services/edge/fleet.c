@@ -19,6 +19,7 @@ struct member {
     char *key;
     unsigned refs;
     uint64_t news[FLEET_NEWS_MAX];
+    uint64_t checks[2]; /* bad, good */
 };
 
 /* An upstream over all configurations. */
@@ -428,6 +429,7 @@ void group_checked(struct group *g, size_t server, bool ok, const char *why)
     pthread_mutex_lock(&g->herd->lock);
     bool news = note(g, server, health_checked(&g->states[server]->health, g->u, ok, now_ns(g)),
                      ok ? "its checks succeed" : why, &ev);
+    member_at(g, server)->checks[ok]++;
     if (news) serve_queue(g->herd, &given);
     pthread_mutex_unlock(&g->herd->lock);
     call(&given);
@@ -454,6 +456,8 @@ void group_stats(struct group *g, struct fleet_group_stats *ret,
         s->bar = health_look(&m->state.health, g->u, now_ns(g), &at);
         s->breaker = m->state.health.breaker;
         s->active = m->state.active;
+        s->checks_good = m->checks[true];
+        s->checks_bad = m->checks[false];
         memcpy(s->news, m->news, sizeof s->news);
     }
     pthread_mutex_unlock(&g->herd->lock);

@@ -108,6 +108,7 @@ struct fleet_server_stats {
     enum health_bar bar;
     enum breaker_state breaker;
     uint64_t active, news[FLEET_NEWS_MAX];
+    uint64_t checks_good, checks_bad;
 };
 struct fleet_group_stats {
     uint64_t queued, queue_refused, queue_timeouts, retries, retries_refused;

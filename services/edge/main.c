@@ -12,6 +12,7 @@
 
 #include "access_log.h"
 #include "certs.h"
+#include "keyring.h"
 #include "checker.h"
 #include "base/map.h"
 #include "config/library.h"
@@ -87,6 +88,7 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_UPSTREAM_ACTIVE] = { "gateway_upstream_active_requests", METRIC_GAUGE, "Requests that the server has now.", { "upstream", "server" }, { 0 }, 0 },
     [M_BREAKER] = { "gateway_upstream_breaker_state", METRIC_GAUGE, "The server's circuit breaker: 0 closed, 1 open, 2 half open.", { "upstream", "server" }, { 0 }, 0 },
     [M_UPSTREAM_NEWS] = { "gateway_upstream_events_total", METRIC_GAUGE, "What happened to the server: check_down, check_up, ejected, breaker_opened, breaker_closed, cooling.", { "upstream", "server", "event" }, { 0 }, 5000 },
+    [M_UPSTREAM_CHECKS] = { "gateway_upstream_checks_total", METRIC_GAUGE, "Active checks of the server, by result: good or bad.", { "upstream", "server", "result" }, { 0 }, 0 },
     [M_QUEUE_LENGTH] = { "gateway_upstream_queue_length", METRIC_GAUGE, "Requests that wait for a server with room.", { "upstream" }, { 0 }, 0 },
     [M_QUEUE_SECONDS] = { "gateway_upstream_queue_seconds", METRIC_HISTOGRAM, "How long requests waited that got a place.", { "upstream" }, { SECONDS }, 0 },
     [M_QUEUE_REFUSED] = { "gateway_upstream_queue_refused_total", METRIC_GAUGE, "Requests refused since the queue was full, or no place came in time.", { "upstream", "why" }, { 0 }, 0 },
@@ -105,6 +107,17 @@ static void report_vocab(void *ctx, int level, const char *what, const char *fil
 {
     (void)ctx;
     LOG_AT((enum log_level)level, what, LS("file", file), LS("why", why != NULL ? why : ""));
+}
+
+/* Any thread. */
+static void report_keys(void *ctx, struct str issuer, const char *why)
+{
+    (void)ctx;
+    if (why != NULL)
+        log_warn("an issuer's keys cannot be fetched: those it had stay", LSTR("issuer", issuer),
+                 LS("why", why));
+    else
+        log_info("an issuer's keys are fetched again", LSTR("issuer", issuer));
 }
 
 /* On the library's thread: the follower's builds the rules anew, and workers swap as for any. */
@@ -143,6 +156,7 @@ static enum err apply(void *ctx, struct snapshot *s, struct why *why)
     models_unref(vocabularies);
     if (err != ERR_OK) return err;
     resolver_use(e->resolver, s);
+    keyring_use(e->keyring, s);
     limiter_set_revision(e->limiter, s->revision);
     checker_use(e->checker, r);
     workers_use_rules(e, r);
@@ -309,6 +323,7 @@ static enum err start(struct daemon *d, struct why *why)
     e->counter = counter_new(&co);
     e->limiter = limiter_new(&lo);
     e->resolver = resolver_new();
+    e->keyring = keyring_new(e->clock, report_keys, e);
     e->fleet = fleet_new(&(struct fleet_options){
         .clock = e->clock, .rng = e->rng, .event = upstream_changed, .ctx = e });
     e->checker = checker_new(&(struct checker_options){ .clock = e->clock,
@@ -358,6 +373,7 @@ static void stop(struct daemon *d)
                  LI("records", usage_pending(e->usage)));
     checker_free(e->checker);
     resolver_free(e->resolver);
+    keyring_free(e->keyring);
     ruleset_unref(e->rules);
     fleet_free(e->fleet);
     close_parts(e);
@@ -407,6 +423,12 @@ static void scrape_server(struct edge *e, const struct snap_upstream *u,
     metric_set(edge_metric(e, M_UPSTREAM_UP, labels), s->bar == HEALTH_FIT ? 1 : 0);
     metric_set(edge_metric(e, M_UPSTREAM_ACTIVE, labels), (double)s->active);
     metric_set(edge_metric(e, M_BREAKER, labels), (double)s->breaker);
+    if (u->check.kind != SNAP_CHECK_NONE) {
+        labels[2] = STR("good");
+        metric_set(edge_metric(e, M_UPSTREAM_CHECKS, labels), (double)s->checks_good);
+        labels[2] = STR("bad");
+        metric_set(edge_metric(e, M_UPSTREAM_CHECKS, labels), (double)s->checks_bad);
+    }
     for (int n = 0; n < FLEET_NEWS_MAX; n++) {
         labels[2] = str_of(fleet_news_name((enum fleet_news)n));
         if (s->news[n] > 0) metric_set(edge_metric(e, M_UPSTREAM_NEWS, labels), (double)s->news[n]);
