@@ -86,6 +86,13 @@ enum edge_metric {
 
 enum { SCRATCH_SIZE = 64 * 1024 };
 
+/* An address as it is recorded: the same clients come again, and a hash is dear. */
+struct shown_address {
+    unsigned char address[16];
+    char shown[IDENTITY_LEN + 1]; /* "": not in use */
+};
+enum { SHOWN_ADDRESSES = 64 };
+
 struct worker {
     struct edge *edge;
     unsigned index;
@@ -100,8 +107,9 @@ struct worker {
     void *ended;               /* at the end: told when flows is 0; see worker.c */
     struct loop_timer accept_timer;
     struct tokens *tokens; /* that were verified */
-    struct pools *pools; /* connections to upstream servers */
+    struct pools *pools;   /* connections to upstream servers */
     struct loop_timer housekeeping;
+    struct shown_address shown[SHOWN_ADDRESSES];
     char scratch[SCRATCH_SIZE]; /* one read at a time */
     struct buf gather;          /* for building heads */
     struct count_scratch *counting;

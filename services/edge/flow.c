@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/hash.h"
 #include "reply.h"
 #include "responses_chat.h"
 
@@ -115,14 +116,18 @@ static void note_address(struct flow *f, const struct client *c)
 {
     struct admit_subject *s = &f->asked->subject;
     struct edge *e = flow_edge(f);
-    char ip[ADDRESS_TEXT] = "", shown[IDENTITY_LEN + 1];
+    char ip[ADDRESS_TEXT];
     s->has_address = address_of_socket(&c->addr, s->address);
-    if (s->has_address) {
-        address_of_client(&e->trusted_proxies, &c->request->head, s->address);
+    if (!s->has_address) return;
+    address_of_client(&e->trusted_proxies, &c->request->head, s->address);
+    struct shown_address *a =
+        &f->w->shown[hash_bytes(s->address, sizeof s->address) % SHOWN_ADDRESSES];
+    if (a->shown[0] == '\0' || memcmp(a->address, s->address, sizeof a->address) != 0) {
         address_print(s->address, ip);
+        memcpy(a->address, s->address, sizeof a->address);
+        identity_write(e->identities, e->key_pepper, str_of(ip), a->shown);
     }
-    identity_write(e->identities, e->key_pepper, str_of(ip), shown);
-    if (shown[0] != '\0') f->client_ip = str_dupz(str_of(shown));
+    if (a->shown[0] != '\0') f->client_ip = str_dupz(str_of(a->shown));
 }
 
 size_t flow_memory(const struct flow *f)
