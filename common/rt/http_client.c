@@ -93,6 +93,8 @@ static bool set_options(struct http_client *c, const struct http_call *call, str
            curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
            curl_easy_setopt(h, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED) == CURLE_OK &&
            curl_easy_setopt(h, CURLOPT_URL, call->url) == CURLE_OK &&
+           (call->ca_file == NULL ||
+            curl_easy_setopt(h, CURLOPT_CAINFO, call->ca_file) == CURLE_OK) &&
            curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT_MS, (long)call->connect_timeout_ms) ==
                CURLE_OK &&
            curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)call->timeout_ms) == CURLE_OK &&

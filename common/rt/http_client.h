@@ -15,6 +15,7 @@ struct http_call {
     const char *method, *url;
     struct str body;
     const char *headers[8]; /* "Name: value", NULL-terminated */
+    const char *ca_file;    /* of authorities, for https; NULL: the system's */
     int connect_timeout_ms, timeout_ms;
 };
 /* ret_body is appended to (its maximum bounds the answer: ERR_LIMIT). Redirects are never followed.

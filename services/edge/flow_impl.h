@@ -16,6 +16,7 @@
 #include "http/gzip.h"
 #include "match.h"
 #include "params.h"
+#include "tokens.h"
 #include "ruleset.h"
 #include "trace.h"
 #include "upstream.h"
@@ -43,8 +44,11 @@ struct asked {
     struct count_result count;    /* why, when the input cannot be counted */
     struct admit_subject subject; /* the request in the words of policies */
     struct match_input match;     /* and of rules */
-    struct str upstream_path;     /* by the route */
-    bool parsed;                  /* the body is JSON, and what is below is known */
+    struct token *token;          /* that it was let in with */
+    enum err token_err;           /* a token was presented, and not taken, because: */
+    struct why token_why;
+    struct str upstream_path; /* by the route */
+    bool parsed;              /* the body is JSON, and what is below is known */
     struct js_val root;
     struct js_val *found;         /* by place in matching_body_wants() */
     struct match_values *members; /* the same as texts */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "flow_impl.h"
+#include "jwt.h"
 #include "match.h"
 #include "rt/crypto.h"
 
@@ -31,6 +32,15 @@ static const struct snap_key *find_key(const struct flow *f, struct str secret)
     return k->expires_at_ms == 0 || k->expires_at_ms > f->began_wall_ms ? k : NULL;
 }
 
+/* Only what a verified token claims is looked at by matchers. */
+static void take_token(struct flow *f, struct str text)
+{
+    struct asked *asked = f->asked;
+    asked->token_err = tokens_verify(f->w->tokens, f->rules->snap, f->rules->matching, text,
+                                     f->began_wall_ms / 1000, &asked->token, &asked->token_why);
+    if (asked->token_err == ERR_OK) asked->match.claims = asked->token->claims;
+}
+
 static void take_credential(struct flow *f)
 {
     struct match_input *in = &f->asked->match;
@@ -39,6 +49,8 @@ static void take_credential(struct flow *f)
     if (f->asked->subject.has_address) in->address = f->asked->subject.address;
     if (secret.n > 0) f->key = find_key(f, secret);
     in->key = f->key;
+    if (f->key == NULL && f->rules->snap->issuers_n > 0 && jwt_looks_like(secret))
+        take_token(f, secret);
 }
 
 /* --- namespace --- */
@@ -63,6 +75,44 @@ static bool enter_with_key(struct flow *f, const struct match_space *space)
     return refuse_key(f, "This namespace takes signed tokens, not API keys.");
 }
 
+/* A token was presented, and verified. */
+static bool enter_with_token(struct flow *f)
+{
+    if (f->ns->auth == SNAP_AUTH_NONE) return true;
+    if (f->ns->auth == SNAP_AUTH_KEY)
+        return refuse_key(f, "This namespace takes API keys, not signed tokens.");
+    if (match_claims(f->rules->matching, f->ns, f->asked->token->claims)) return true;
+    flow_refuse(f, REFUSE_FORBIDDEN,
+                STR("The token does not say what this namespace asks of tokens."), NULL);
+    return false;
+}
+
+static bool refuse_token(struct flow *f)
+{
+    char text[400];
+    if (f->asked->token_err != ERR_DENIED) {
+        (void)snprintf(text, sizeof text, "The token cannot be checked: %s. Try again soon.",
+                       f->asked->token_err == ERR_UNAVAILABLE ? f->asked->token_why.text
+                                                              : "out of memory");
+        flow_refuse(f, REFUSE_OVERLOADED, str_of(text), NULL);
+        return false;
+    }
+    (void)snprintf(text, sizeof text, "The token is not taken: %s.", f->asked->token_why.text);
+    return refuse_key(f, text);
+}
+
+/* A credential that is neither a key nor a token of ours. An open namespace does not look at it,
+ * unless it is meant to be a key of this gateway. */
+static bool refuse_secret(struct flow *f, struct str secret, bool open)
+{
+    if (open && !str_starts(secret, STR("sk-aigw-"))) return false;
+    if (f->asked->token_err != ERR_OK)
+        (void)refuse_token(f);
+    else
+        (void)refuse_key(f, "Incorrect API key provided.");
+    return true;
+}
+
 /* False when it was answered. */
 static bool enter(struct flow *f, const struct match_space *space)
 {
@@ -71,8 +121,7 @@ static bool enter(struct flow *f, const struct match_space *space)
     if (f->key != NULL) return enter_with_key(f, space);
     f->ns = space->ns;
     bool open = f->ns != NULL && f->ns->auth == SNAP_AUTH_NONE;
-    if (secret.n > 0 && (!open || str_starts(secret, STR("sk-aigw-"))))
-        return refuse_key(f, "Incorrect API key provided.");
+    if (secret.n > 0 && f->asked->token == NULL && refuse_secret(f, secret, open)) return false;
     if (f->ns == NULL) {
         flow_refuse(
             f, REFUSE_NO_ROUTE,
@@ -80,8 +129,13 @@ static bool enter(struct flow *f, const struct match_space *space)
             NULL);
         return false;
     }
+    if (f->asked->token != NULL) return enter_with_token(f);
     if (open) return true;
-    return refuse_key(f, "You didn't provide an API key: send it as Authorization: Bearer KEY.");
+    return refuse_key(f, f->ns->auth == SNAP_AUTH_JWT
+                             ? "This namespace needs a signed token: send it as Authorization: "
+                               "Bearer TOKEN."
+                             : "You didn't provide an API key: send it as Authorization: Bearer "
+                               "KEY.");
 }
 
 /* --- route --- */

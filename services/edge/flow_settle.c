@@ -45,6 +45,7 @@ void flow_attempt_ends(struct flow *f)
 void flow_forget_request(struct flow *f)
 {
     if (f->asked == NULL) return;
+    token_unref(f->asked->token);
     arena_done(&f->asked->arena);
     buf_done(&f->asked->edited);
     free(f->asked);

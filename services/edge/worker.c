@@ -13,6 +13,7 @@
 #include "flow.h"
 #include "count.h"
 #include "ruleset.h"
+#include "tokens.h"
 #include "upstream.h"
 
 enum {
@@ -123,6 +124,7 @@ void workers_start(struct edge *e)
                                     .body_max = (size_t)e->settings->max_body,
                                     .scratch = w->scratch };
         w->pools = pools_new(&po);
+        w->tokens = tokens_new(e->keyring);
         list_init(&w->clients);
         list_init(&w->drained);
         buf_init(&w->gather, GATHER_MAX);
@@ -163,6 +165,7 @@ static void use_rules(void *ctx)
     struct task *t = ctx;
     ruleset_unref(t->w->rules);
     t->w->rules = ruleset_ref(t->rules);
+    tokens_forget(t->w->tokens);
     sem_post(t->done);
 }
 
@@ -222,6 +225,7 @@ void workers_stop(struct edge *e)
         loop_stop(w->loop);
         pthread_join(w->thread, NULL);
         pools_free(w->pools);
+        tokens_free(w->tokens);
         ruleset_unref(w->rules);
         buf_done(&w->gather);
         count_scratch_free(w->counting);
