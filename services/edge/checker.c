@@ -13,7 +13,13 @@
 #include "proto/health_msg.h"
 #include "proto/subjects.h"
 
-enum { MESSAGE_MAX = 4096, TICK_MS = 50, SERVERS_TOLD_MAX = 65536, HEARD_ID_MAX = 64 };
+enum {
+    MESSAGE_MAX = 4096,
+    TICK_MS = 50,
+    TICKS_PER_SWEEP = 100,
+    SERVERS_TOLD_MAX = 65536,
+    HEARD_ID_MAX = 64
+};
 static const uint64_t ms = 1000000, told_every_ns = 1000000000;
 
 /* A server that is looked at. */
@@ -36,6 +42,7 @@ struct checker {
     struct watched *watched;
     size_t watched_n;
     struct loop_timer tick;
+    unsigned ticks;
     struct bus_sub *sub;
     char subject[SUBJECT_LEN];
     pthread_mutex_t lock; /* guards told */
@@ -216,7 +223,7 @@ static void on_tick(void *ctx)
 {
     struct checker *c = ctx;
     fleet_tick(c->o.fleet);
-    pools_sweep(c->pools);
+    if (++c->ticks % TICKS_PER_SWEEP == 0) pools_sweep(c->pools);
     loop_timer_set(c->loop, &c->tick, loop_now_ns(c->loop) + TICK_MS * ms, on_tick, c);
 }
 

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -46,7 +47,8 @@ struct group {
 struct fleet {
     struct fleet_options o;
     pthread_mutex_t lock;
-    struct map herds; /* by upstream id */
+    struct map herds;        /* by upstream id */
+    _Atomic uint64_t queued; /* over all of them: mostly none */
 };
 
 const char *fleet_news_name(enum fleet_news n)
@@ -189,6 +191,13 @@ static enum balance_verdict take(struct group *g, struct balance_ask *ask, struc
     return BALANCE_OK;
 }
 
+/* With the lock. */
+static void count_queued(struct herd *h, int by)
+{
+    h->stats.queued += (uint64_t)by;
+    atomic_fetch_add_explicit(&h->fleet->queued, (uint64_t)by, memory_order_relaxed);
+}
+
 /* With the lock: gives places to those who wait, in order. They go to *given, to be called without
  * it. */
 static void serve_queue(struct herd *h, struct list_node *given)
@@ -198,7 +207,7 @@ static void serve_queue(struct herd *h, struct list_node *given)
         struct waiter *w = LIST_ENTRY(h->queue.next, struct waiter, node);
         if (take(w->group, &w->ask, &w->seat, &at) != BALANCE_OK) return;
         list_remove(&w->node);
-        h->stats.queued--;
+        count_queued(h, -1);
         list_push_back(given, &w->node);
     }
 }
@@ -324,7 +333,7 @@ enum err group_wait(struct group *g, const struct balance_ask *ask, struct loop 
     bool room = h->stats.queued < g->u->queue_max;
     if (room) {
         list_push_back(&h->queue, &w->node);
-        h->stats.queued++;
+        count_queued(h, 1);
         /* A place may have come free since it was looked for. */
         serve_queue(h, &given);
     } else {
@@ -344,7 +353,7 @@ bool group_forget(struct waiter *w)
     bool waits = w->seat.group == NULL;
     if (waits) {
         list_remove(&w->node);
-        h->stats.queued--;
+        count_queued(h, -1);
         if (now_ns(w->group) >= w->deadline) h->stats.queue_timeouts++;
         serve_queue(h, &given); /* whoever was behind it may go where it could not */
     }
@@ -357,6 +366,7 @@ void fleet_tick(struct fleet *f)
 {
     struct map_entry *e;
     size_t i = 0, n = 0;
+    if (atomic_load_explicit(&f->queued, memory_order_relaxed) == 0) return;
     pthread_mutex_lock(&f->lock);
     struct herd **herds = xcalloc(f->herds.len + 1, sizeof *herds);
     while ((e = map_next(&f->herds, &i)) != NULL) {

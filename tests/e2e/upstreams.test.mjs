@@ -194,14 +194,14 @@ servedTest('servers are chosen', {
 
 servedTest('servers fail', {
   upstreams: {
-    retry: { retries: 2 }, once: { retries: 1 }, budget: { n: 2, retries: 1, retry: { budget_percent: 10, budget_min: 5 } }, never: { retries: 2, retry: { causes: ['connect'] } },
+    retry: { retries: 2 }, unsafe: { retries: 2 }, budget: { n: 2, retries: 1, retry: { budget_percent: 10, budget_min: 5 } }, never: { retries: 2, retry: { causes: ['connect'] } },
     eject: { ejection: { failures: 2, base_ms: 60000, most_ms: 60000, max_percent: 40 } },
     breaker: { n: 1, breaker: { error_percent: 50, min_requests: 5, window_ms: 5000, open_ms: 600, probes: 1 } },
     cool: { n: 2 }, cool1: { n: 1 }, main: { n: 1 }, spare: { n: 2, each: [{ enabled: false }, {}] }, stream: { retries: 1 },
     first: { n: 1, timeouts: { first_byte_ms: 300 } }, token: { n: 1, timeouts: { first_token_ms: 300 } }, idle: { n: 1, timeouts: { idle_ms: 300 } }, total: { n: 1, timeouts: { total_ms: 400 } },
     check: { health_check: { type: 'models', interval_ms: 100, timeout_ms: 1000, healthy: 1, unhealthy: 2 } }, kill: { retries: 2, balance: 'least_requests', ejection: undefined, breaker: undefined }, // as it is by itself
   },
-  routes: { main: { fallbacks: [{ upstream: 'spare', upstream_model: 'small-model' }] } },
+  routes: { unsafe: { endpoint: 'passthrough' }, main: { fallbacks: [{ upstream: 'spare', upstream_model: 'small-model' }] } },
 }, async ({ suite, step, servers, ask, who, tally }) => {
   const usage = [];
   const nc = await suite.nats();
@@ -223,6 +223,16 @@ servedTest('servers fail', {
       }
       await servers.behave(1);
     });
+
+  await step('what is not safe to be done twice is tried again only when it was not done', async () => {
+    for (const [how, statuses] of [['fail=502', [200, 200, 502]], ['fail=garbage', [200, 200, 502]], ['fail=503', [200, 200, 200]], ['fail=429', [200, 200, 200]]]) {
+      await servers.behave(1, how);
+      const got = [];
+      for (let i = 0; i < 3; i++) got.push((await ask('unsafe')).status);
+      assert.deepEqual(got.sort(), statuses, how);
+    }
+    await servers.behave(1);
+  });
 
   await step('the causes are the configuration\'s', async () => {
     await servers.behave(1, 'fail=503');
