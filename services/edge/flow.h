@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* clang-format off */
 /*
  * The life of one request. READ THIS FIRST.
  *
- *   FLOW_BODY      the head is read: credentials, namespace and route are checked; the body comes
- * in FLOW_COUNT     the body is scanned; the input's tokens are counted (a long prompt elsewhere)
- *   FLOW_ADMIT     all limits at once, or none; usually decided at once from leases
- *   FLOW_WAIT      sent upstream; nothing of the answer was passed on: another server may still be
- * tried FLOW_RELAY     the answer passes, is metered, and cut where its budget ends FLOW_DONE
- * settled: slots given back, the usage record complete
+ *   FLOW_BODY   the head is read: credentials, namespace and route are checked; the body comes in
+ *   FLOW_COUNT  the body is scanned; the input's tokens are counted (a long prompt elsewhere)
+ *   FLOW_ADMIT  all limits at once, or none; usually decided at once from leases
+ *   FLOW_WAIT   waits for a server with room, or is sent upstream; nothing of an answer came, and
+ *               another server may still be tried
+ *   FLOW_RELAY  the answer comes, is metered, and cut where its budget ends; until its first event
+ *               or whole body is there nothing is passed on, and FLOW_WAIT may come again
+ *   FLOW_DONE   settled: slots given back, the usage record complete
  *
- * Every way out goes through settle() in flow.c, once. One function per state moves it on
- * (enter_*); what arrives (bytes, a count, a lease, a time-out, a client that left) is dispatched
- * on the state. On its worker's thread; counts and leases that come from elsewhere are posted to
- * it.
+ * Every way out goes through flow_settle(), once. What arrives (bytes, a count, a lease, a place at
+ * a server, a time-out, a client that left) is dispatched on the state. On its worker's thread;
+ * what comes from elsewhere is posted to it.
  */
+/* clang-format on */
 #ifndef EDGE_FLOW_H
 #define EDGE_FLOW_H
 

@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "fleet.h"
+#include "services/edge/fleet.h"
 
 #define MS UINT64_C(1000000)
 
