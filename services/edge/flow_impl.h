@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The flow's struct and what its files share: flow.c (head to admission), flow_body.c (the body),
- * flow_send.c (the request that goes upstream), flow_answer.c (the answer), flow_settle.c (the
- * record and the metrics). */
+ * flow_send.c (the request that goes upstream), flow_upstream.c (to which server, and what is tried
+ * next), flow_answer.c (the answer), flow_settle.c (the record and the metrics). */
 #ifndef EDGE_FLOW_IMPL_H
 #define EDGE_FLOW_IMPL_H
 
