@@ -19,7 +19,7 @@ struct fixture {
     struct balance_server states[MOST], *pointers[MOST];
     struct balance_ask ask;
     struct rng_fake rng;
-    char ids[MOST][16];
+    char ids[MOST][32];
 };
 
 static void make(struct fixture *x, enum snap_balance how, size_t n)
