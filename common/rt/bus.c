@@ -453,7 +453,7 @@ struct bus *bus_new(const struct bus_options *o)
     list_init(&b->subs);
 
     b->requests = requests_new(b);
-    b->services = services_new(b);
+    if (!b->o.batches) b->services = services_new(b); /* one answers for the process */
     ASSERT(pthread_create(&b->connector, NULL, connector_main, b) == 0);
     return b;
 }

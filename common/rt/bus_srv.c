@@ -147,6 +147,7 @@ struct services *services_new(struct bus *b)
 
 void services_free(struct services *s)
 {
+    if (s == NULL) return;
     for (size_t i = 0; i < FORMS; i++) bus_unsubscribe(s->subs[i]);
     free(s);
 }

@@ -50,14 +50,9 @@ static const struct db_migration migrations[] = {
 };
 
 static const char *const kind_names[KIND_COUNT] = {
-    [KIND_NAMESPACE] = "namespaces",
-    [KIND_UPSTREAM] = "upstreams",
-    [KIND_MODEL] = "models",
-    [KIND_ISSUER] = "issuers",
-    [KIND_MATCHER] = "matchers",
-    [KIND_POLICY] = "policies",
-    [KIND_ROUTE] = "routes",
-    [KIND_KEY] = "keys",
+    [KIND_NAMESPACE] = "namespaces", [KIND_UPSTREAM] = "upstreams", [KIND_MODEL] = "models",
+    [KIND_ISSUER] = "issuers",       [KIND_MATCHER] = "matchers",   [KIND_POLICY] = "policies",
+    [KIND_ROUTE] = "routes",         [KIND_KEY] = "keys",
 };
 
 const char *kind_name(enum kind k)
