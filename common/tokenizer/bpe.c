@@ -303,6 +303,8 @@ void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last
     walk_on(&w, v, p, 0, n, last, count);
 }
 
+enum { RUN_ANSWERS = 1024 }; /* bytes that make room for few answers: they are cleared once */
+
 struct bpe_run {
     struct walk walk;
     size_t n, most;
@@ -314,6 +316,7 @@ struct bpe_run *bpe_run_new(size_t most)
     struct bpe_run *r = malloc(sizeof *r + 2 * most * sizeof r->room[0]);
     if (r == NULL) return NULL;
     r->most = most;
+    walk_init(&r->walk, RUN_ANSWERS);
     bpe_run_clear(r);
     return r;
 }
@@ -326,15 +329,24 @@ void bpe_run_free(struct bpe_run *r)
 void bpe_run_clear(struct bpe_run *r)
 {
     r->n = 0;
-    walk_init(&r->walk, r->most);
+    r->walk.state = r->walk.grown = 0; /* the answers stay true */
 }
 
-uint64_t bpe_run_count(struct bpe_run *r, const struct vocab *v, const char *p, size_t n)
+uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, const char *p, size_t n, size_t to)
 {
-    ASSERT(n > 0 && n <= r->most && n >= r->n);
-    walk_on(&r->walk, v, p, r->n, n, r->room, r->room + r->most);
-    r->n = n;
-    return r->room[r->most + n - 1];
+    ASSERT(n > 0 && n <= to && to <= r->most);
+    uint32_t *last = r->room, *count = r->room + r->most;
+    if (n > r->n) {
+        walk_on(&r->walk, v, p, r->n, n, last, count);
+        r->n = n;
+    }
+    if (to > r->n) {
+        uint32_t state = r->walk.state, grown = r->walk.grown;
+        walk_on(&r->walk, v, p, r->n, to, last, count);
+        r->walk.state = state;
+        r->walk.grown = grown;
+    }
+    return count[to - 1];
 }
 
 /* ---- */

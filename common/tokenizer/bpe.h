@@ -39,14 +39,17 @@ void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last
 
 /*
  * The prefixes of a piece that grows: feeding it byte by byte costs what feeding it at once does.
- * Holds `most` bytes. For vocabularies whose header says linear.
+ * Holds `most` bytes. For vocabularies whose header says linear; always the same one.
  */
 struct bpe_run;
 struct bpe_run *bpe_run_new(size_t most); /* NULL when memory is out */
 void bpe_run_free(struct bpe_run *r);     /* NULL is fine */
 void bpe_run_clear(struct bpe_run *r);
-/* The tokens of p[0..n), 0 < n <= most, by merging alone. Begins with what it was given before. */
-uint64_t bpe_run_count(struct bpe_run *r, const struct vocab *v, const char *p, size_t n);
+/*
+ * The tokens of p[0..to), 0 < n <= to <= most, by merging alone. p[0..n) begins with what it was
+ * given before, or that begins with it, and is kept; what stands behind n is not.
+ */
+uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, const char *p, size_t n, size_t to);
 
 enum err token_list_push(struct token_list *l, uint32_t id) MUSTCHECK;
 

@@ -7,7 +7,6 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/meter_state.h"
 #include "tokenizer/piece_cache.h"
-#include "tokenizer/unicode.h"
 
 /* anchor..mid and mid..open are a piece each, or pieces without a cluster boundary between them up
  * to METER_TAIL; each at most as long as a tail. */
@@ -25,6 +24,7 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
     m->anchor = m->second = m->mid = m->open;
     buf_init(&m->raw, RAW_MAX);
     pieces_scratch_init(&m->scratch);
+    buf_init(&m->run.text, SIZE_MAX / 4);
     return m;
 }
 
@@ -34,7 +34,8 @@ void meter_free(struct token_meter *m)
     vocab_unref(m->v);
     buf_done(&m->raw);
     pieces_scratch_done(&m->scratch);
-    bpe_run_free(m->run);
+    bpe_run_free(m->run.prefixes);
+    buf_done(&m->run.text);
     free(m);
 }
 
@@ -193,77 +194,6 @@ static enum err cut_if_lowered(struct token_meter *m)
     return m->open.count > m->limit ? meter_choose_cut(m, 0) : ERR_OK;
 }
 
-/* ---- long runs ---- */
-
-/*
- * An endless word, line or indentation: with every delta the tail would be looked at and counted as
- * a whole again. While it goes on as it did, it is one piece that stays open, and the count is that
- * of a prefix more.
- */
-enum {
-    RUN_LEAST = 64,
-    RUN_ALIKE = 4, /* bytes at its end that are alike: 're ends a piece */
-};
-
-static bool same_kind(enum scan_shape shape, unsigned char a, unsigned char b)
-{
-    const unsigned cased = UC_L | UC_U | UC_W;
-    if (a >= 0x80 || b >= 0x80) return false;
-    if (a == b) return true;
-    unsigned x = unicode_class_ascii(a), y = unicode_class_ascii(b);
-    if (shape == SCAN_O200K || shape == SCAN_TEKKEN) {
-        /* words by case, and a slash may belong to newlines */
-        if (a == '/' || b == '/') return false;
-        if ((x & UC_L) != 0) return (x & cased) == (y & cased) && (x & UC_W) != 0;
-    }
-    return ((x & y & UC_L) != 0) || ((x & y & UC_P) != 0);
-}
-
-/* May an added token begin with it? */
-static bool may_be_added(const struct token_meter *m, char c)
-{
-    unsigned char u = (unsigned char)c;
-    return m->mode != SPECIAL_TEXT && (m->v->h->added_first[u / 64] >> u % 64 & 1) != 0;
-}
-
-static bool begins_run(struct token_meter *m)
-{
-    const struct vocab_header *h = m->v->h;
-    size_t n = m->raw.len - m->open.at;
-    if (n < RUN_LEAST || m->open.skip != 0 || h->linear == 0 || m->is_cut) return false;
-    if (h->shape > SCAN_GPT2) return false;
-    const char *p = m->raw.data + m->open.at;
-    for (size_t i = 2; i <= RUN_ALIKE; i++)
-        if (!same_kind((enum scan_shape)h->shape, (unsigned char)p[n - i], (unsigned char)p[n - 1]))
-            return false;
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)p[i] >= 0x80 || may_be_added(m, p[i])) return false;
-    if (scan_piece((enum scan_shape)h->shape, p, n, false) != n) return false;
-    if (m->run == NULL) m->run = bpe_run_new(METER_TAIL);
-    if (m->run != NULL) bpe_run_clear(m->run);
-    return m->run != NULL;
-}
-
-static bool goes_on(const struct token_meter *m, struct str bytes)
-{
-    size_t open = m->raw.len - m->open.at;
-    if (!m->running || bytes.n >= METER_TAIL - open || m->open.count >= m->limit) return false;
-    unsigned char last = (unsigned char)m->raw.data[m->raw.len - 1];
-    enum scan_shape shape = (enum scan_shape)m->v->h->shape;
-    for (size_t i = 0; i < bytes.n; i++)
-        if (!same_kind(shape, (unsigned char)bytes.p[i], last) || may_be_added(m, bytes.p[i]))
-            return false;
-    return true;
-}
-
-static uint64_t count_run(struct token_meter *m)
-{
-    const char *p = m->raw.data + m->open.at;
-    size_t n = m->raw.len - m->open.at;
-    if (vocab_whole(m->v, p, n) != VOCAB_NO_TOKEN) return 1;
-    return bpe_run_count(m->run, m->v, p, n);
-}
-
 enum err meter_feed(struct token_meter *m, struct str bytes)
 {
     ASSERT(!m->finished);
@@ -274,10 +204,15 @@ enum err meter_feed(struct token_meter *m, struct str bytes)
     }
     m->tail_known = false;
     enum err e = ERR_OK;
-    if (goes_on(m, bytes)) {
+    if (m->running && bytes.n < METER_TAIL - (m->raw.len - m->open.at) &&
+        m->open.count < m->limit) {
         e = buf_append(&m->raw, bytes.p, bytes.n);
-        if (e == ERR_OK) deliver(m);
-        return e;
+        if (e != ERR_OK) return e;
+        if (meter_run_goes_on(m)) {
+            deliver(m);
+            return ERR_OK;
+        }
+        m->raw.len -= bytes.n;
     }
     e = cut_if_lowered(m);
     while (e == ERR_OK && bytes.n > 0 && !m->is_cut) {
@@ -291,7 +226,7 @@ enum err meter_feed(struct token_meter *m, struct str bytes)
         if (e == ERR_OK) forget(m);
     }
     if (e == ERR_OK) deliver(m);
-    m->running = e == ERR_OK && begins_run(m);
+    m->running = e == ERR_OK && meter_run_begins(m);
     return e;
 }
 
@@ -324,10 +259,9 @@ uint64_t meter_count(struct token_meter *m)
     if (m->v == NULL) return token_estimate_count(&m->estimate);
     if (!m->tail_known) {
         uint64_t n = 0;
-        if (m->running)
-            n = count_run(m);
-        else if (meter_count_from(m, m->open, m->raw.len, &n) != ERR_OK)
-            return m->open.count;
+        enum err e = m->running ? meter_run_count(m, &n)
+                                : meter_count_from(m, m->open, m->raw.len, &n);
+        if (e != ERR_OK) return m->open.count;
         m->tail_count = n;
         m->tail_known = true;
     }

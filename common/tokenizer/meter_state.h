@@ -23,6 +23,18 @@ struct meter_place {
     uint64_t count;  /* tokens before it */
 };
 
+/* The last piece of the tail, while it is long and goes on with more of its kind (meter_run.c). */
+struct meter_run {
+    struct bpe_run *prefixes; /* NULL until there was a long one */
+    struct buf text;          /* clean */
+    uint64_t before;          /* tokens of the tail before it */
+    size_t whole;  /* raw up to here is whole characters; up to three bytes more are not */
+    size_t behind; /* of white space: bytes behind its last newline */
+    uint32_t last; /* character */
+    unsigned same; /* how many of it, at least, are its end both raw and clean */
+    unsigned kind;
+};
+
 struct token_meter {
     struct vocab *v; /* NULL: estimate */
     enum special_mode mode;
@@ -35,8 +47,8 @@ struct token_meter {
     uint64_t tail_count; /* of the open tail as if the text ended here, when tail_known */
     bool tail_known, is_cut, finished, exact;
     struct pieces_scratch scratch;
-    struct bpe_run *run; /* NULL until there was a long one */
-    bool running; /* the tail is one long piece that goes on with more of its last byte's kind */
+    bool running; /* run holds the end of the tail */
+    struct meter_run run;
     struct token_estimate estimate;
 };
 
@@ -48,6 +60,12 @@ static inline struct str meter_raw(const struct token_meter *m, size_t from, siz
 /* Tokens of raw[from ... to) as if the text ended at `to`, not counting those before from. */
 enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t to,
                           uint64_t *ret) MUSTCHECK;
+
+/* Is the end of the tail a long run? From then on, as long as meter_run_goes_on() says that it took
+ * what was appended to raw, meter_run_count() is what meter_count_from(open) would be. */
+bool meter_run_begins(struct token_meter *m);
+bool meter_run_goes_on(struct token_meter *m);
+enum err meter_run_count(struct token_meter *m, uint64_t *ret) MUSTCHECK;
 
 /*
  * Cuts: token number `limit` ends `clean` clean bytes behind m->open, and there is more. Chooses

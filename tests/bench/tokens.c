@@ -6,6 +6,7 @@
  *   counts  the tokens of each document of a file, one a line
  *   hard    1 MB each of what makes others slow
  *   stream  a file's documents, fed to a meter token by token
+ *   runs    endless runs of one kind fed three or four bytes at a time: ns for each, far in
  *   chat    two messages of 600 bytes, rendered and counted
  *   load    open the vocabulary
  *   hold    open it, count the file, say "ready", wait for the end of stdin
@@ -204,6 +205,86 @@ static void stream(struct vocab *v, const struct docs *d, uint64_t limit)
     token_list_done(&l);
 }
 
+/* What a delta of those from *at to `to` costs, the count asked for after each. */
+static void deltas_at(struct token_meter *m, const char *p, size_t *at, size_t to, double *ret,
+                      unsigned long long *sum)
+{
+    size_t n = 0;
+    double begin = seconds();
+    for (; *at < to; n++) {
+        size_t some = 3 + n % 2;
+        if (meter_feed(m, str_n(p + *at, some)) != ERR_OK) abort();
+        *sum += meter_count(m);
+        *at += some;
+    }
+    *ret = MIN(*ret, (seconds() - begin) * 1e9 / (double)n);
+}
+
+static void runs(struct vocab *v)
+{
+    static const struct {
+        const char *name, *units[8];
+    } rows[] = {
+        { "a", { "a" } },
+        { "letters", { "q", "z", "e", "t", "o", "i", "n", "r" } },
+        { "中", { "中" } },
+        { "Han", { "的", "一", "是", "不", "了", "人", "我", "在" } },
+        { "Kana", { "の", "に", "は", "を", "か", "な", "た", "し" } },
+        { "Hangul", { "한", "국", "어", "는", "이", "다", "가", "고" } },
+        { "combining marks", { "\xcc\x81" } },
+        { "emoji", { "😀", "🚀", "🎉", "👍" } },
+        { "ZWJ emoji", { "👩‍💻" } },
+        { "emoji with VS16", { "🤷‍♀️", "👍🏽" } },
+        { "spaces", { " " } },
+        { "newlines", { "\n" } },
+        { "CRLF", { "\r\n" } },
+        { "white lines", { "\n", " ", "  ", "\t", "\r\n" } },
+        { "signs", { "!", "=", "-", "/", "*", "(", ";", "<" } },
+        { "signs, not ASCII", { "…", "–", "€", "!", "→", "•", "«", "=" } },
+        { "digits", { "7", "0", "3" } },
+        { "not UTF-8", { "\xff", "\xfe" } },
+    };
+    /* where the deltas are looked at: 1 KB, the 4 KB before a tail is full, beyond 100 KB */
+    enum { AT = 4, SIZE = 110000 };
+    static const size_t from[AT] = { 900, 3800, 100000 }, to[AT] = { 1100, 4050, 104096 };
+    char *p = malloc(SIZE);
+    if (p == NULL) abort();
+    for (size_t r = 0; r < ARRAY_LEN(rows); r++) {
+        double ns[AT] = { 1e9, 1e9, 1e9, 1e9 };
+        size_t n = 0, units = 0;
+        uint64_t seed = r + 1;
+        unsigned long long sum = 0;
+        bool exact = false;
+        while (units < ARRAY_LEN(rows[r].units) && rows[r].units[units] != NULL) units++;
+        while (n + 20 < SIZE) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            const char *unit = rows[r].units[(seed >> 40) % units];
+            memcpy(p + n, unit, strlen(unit));
+            n += strlen(unit);
+        }
+        for (int k = 0; k < 3; k++) {
+            struct token_meter *m = meter_new(v, SPECIAL_TEXT);
+            size_t at = 0;
+            if (m == NULL) abort();
+            for (size_t i = 0; to[i] > 0; i++) {
+                if (meter_feed(m, str_n(p + at, from[i] - at)) != ERR_OK) abort();
+                at = from[i];
+                for (int warm = 0; warm < 4; warm++, at += 4) {
+                    if (meter_feed(m, str_n(p + at, 4)) != ERR_OK) abort();
+                    sum += meter_count(m);
+                }
+                deltas_at(m, p, &at, to[i], &ns[i], &sum);
+            }
+            exact = meter_exact(m);
+            meter_free(m);
+        }
+        printf("{\"run\":\"%s\",\"ns_1k\":%.0f,\"ns_4k\":%.0f,\"ns_100k\":%.0f,\"exact\":%s,"
+               "\"check\":%llu}\n",
+               rows[r].name, ns[0], ns[1], ns[2], exact ? "true" : "false", sum);
+    }
+    free(p);
+}
+
 static int chat(struct vocab *v)
 {
     static const char words[] =
@@ -272,7 +353,7 @@ int main(int argc, char **argv)
     struct vocab *v = NULL;
     struct docs d = { .n = 0 };
     if (argc < 3) {
-        fputs("usage: tokens text|counts|hard|stream|chat|load|hold VOCABULARY [FILE...]\n",
+        fputs("usage: tokens text|counts|hard|stream|runs|chat|load|hold VOCABULARY [FILE...]\n",
               stderr);
         return 2;
     }
@@ -282,6 +363,7 @@ int main(int argc, char **argv)
         return 1;
     }
     if (strcmp(argv[1], "hard") == 0) hard(v);
+    if (strcmp(argv[1], "runs") == 0) runs(v);
     if (strcmp(argv[1], "chat") == 0) return chat(v);
     for (int i = 3; i < argc; i++) {
         if (!docs_read(argv[i], &d)) {

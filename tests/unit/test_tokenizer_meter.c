@@ -265,34 +265,93 @@ static void an_endless_piece_is_bounded_and_flagged(void **state)
 }
 
 /* Runs are counted on from where they were; every way they can begin, go on and end is right. */
-static void a_long_run_fed_byte_by_byte_counts_like_the_whole(void **state)
+static void a_long_run_fed_bit_by_bit_counts_like_the_whole(void **state)
 {
-    static const char *const parts[] = { "a",   "ab", "xyx", " ",  "  ",   "\n", "!",       "=",
-                                         "'re", "'s", "A",   "中", "1",    "<",  "<think>", "\t",
-                                         " a",  "Ab", "aB",  "/!", "!/\n", "/",  "#$%",     "!\'" };
-    const char *const names[] = { NULL, "o200k_base", "deepseek_v3", "llama3_2", "r50k_base" };
+    static const char *const parts[] = { "a",
+                                         "ab",
+                                         "xyx",
+                                         " ",
+                                         "  ",
+                                         "\n",
+                                         "!",
+                                         "=",
+                                         "'re",
+                                         "'s",
+                                         "A",
+                                         "中",
+                                         "1",
+                                         "<",
+                                         "<think>",
+                                         "\t",
+                                         " a",
+                                         "Ab",
+                                         "aB",
+                                         "/!",
+                                         "!/\n",
+                                         "/",
+                                         "#$%",
+                                         "!\'",
+                                         "中文字",
+                                         "かな",
+                                         "한",
+                                         "é",
+                                         "é",
+                                         "\xcc\x81",
+                                         "\xcc\x81\xcc\xa3",
+                                         "👩‍💻",
+                                         "🤷‍♀️",
+                                         "❤️",
+                                         "€…–",
+                                         "，",
+                                         "\r\n",
+                                         "\n \n",
+                                         " \t",
+                                         "\u3000",
+                                         "ห้อง",
+                                         "\u200d",
+                                         "٣",
+                                         "Жжж",
+                                         "\xe4\xb8",
+                                         "\xf0\x9f",
+                                         "\xff",
+                                         "\u0f71\u0f72",
+                                         "\u1100\u1161",
+                                         "\u2028",
+                                         "ʰ",
+                                         "𠀀" };
+    const char *const names[] = { NULL,        "o200k_base", "deepseek_v3", "llama3_2",
+                                  "r50k_base", "qwen3",      "mistral_nemo" };
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
         struct vocab *v = names[k] == NULL ? open_made(PATTERN_QWEN, true) : support_real(names[k]);
         struct rng_fake rng;
         if (v == NULL) continue; /* not fetched */
         rng_fake_init(&rng, 31 + k);
-        for (int round = 0; round < 60; round++) {
+        for (int round = 0; round < 100; round++) {
             enum special_mode mode = round % 2 == 0 ? SPECIAL_TEXT : SPECIAL_CONTROL;
             struct token_meter *m = meter_new(v, mode);
             char p[1500];
-            size_t n = 0;
-            while (n < 1000) { /* a few long runs, something short between them */
-                const char *s = parts[rng_below(&rng.rng, sizeof parts / sizeof parts[0])];
+            size_t n = 0, step = 1 + (size_t)round % 5;
+            while (n < 1000) { /* a few long runs, of one kind or two; something short between */
+                const char *s[2];
+                for (int i = 0; i < 2; i++)
+                    s[i] = parts[rng_below(&rng.rng, sizeof parts / sizeof parts[0])];
+                if (rng_below(&rng.rng, 3) > 0) s[1] = s[0];
                 size_t times = rng_below(&rng.rng, 3) == 0 ? 1 : 1 + rng_below(&rng.rng, 300);
-                for (; times > 0 && n + strlen(s) <= sizeof p; times--, n += strlen(s))
-                    memcpy(p + n, s, strlen(s));
+                for (; times > 0; times--) {
+                    const char *one = s[rng_below(&rng.rng, 2)];
+                    if (n + strlen(one) > sizeof p) break;
+                    memcpy(p + n, one, strlen(one));
+                    n += strlen(one);
+                }
             }
             assert_non_null(m);
-            for (size_t i = 0; i < n; i++) {
-                assert_int_equal(meter_feed(m, str_n(p + i, 1)), ERR_OK);
-                if (i % 7 != 0 && i + 3 < n) continue;
-                assert_int_equal(meter_count(m), count_of(v, p, i + 1, mode));
+            for (size_t i = 0, some; i < n; i += some) {
+                some = 1 + rng_below(&rng.rng, step);
+                some = MIN(some, n - i);
+                assert_int_equal(meter_feed(m, str_n(p + i, some)), ERR_OK);
+                if (rng_below(&rng.rng, 4) != 0 && i + 3 < n) continue;
+                assert_int_equal(meter_count(m), count_of(v, p, i + some, mode));
             }
             assert_int_equal(meter_finish(m), ERR_OK);
             assert_int_equal(meter_count(m), count_of(v, p, n, mode));
@@ -312,7 +371,7 @@ int main(void)
         cmocka_unit_test(only_near_the_limit_anything_is_withheld),
         cmocka_unit_test(a_limit_below_what_went_out_cuts_right_there),
         cmocka_unit_test(texts_that_share_a_budget_stay_within_it),
-        cmocka_unit_test(a_long_run_fed_byte_by_byte_counts_like_the_whole),
+        cmocka_unit_test(a_long_run_fed_bit_by_bit_counts_like_the_whole),
         cmocka_unit_test(an_endless_piece_is_bounded_and_flagged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
