@@ -6,15 +6,22 @@ import net from 'node:net';
 export class Wire {
   constructor(url) {
     const { hostname, port } = new URL(url);
-    this.bytes = Buffer.alloc(0);
+    this.pieces = []; // of what has come; put together when somebody looks
+    this.length = 0;
     this.closed = null; // 'end' (FIN), 'reset' or another error, 'ours'
     this.waiters = [];
     this.socket = net.connect({ host: hostname, port: Number(port), allowHalfOpen: true, noDelay: true });
-    this.socket.on('data', (d) => { this.bytes = this.bytes.length ? Buffer.concat([this.bytes, d]) : d; this.#wake(); });
+    this.socket.on('data', (d) => { this.pieces.push(d); this.length += d.length; this.#wake(); });
     this.socket.on('end', () => this.#close('end'));
     this.socket.on('error', (e) => this.#close(e.code === 'ECONNRESET' || e.code === 'EPIPE' ? 'reset' : e.code));
     this.socket.on('close', () => this.#close('ours'));
   }
+
+  get bytes() {
+    if (this.pieces.length !== 1) this.pieces = [Buffer.concat(this.pieces)];
+    return this.pieces[0];
+  }
+  set bytes(b) { this.pieces = [b]; this.length = b.length; }
 
   #close(how) { this.closed ??= how; this.#wake(); }
   #wake() { for (const w of this.waiters.splice(0)) w(); }
@@ -27,8 +34,8 @@ export class Wire {
 
   // Waits until at least n bytes are there; false when the connection ended before.
   async have(n) {
-    while (this.bytes.length < n && !this.closed) await this.#more();
-    return this.bytes.length >= n;
+    while (this.length < n && !this.closed) await this.#more();
+    return this.length >= n;
   }
   async #upTo(mark, from = 0) {
     for (;;) {
