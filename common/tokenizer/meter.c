@@ -12,6 +12,17 @@
  * to METER_TAIL; each at most as long as a tail. */
 enum { RAW_MAX = 8 * METER_TAIL };
 
+/* So much that ordinary text never asks for more while it passes. */
+static enum err reserve(struct token_meter *m)
+{
+    char *at;
+    enum err e = buf_reserve(&m->raw, 1000, &at);
+    if (e == ERR_OK) e = buf_reserve(&m->scratch.clean, 500, &at);
+    if (e == ERR_OK) e = buf_reserve(&m->scratch.map, 1000, &at);
+    if (e == ERR_OK) e = buf_reserve(&m->scratch.points, 200, &at);
+    return e;
+}
+
 struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
 {
     struct token_meter *m = calloc(1, sizeof *m);
@@ -25,6 +36,10 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
     buf_init(&m->raw, RAW_MAX);
     pieces_scratch_init(&m->scratch);
     buf_init(&m->run.text, SIZE_MAX / 4);
+    if (v != NULL && reserve(m) != ERR_OK) {
+        meter_free(m);
+        return NULL;
+    }
     return m;
 }
 

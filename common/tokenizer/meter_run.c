@@ -249,7 +249,11 @@ bool meter_run_begins(struct token_meter *m)
         return false;
     }
     if (r->kind == KIND_NONE || r->text.len > METER_TAIL) return false;
-    if (r->prefixes == NULL) r->prefixes = bpe_run_new(METER_TAIL + 4);
+    if (r->prefixes == NULL) { /* all at once */
+        char *at;
+        if (buf_reserve(&r->text, METER_TAIL + 4 - r->text.len, &at) != ERR_OK) return false;
+        r->prefixes = bpe_run_new(METER_TAIL + 4);
+    }
     if (r->prefixes != NULL) bpe_run_clear(r->prefixes);
     return r->prefixes != NULL && meter_run_goes_on(m);
 }
