@@ -16,6 +16,10 @@ const config = (suite) => {
   const c = demoConfig(suite);
   c.upstreams[0].timeouts = { connect_ms: 1000, first_byte_ms: 1500, idle_ms: 1000, total_ms: 30000 };
   c.upstreams[0].retries = 1;
+  // Half of what is asked for here are faults: any server would be left alone for a while.
+  c.upstreams[0].breaker = { error_percent: 0 };
+  c.upstreams[0].ejection = { failures: 0 };
+  c.upstreams[0].cooldown = { max_ms: 0 };
   c.policies = [
     { slug: 'parallel', namespace: 'test-channel', kind: 'concurrency', limit: 10000 },
     { slug: 'parallel', namespace: 'demo', kind: 'concurrency', limit: 10000 },
