@@ -11,7 +11,7 @@ enum { HEAP_MAX_KIB = 16384 };
 struct regex {
     pcre2_code *code;
     pcre2_match_context *limits;
-    uint32_t utf_checked;
+    bool any_bytes;
     uint32_t groups;
 };
 
@@ -28,7 +28,6 @@ static uint32_t options(unsigned flags)
     uint32_t o = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
     if (flags & REGEX_WHOLE) o |= PCRE2_ANCHORED | PCRE2_ENDANCHORED;
     if (flags & REGEX_FOLD) o |= PCRE2_CASELESS;
-    if (flags & REGEX_ANY_BYTES) o |= PCRE2_MATCH_INVALID_UTF;
     return o;
 }
 
@@ -58,7 +57,7 @@ enum err regex_new(struct str pattern, unsigned flags, unsigned steps, struct re
     (void)pcre2_pattern_info(r->code, PCRE2_INFO_CAPTURECOUNT, &r->groups);
     (void)pcre2_set_match_limit(r->limits, steps);
     (void)pcre2_set_heap_limit(r->limits, HEAP_MAX_KIB);
-    r->utf_checked = flags & REGEX_ANY_BYTES ? 0 : PCRE2_NO_UTF_CHECK;
+    r->any_bytes = (flags & REGEX_ANY_BYTES) != 0;
     /* Where the library or the system cannot, it is interpreted as well. */
     if (flags & REGEX_JIT) (void)pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE);
     *ret = r;
@@ -73,7 +72,9 @@ unsigned regex_groups(const struct regex *r)
 enum regex_result regex_find(const struct regex *r, struct str s, unsigned how,
                              struct regex_span *groups, size_t n)
 {
-    uint32_t o = r->utf_checked, room = (uint32_t)MIN(MAX(n, (size_t)1), (size_t)REGEX_GROUPS_MAX);
+    uint32_t o = PCRE2_NO_UTF_CHECK,
+             room = (uint32_t)MIN(MAX(n, (size_t)1), (size_t)REGEX_GROUPS_MAX);
+    if (r->any_bytes && !str_is_utf8(s)) return REGEX_NO;
     if (how & REGEX_NOT_EMPTY) o |= PCRE2_NOTEMPTY;
     if (how & REGEX_MORE) o |= PCRE2_PARTIAL_HARD;
     pcre2_match_data *data = pcre2_match_data_create(room, NULL);

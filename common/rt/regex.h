@@ -14,7 +14,7 @@ enum { REGEX_PATTERN_MAX = 4096, REGEX_GROUPS_MAX = 10 };
 enum {
     REGEX_WHOLE = 1,     /* must match all of the text */
     REGEX_FOLD = 2,      /* without regard to case */
-    REGEX_ANY_BYTES = 4, /* the text may be invalid UTF-8: what is invalid matches nothing */
+    REGEX_ANY_BYTES = 4, /* the text may be no UTF-8, and then does not match; else it must be */
     REGEX_JIT = 8        /* compiled to machine code where that is possible */
 };
 
