@@ -193,7 +193,7 @@ void sim_engine_begin(struct sim *m, bool first);
 bool sim_engine_serve(struct sim *m, const struct sim_message *ask, struct sim_reply *ret);
 void sim_engine_free(struct sim *m);
 /* Units that the allocator could grant or has granted and that are not spent. */
-bool sim_engine_has(struct sim *m, size_t policy, size_t key);
+bool sim_engine_has(struct sim *m, size_t policy, size_t key, uint64_t reserve);
 uint64_t sim_time_us(const struct sim *m); /* the allocator's clock */
 
 void sim_arrive(struct sim *m, int e);
@@ -208,7 +208,7 @@ void sim_abandon(struct sim *m, struct sim_request *r);
 
 void sim_log(struct sim *m, size_t policy, size_t key, uint64_t units);
 void sim_log_slot(struct sim *m, size_t policy, size_t key, int64_t by);
-void sim_log_refusal(struct sim *m, size_t policy, size_t key);
+void sim_log_refusal(struct sim *m, size_t policy, size_t key, uint64_t reserve);
 void sim_check_finish(struct sim *m);
 
 #endif

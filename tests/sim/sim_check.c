@@ -101,14 +101,15 @@ void sim_log_slot(struct sim *m, size_t policy, size_t key, int64_t by)
 }
 
 /* A key starves while it is refused although the allocator has units, or edges hold unspent ones.
- */
-void sim_log_refusal(struct sim *m, size_t policy, size_t key)
+ * What edges hold of reservations is in use; there, units are those that the request would have
+ * needed at least. */
+void sim_log_refusal(struct sim *m, size_t policy, size_t key, uint64_t reserve)
 {
     struct sim_meter *x = meter_of(m, policy, key);
     if (m->now - x->looked_ns < 20 * MS) return;
     x->looked_ns = m->now;
     bool has = m->s->rules[policy].kind == LEDGER_SLOTS ? x->inside < m->s->rules[policy].limit
-                                                        : sim_engine_has(m, policy, key);
+                                                        : sim_engine_has(m, policy, key, reserve);
     if (!m->engine_up || sim_time_us(m) < m->warm_us + LEASE_TTL_MS * UINT64_C(1000) || !has) {
         x->starving_ns = 0; /* nothing could be had: not our doing */
     } else if (x->starving_ns == 0) {

@@ -97,11 +97,12 @@ bool sim_engine_serve(struct sim *m, const struct sim_message *ask, struct sim_r
     return true;
 }
 
-bool sim_engine_has(struct sim *m, size_t policy, size_t key)
+bool sim_engine_has(struct sim *m, size_t policy, size_t key, uint64_t reserve)
 {
     struct ledger_rule r = rule_now(m, policy);
     struct ledger_window w = ledger_window_of(&r, sim_time_us(m));
     struct ledger *l = counter_of(m, policy * m->keys + key, &r, &w);
     ledger_advance(l, &r, sim_time_us(m), &w);
+    if (reserve > 0) return ledger_left(l, &r) >= reserve;
     return ledger_left(l, &r) > 0 || (r.kind != LEDGER_SLOTS && ledger_outstanding(l) > 0);
 }

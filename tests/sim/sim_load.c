@@ -194,7 +194,8 @@ void sim_decided(struct sim *m, struct sim_request *r)
         m->r.refused++;
     else
         m->r.unavailable++;
-    sim_log_refusal(m, r->w.refused_by, r->key);
+    const struct lease_claim *by = &r->w.claims[r->w.refused_by];
+    sim_log_refusal(m, r->w.refused_by, r->key, by->reserve ? by->enough : 0);
     request_free(m, r);
 }
 

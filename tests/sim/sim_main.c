@@ -350,6 +350,7 @@ static const struct sim_scenario scenarios[] = {
       .edges = 8,
       .per_edge_s = 30,
       .utilisation = 0.95,
+      .starves = true,
       .duration_ns = 2400 * SEC },
     { .name = "bucket-use-crashes",
       .rules = { BUCKET(1000, 1000, 1000) },
