@@ -46,13 +46,13 @@ struct asked {
     struct match_input match;     /* and of rules */
     struct token *token;          /* that it was let in with */
     enum err token_err;           /* a token was presented, and not taken, because: */
-    struct why token_why;
+    const char *token_why;
     struct str upstream_path; /* by the route */
     bool parsed;              /* the body is JSON, and what is below is known */
     struct js_val root;
     struct js_val *found;         /* by place in matching_body_wants() */
     struct match_values *members; /* the same as texts */
-    struct params params;         /* of the route, when the body was scanned */
+    struct params *params;        /* of the route, when the body was scanned; NULL: none */
     struct str head, body;        /* as they go upstream; sent again on a retry */
     struct balance_ask ask;       /* of the upstream it goes to now */
     struct waiter waiter;         /* while no server has room */

@@ -36,9 +36,14 @@ static const struct snap_key *find_key(const struct flow *f, struct str secret)
 static void take_token(struct flow *f, struct str text)
 {
     struct asked *asked = f->asked;
+    struct why why = { "" };
     asked->token_err = tokens_verify(f->w->tokens, f->rules->snap, f->rules->matching, text,
-                                     f->began_wall_ms / 1000, &asked->token, &asked->token_why);
-    if (asked->token_err == ERR_OK) asked->match.claims = asked->token->claims;
+                                     f->began_wall_ms / 1000, &asked->token, &why);
+    if (asked->token_err == ERR_OK)
+        asked->match.claims = asked->token->claims;
+    else
+        asked->token_why = arena_dupz(&asked->arena, str_of(why.text));
+    if (asked->token_why == NULL) asked->token_why = "it cannot be read";
 }
 
 static void take_credential(struct flow *f)
@@ -92,12 +97,12 @@ static bool refuse_token(struct flow *f)
     char text[400];
     if (f->asked->token_err != ERR_DENIED) {
         (void)snprintf(text, sizeof text, "The token cannot be checked: %s. Try again soon.",
-                       f->asked->token_err == ERR_UNAVAILABLE ? f->asked->token_why.text
+                       f->asked->token_err == ERR_UNAVAILABLE ? f->asked->token_why
                                                               : "out of memory");
         flow_refuse(f, REFUSE_OVERLOADED, str_of(text), NULL);
         return false;
     }
-    (void)snprintf(text, sizeof text, "The token is not taken: %s.", f->asked->token_why.text);
+    (void)snprintf(text, sizeof text, "The token is not taken: %s.", f->asked->token_why);
     return refuse_key(f, text);
 }
 
@@ -212,17 +217,22 @@ bool flow_select_by_head(struct flow *f)
     return space.pending || (enter(f, &space) && find_route(f));
 }
 
-/* The route's parameters, of bodies that ask for text. */
-static void apply_params(struct flow *f)
+/* The route's parameters, of bodies that ask for text. False when it was answered. */
+static bool apply_params(struct flow *f)
 {
     const struct js_val *found[SNAP_PARAMS_MAX];
     const struct snap_route *r = f->route;
     struct asked *asked = f->asked;
-    asked->params.output_max = PARAMS_NO_MAX;
-    if (!f->scanned || r->params_n == 0 || !endpoint_is_metered(f->endpoint)) return;
+    if (!f->scanned || r->params_n == 0 || !endpoint_is_metered(f->endpoint)) return true;
+    asked->params = arena_alloc(&asked->arena, sizeof *asked->params);
+    if (asked->params == NULL) {
+        flow_refuse(f, REFUSE_OVERLOADED, STR("out of memory"), NULL);
+        return false;
+    }
     for (size_t i = 0; i < r->params_n; i++)
         found[i] = &asked->found[match_param(f->rules->matching, r, i)];
-    params_apply(r, found, &asked->scan, &asked->params);
+    params_apply(r, found, &asked->scan, asked->params);
+    return true;
 }
 
 bool flow_select_by_body(struct flow *f)
@@ -238,7 +248,7 @@ bool flow_select_by_body(struct flow *f)
     }
     /* The route may depend on the model, and say that the body is another endpoint's. */
     if (!find_route(f) || !flow_read_body(f, f->endpoint)) return false;
-    apply_params(f);
+    if (!apply_params(f)) return false;
     if (f->model.p == NULL || match_key_allows(f->key, f->model, f->model_cfg)) return true;
     flow_refuse(f, REFUSE_FORBIDDEN, STR("This key may not use this model."), "model");
     return false;

@@ -60,8 +60,8 @@ static void insert(struct flow *f, struct splices *s, struct str name, struct st
 /* The route's default and maximum parameters. */
 static void edit_params(struct flow *f, struct splices *s)
 {
-    const struct params *p = &f->asked->params;
-    for (size_t i = 0; i < p->edits_n; i++) {
+    const struct params *p = f->asked->params;
+    for (size_t i = 0; p != NULL && i < p->edits_n; i++) {
         const struct param_edit *e = &p->edits[i];
         if (e->at.raw.p != NULL)
             add(f, s, e->at.raw.p, e->at.raw.n, "%.*s", STR_ARG(e->value));
@@ -73,7 +73,7 @@ static void edit_params(struct flow *f, struct splices *s)
 /* The most that a choice may have; UINT64_MAX: no bound. */
 static uint64_t most_of_choice(const struct flow *f)
 {
-    uint64_t most = f->asked->params.output_max;
+    uint64_t most = f->asked->params != NULL ? f->asked->params->output_max : PARAMS_NO_MAX;
     /* The limit is of all choices together; the parameter is each choice's. */
     if (f->output_limit != METER_NO_LIMIT)
         most = MIN(most,
@@ -85,14 +85,14 @@ static uint64_t most_of_choice(const struct flow *f)
 static void clamp_output(struct flow *f, struct splices *s)
 {
     struct str param = str_of(f->dialect->max_output_param);
-    const struct params *p = &f->asked->params;
+    const struct params *p = f->asked->params;
     bool any = false;
+    bool has_default = p != NULL && p->output_name.p != NULL;
     uint64_t most = most_of_choice(f);
     char number[24];
-    if ((most == UINT64_MAX && p->output_name.p == NULL) || !endpoint_is_metered(f->endpoint))
-        return;
+    if ((most == UINT64_MAX && !has_default) || !endpoint_is_metered(f->endpoint)) return;
     /* null is no bound; what is inserted would stand beside it. */
-    uint64_t instead = p->output_name.p != NULL ? MIN(most, p->output_default) : most;
+    uint64_t instead = has_default ? MIN(most, p->output_default) : most;
     for (size_t i = 0; i < MAX_OUTPUT_PARAMS; i++) {
         struct js_val v = f->asked->scan.max_output[i];
         uint64_t n = UINT64_MAX;
@@ -104,7 +104,7 @@ static void clamp_output(struct flow *f, struct splices *s)
             add(f, s, v.raw.p, v.raw.n, "%llu", (unsigned long long)most);
     }
     if (f->endpoint == SNAP_EP_COMPLETIONS) param = STR("max_tokens");
-    if (p->output_name.p != NULL) param = p->output_name;
+    if (has_default) param = p->output_name;
     if (any || param.p == NULL) return;
     int n = snprintf(number, sizeof number, "%llu", (unsigned long long)instead);
     insert(f, s, param, str_n(number, (size_t)n));

@@ -104,31 +104,28 @@ static enum err bad(struct why *why, struct str text, const char *at, const char
 
 /* One pass with an explicit stack of brackets. What may stand at p: a value, a key, or what follows
  * a value. */
-enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct js_val *ret,
-                          struct js_val *ret_found, struct why *why)
+static inline __attribute__((always_inline)) enum err parse(struct str text, struct js_seek *seek,
+                                                            struct js_val *ret, struct why *why)
 {
     enum { WANT_VALUE, WANT_KEY, AFTER_VALUE } state = WANT_VALUE;
     char stack[JS_MAX_DEPTH];
     size_t depth = 0;
     bool may_close = false; /* right behind an opening bracket */
     const char *p = text.p, *end = text.p + text.n, *start;
-    struct js_seek room, *seek = js_wants_count(wants) > 0 ? &room : NULL;
     if (!str_is_utf8(text)) return why_set(why, ERR_INVALID, "not valid UTF-8");
-    if (seek != NULL) js_seek_init(seek, wants, ret_found);
     p = start = skip_space(p, end);
     while (state != AFTER_VALUE || depth > 0) {
         p = skip_space(p, end);
         if (p >= end) return bad(why, text, p, "unexpected end");
         char c = *p;
-        bool in_array = depth > 0 && stack[depth - 1] == '[';
         if ((may_close || state == AFTER_VALUE) && (c == '}' || c == ']')) {
             if (depth == 0 || stack[depth - 1] != (c == '}' ? '{' : '['))
                 return bad(why, text, p, "unexpected bracket");
-            if (seek != NULL) js_seek_close(seek, depth, in_array ? JS_ARRAY : JS_OBJECT, p + 1);
+            if (seek != NULL) js_seek_close(seek, depth, c == ']' ? JS_ARRAY : JS_OBJECT, p + 1);
             depth--, p++, may_close = false, state = AFTER_VALUE;
         } else if (state == AFTER_VALUE) {
             if (c != ',') return bad(why, text, p, "expected a comma");
-            p++, state = in_array ? WANT_VALUE : WANT_KEY;
+            p++, state = stack[depth - 1] == '{' ? WANT_KEY : WANT_VALUE;
         } else if (state == WANT_KEY) {
             const char *key_end = c == '"' ? check_string(p, end) : NULL, *problem;
             if (key_end == NULL) return bad(why, text, p, "expected a key");
@@ -141,14 +138,14 @@ enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct 
         } else if (c == '{' || c == '[') {
             if (depth == JS_MAX_DEPTH)
                 return why_set(why, ERR_LIMIT, "nested deeper than %d levels", JS_MAX_DEPTH);
-            if (seek != NULL) js_seek_open(seek, depth, in_array, p);
+            if (seek != NULL) js_seek_open(seek, depth, depth > 0 && stack[depth - 1] == '[', p);
             stack[depth++] = c;
             p++, may_close = true, state = c == '{' ? WANT_KEY : WANT_VALUE;
         } else {
             const char *next = check_scalar(p, end);
             if (next == NULL) return bad(why, text, p, "unexpected character");
             if (seek != NULL)
-                js_seek_scalar(seek, depth, in_array,
+                js_seek_scalar(seek, depth, depth > 0 && stack[depth - 1] == '[',
                                (struct js_val){ type_of(c), str_n(p, (size_t)(next - p)) });
             p = next, may_close = false, state = AFTER_VALUE;
         }
@@ -158,9 +155,19 @@ enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct 
     return ERR_OK;
 }
 
+/* Two copies of the pass: most documents are looked into for nothing. */
+enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct js_val *ret,
+                          struct js_val *ret_found, struct why *why)
+{
+    struct js_seek seek;
+    if (js_wants_count(wants) == 0) return js_parse(text, ret, why);
+    js_seek_init(&seek, wants, ret_found);
+    return parse(text, &seek, ret, why);
+}
+
 enum err js_parse(struct str text, struct js_val *ret, struct why *why)
 {
-    return js_parse_wanting(text, NULL, ret, NULL, why);
+    return parse(text, NULL, ret, why);
 }
 
 /* --- walking what was validated --- */
