@@ -95,8 +95,10 @@ static void prolong(struct lease_table *t, struct lease_counter *c, const struct
     c->end_ns = MAX(c->end_ns, end);
     c->half_ns = b->asked_ns + ttl_ns / 2;
     c->renew_ns = b->asked_ns + ttl_ns - ttl_ns / 8;
-    /* it ends with its window: renewing it again will not prolong it */
-    if (before != 0 && c->end_ns < before + ttl_ns / 4) c->renew_ns = LEASE_NEVER_NS;
+    /* It ends with its window: renewing it again will not prolong it. (One that was prolonged a
+     * moment ago is not prolonged by much either, but for its full life.) */
+    bool cut = ttl_ns + LEASE_MS < lease_life_ns(c);
+    if (cut && before != 0 && c->end_ns < before + ttl_ns / 4) c->renew_ns = LEASE_NEVER_NS;
 }
 
 /* It has our report. */

@@ -220,6 +220,25 @@ static void idle_units_go_back_and_are_not_ours_from_then_on(void **state)
     assert_int_equal(w.verdict, LEASE_VERDICT_OK);
 }
 
+static void a_lease_that_was_prolonged_a_moment_ago_is_renewed_all_the_same(void **state)
+{
+    struct lease_waiter w[3];
+    (void)state;
+    want(&w[0], START, "p", &minute);
+    assert_true(lease_collect(table, START, &batch));
+    answer_as(START + MS, "e1", granted(1, 2000));
+    want(&w[1], START + 5 * MS, "p", &minute); /* lacks a unit: asks again, soon after */
+    assert_true(lease_collect(table, START + 5 * MS, &batch));
+    answer_as(START + 6 * MS, "e1", granted(14, 2000));
+    assert_int_equal(done_count(), 2);
+    assert_int_equal(want(&w[2], START + 7 * MS, "p", &minute), LEASE_VERDICT_OK);
+    /* what was spent is told before the lease ends, which would count all of it as spent */
+    assert_true(lease_collect(table, START + 1755 * MS, &batch));
+    assert_int_equal(batch.ops[0].kind, LEASE_RENEW);
+    assert_int_equal(batch.ops[0].spent, 3);
+    answer_as(START + 1756 * MS, "e1", granted(14, 2000));
+}
+
 static void what_was_spent_is_reported_at_once_where_little_is_left(void **state)
 {
     struct lease_result r = granted(1, 2000);
@@ -651,6 +670,7 @@ int main(void)
         T(a_limit_in_shadow_mode_is_counted_and_never_enforced),
         T(a_refusal_is_remembered_and_then_asked_again),
         T(idle_units_go_back_and_are_not_ours_from_then_on),
+        T(a_lease_that_was_prolonged_a_moment_ago_is_renewed_all_the_same),
         T(what_was_spent_is_reported_at_once_where_little_is_left),
         T(slots_are_released_and_small_limits_give_them_back_at_once),
         T(running_requests_are_covered_again_after_a_lease_was_lost),
