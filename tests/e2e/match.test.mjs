@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { createSign, generateKeyPairSync, sign } from 'node:crypto';
 import http from 'node:http';
 import net from 'node:net';
+import { after } from 'node:test';
 import { suiteTest } from './lib/suite.mjs';
 import { until } from './lib/util.mjs';
 
@@ -60,7 +61,7 @@ corp.add('k2', 'ec', { namedCurve: 'P-256' });
 const partner = new Issuer();
 partner.add('p1', 'ed25519');
 const up = await recorder();
-process.on('exit', () => { up.close(); corp.server.close(); });
+after(() => { up.close(); corp.server.closeAllConnections(); corp.server.close(); });
 
 const claims = (more = {}) => ({ iss: 'https://corp.example', aud: 'gateway', exp: now() + 300, ...more });
 const KEY = 'sk-aigw-match0000000000000000000000000001';
