@@ -2,10 +2,15 @@
 // Whose request it is and where it goes: conditions on all that a request has, tokens, addresses, routes.
 import assert from 'node:assert/strict';
 import { createSign, generateKeyPairSync, sign } from 'node:crypto';
+import fs from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
 import { after } from 'node:test';
+import tls from 'node:tls';
 import { suiteTest } from './lib/suite.mjs';
+import { Authority } from './lib/tls.mjs';
 import { until } from './lib/util.mjs';
 
 // An upstream that keeps what it was sent, and answers as a model would.
@@ -330,5 +335,35 @@ suiteTest('the PROXY protocol', { config, env: { edge: { PROXY_PROTOCOL: 'true',
     assert.match(c.text(), /^HTTP\/1.1 503/);
     for (const x of [a, b, d]) { assert.equal(x.text(), ''); }
     for (const x of [a, b, c, d]) x.s.destroy();
+  });
+});
+
+const files = fs.mkdtempSync(path.join(os.tmpdir(), 'aigw-e2e-match-files-'));
+after(() => fs.rmSync(files, { recursive: true, force: true }));
+const ca = new Authority(path.join(files, 'ca')), certificate = ca.sign('listener');
+
+suiteTest('the PROXY protocol in front of TLS, from trusted balancers only', {
+  config, env: { edge: { PROXY_PROTOCOL: 'true', TRUSTED_PROXIES: '127.0.0.1', TLS_CERT_FILE: certificate.cert, TLS_KEY_FILE: certificate.key } },
+}, async (suite, step) => {
+  const { hostname, port } = new URL(suite.edge(1));
+  const over = (localAddress) => new Promise((resolve) => {
+    const plain = net.connect({ port: Number(port), host: hostname, localAddress });
+    plain.on('error', () => resolve(''));
+    plain.on('connect', () => {
+      plain.write('PROXY TCP6 2001:db8::5 ::1 51000 443\r\n');
+      const secure = tls.connect({ socket: plain, ca: ca.pem, servername: 'localhost', checkServerIdentity: () => undefined }, () => {
+        secure.write('GET /v1/chat/completions HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n');
+      });
+      let all = '';
+      secure.on('data', (d) => { all += d; });
+      secure.on('error', () => resolve(all));
+      secure.on('close', () => resolve(all));
+    });
+  });
+  await step('the header comes first, the handshake behind it', async () => {
+    assert.match(await over('127.0.0.1'), /^HTTP\/1.1 200[^]*x-namespace: by-address/);
+  });
+  await step('who is not trusted is not heard', async () => {
+    assert.equal(await over('127.0.0.2'), '');
   });
 });
