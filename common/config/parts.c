@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "proto/envelope.h"
 #include "rt/crypto.h"
 
@@ -113,17 +114,6 @@ static void file_name(const char *digest, char out[FILE_NAME_LEN])
     (void)snprintf(out, FILE_NAME_LEN, "%s.json", digest != NULL ? digest : "manifest");
 }
 
-static enum err write_all(int fd, struct str text)
-{
-    while (text.n > 0) {
-        ssize_t n = write(fd, text.p, text.n);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return ERR_IO;
-        text = str_n(text.p + n, text.n - (size_t)n);
-    }
-    return ERR_OK;
-}
-
 /* Beside, fsync, rename: a reader sees the whole file or none. */
 static enum err write_file(int dir, const char *digest, struct str text)
 {
@@ -131,7 +121,7 @@ static enum err write_file(int dir, const char *digest, struct str text)
     file_name(digest, name);
     int fd = openat(dir, "new.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0) return ERR_IO;
-    enum err e = write_all(fd, text);
+    enum err e = file_write_all(fd, text);
     if (e == ERR_OK && fsync(fd) != 0) e = ERR_IO;
     if (close(fd) != 0 && e == ERR_OK) e = ERR_IO;
     if (e == ERR_OK && renameat(dir, "new.tmp", dir, name) != 0) e = ERR_IO;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/queue.h"
 
@@ -64,17 +65,6 @@ static void look(struct access_log *l)
     l->fd = fd;
 }
 
-static bool write_all(int fd, const char *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t w = write(fd, p, n);
-        if (w < 0 && errno == EINTR) continue;
-        if (w <= 0) return false;
-        p += w, n -= (size_t)w;
-    }
-    return true;
-}
-
 static void *write_lines(void *ctx)
 {
     struct access_log *l = ctx;
@@ -86,7 +76,8 @@ static void *write_lines(void *ctx)
         /* With lines coming without end it looks now and then. */
         if (e != ERR_OK || n++ % 256 == 0) look(l);
         if (e != ERR_OK) continue;
-        if (l->fd < 0 || !write_all(l->fd, line, strlen(line))) atomic_fetch_add(&l->dropped, 1);
+        if (l->fd < 0 || file_write_all(l->fd, str_of(line)) != ERR_OK)
+            atomic_fetch_add(&l->dropped, 1);
         free(line);
     }
 }

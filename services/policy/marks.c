@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/buf.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/map.h"
 #include "base/uuid.h"
@@ -108,31 +108,13 @@ static enum err take_records(struct marks *m, struct str text, size_t *ret_whole
     return ERR_OK;
 }
 
-static enum err read_file(const char *path, struct buf *ret)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    enum err e = ERR_OK;
-    ssize_t got = 1;
-    if (fd < 0) return errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
-    while (e == ERR_OK && got > 0) {
-        char *p;
-        e = buf_reserve(ret, 65536, &p);
-        if (e != ERR_OK) break;
-        got = read(fd, p, 65536);
-        if (got > 0) ret->len += (size_t)got;
-        if (got < 0) e = ERR_IO;
-    }
-    close(fd);
-    return e;
-}
-
 /* ERR_NOT_FOUND: there is none, or none that was ever finished. */
 static enum err load(struct marks *m, const char *path, struct why *why)
 {
     struct buf text;
     size_t whole;
     buf_init(&text, FILE_MAX_BYTES);
-    enum err e = read_file(path, &text);
+    enum err e = file_read(path, &text);
     struct str s = buf_str(&text);
     if (e == ERR_OK && !str_starts(s, str_n(HEAD_WORD, sizeof HEAD_WORD - 1)))
         e = str_starts(s, STR("aigw-marks ")) ? ERR_UNSUPPORTED : ERR_NOT_FOUND;
@@ -148,17 +130,6 @@ static enum err load(struct marks *m, const char *path, struct why *why)
 }
 
 /* --- writing --- */
-
-static enum err write_all(int fd, struct str s)
-{
-    while (s.n > 0) {
-        ssize_t n = write(fd, s.p, s.n);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return ERR_IO;
-        s = str_n(s.p + n, s.n - (size_t)n);
-    }
-    return ERR_OK;
-}
 
 static enum err sync_folder(const char *folder)
 {
@@ -192,7 +163,7 @@ static enum err write_anew(struct marks *m, struct why *why)
     }
     int fd = e == ERR_OK ? open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
     if (e == ERR_OK && fd < 0) e = ERR_IO;
-    if (e == ERR_OK) e = write_all(fd, buf_str(&text));
+    if (e == ERR_OK) e = file_write_all(fd, buf_str(&text));
     if (e == ERR_OK && fdatasync(fd) != 0) e = ERR_IO;
     if (e == ERR_OK && rename(fresh, path) != 0) e = ERR_IO;
     if (e == ERR_OK) e = sync_folder(m->folder);
@@ -324,7 +295,7 @@ enum err marks_flush(struct marks *m, struct why *why)
     if (m->fd < 0 || m->size + m->out.len > SLACK + 4 * live) {
         e = write_anew(m, why);
     } else {
-        e = write_all(m->fd, buf_str(&m->out));
+        e = file_write_all(m->fd, buf_str(&m->out));
         if (e == ERR_OK && fdatasync(m->fd) != 0) e = ERR_IO;
         if (e != ERR_OK) e = why_set(why, e, "%s/quotas.marks: %s", m->folder, strerror(errno));
         m->size += m->out.len;

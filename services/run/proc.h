@@ -43,9 +43,6 @@ void proc_end_leftover(struct proc_id id, uint64_t grace_ms);
  * appending and goes on at its new end. */
 enum err log_rotate(const char *path, off_t max) MUSTCHECK;
 
-/* The content of a file, appended to ret. ERR_NOT_FOUND, ERR_IO, ERR_LIMIT. */
-struct buf;
-enum err file_read(const char *path, struct buf *ret) MUSTCHECK;
 /* Replaces the file in one step; mode 0600. */
 enum err file_write(const char *path, struct str content) MUSTCHECK;
 

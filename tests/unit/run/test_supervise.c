@@ -14,7 +14,7 @@
 #include "../../../services/run/backoff.h"
 #include "../../../services/run/probe.h"
 #include "../../../services/run/proc.h"
-#include "base/buf.h"
+#include "base/file.h"
 
 static void pauses_double_up_to_ten_seconds(void **state)
 {
