@@ -36,7 +36,7 @@ PKGS := libmicrohttpd libcurl openssl sqlite3 libcjson libmariadb hiredis yaml-0
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $$(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $$(PKGS)))$(PKG_LIBS)
 LIBS       = $(PKG_LIBS) -lnats -lpthread -lm
-CPPFLAGS += -D_GNU_SOURCE -DAIGW_VERSION='"$(VERSION)"' -Icommon -I. $(PKG_CFLAGS)
+CPPFLAGS += -D_GNU_SOURCE -DAIGW_VERSION='"$(VERSION)"' -Icommon -Iservices/edge -I. $(PKG_CFLAGS)
 CFLAGS   ?= $(OPT) -g
 CFLAGS   += -std=gnu11 $(WARN) $(SANFLAGS) -fstack-protector-strong
 LDFLAGS  += $(SANFLAGS) -Wl,--as-needed
@@ -58,8 +58,8 @@ BINS := $(SERVICES:%=$(BUILD)/bin/aigw-%) $(BUILD)/bin/aigw-vocab $(BUILD)/bin/a
 
 all: $(BINS) ## Build every program into build/release/bin
 
-# A daemon is every .c of its folder; a file named tool_*.c is a program of its own.
-service_src = $(filter-out services/$(1)/tool_%.c,$(wildcard services/$(1)/*.c))
+# A daemon is every .c of its folder and of the folders in it; a file named tool_*.c is a program of its own.
+service_src = $(filter-out services/$(1)/tool_%.c,$(wildcard services/$(1)/*.c services/$(1)/*/*.c))
 define SERVICE_RULE
 $(BUILD)/bin/aigw-$(1): $(patsubst %.c,$(BUILD)/%.o,$(call service_src,$(1))) $(COMMON_LIB)
 	@mkdir -p $$(@D)
@@ -112,7 +112,7 @@ endef
 $(foreach s,$(SERVICES) run,$(eval $(call UNIT_RULE,$(s))))
 
 # One of them lets the edge's limiters ask the policy engine.
-$(BUILD)/unit/policy/test_limits: $(patsubst %.c,$(BUILD)/%.o,$(foreach f,admit lease limiter,$(wildcard services/edge/$(f)*.c)))
+$(BUILD)/unit/policy/test_limits: $(patsubst %.c,$(BUILD)/%.o,$(wildcard services/edge/limits/*.c))
 $(BUILD)/unit/policy/test_limits: private LIBS = $(COMMON_LIB) $(PKG_LIBS) -lnats -lpthread -lm
 
 # Fuzz targets: tests/fuzz/fuzz_x.c and tests/fuzz/SERVICE/fuzz_x.c, linked like unit tests. fuzz/x is libFuzzer's (SAN=fuzz);
@@ -144,7 +144,7 @@ endef
 $(foreach s,$(SERVICES) run,$(eval $(call FUZZ_RULE,$(s))))
 
 # The simulator of limits: the edge's lease table and the allocator's ledgers in one program.
-SIM_SRC := $(wildcard tests/sim/sim_*.c) $(wildcard services/edge/lease*.c) $(wildcard services/policy/ledger*.c) services/policy/shares.c
+SIM_SRC := $(wildcard tests/sim/sim_*.c) $(wildcard services/edge/limits/lease*.c) $(wildcard services/policy/ledger*.c) services/policy/shares.c
 $(BUILD)/sim/limits: $(SIM_SRC:%.c=$(BUILD)/%.o) $(COMMON_LIB)
 	@mkdir -p $(@D)
 	$(call say,  LINK $@)

@@ -10,15 +10,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "address.h"
-#include "admit.h"
+#include "client/address.h"
+#include "limits/admit.h"
 #include "base/list.h"
 #include "config/follower.h"
-#include "guard.h"
+#include "client/guard.h"
 #include "http/h1.h"
-#include "identity.h"
+#include "match/identity.h"
 #include "rt/daemon.h"
-#include "usage.h"
+#include "records/usage.h"
 
 enum trace_mode { TRACE_OFF, TRACE_TAKE, TRACE_MAKE };
 

@@ -10,19 +10,19 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "access_log.h"
-#include "certs.h"
-#include "keyring.h"
-#include "checker.h"
+#include "records/access_log.h"
+#include "client/certs.h"
+#include "match/keyring.h"
+#include "upstreams/checker.h"
 #include "base/map.h"
 #include "config/library.h"
-#include "count.h"
-#include "debug.h"
+#include "flow/count.h"
+#include "ops/debug.h"
 #include "edge.h"
-#include "explain.h"
-#include "resolve.h"
+#include "ops/explain.h"
+#include "upstreams/resolve.h"
 #include "rt/crypto.h"
-#include "ruleset.h"
+#include "match/ruleset.h"
 #include "worker.h"
 
 #define CERTS_LOOK_NS 1000000000ull

@@ -9,12 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client.h"
-#include "flow.h"
-#include "count.h"
-#include "ruleset.h"
-#include "tokens.h"
-#include "upstream.h"
+#include "client/client.h"
+#include "flow/flow.h"
+#include "flow/count.h"
+#include "match/ruleset.h"
+#include "match/tokens.h"
+#include "upstreams/upstream.h"
 
 enum {
     BACKLOG = 4096,

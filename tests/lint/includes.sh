@@ -3,7 +3,8 @@
 # Who may include what:
 #   common/base         libc and its own headers
 #   a third-party library  by one module of the tree, x.c and perhaps x_*.c beside it, and by no header (cmocka: by tests)
-#   services/X          its own headers by bare name, common/ and proto/ by folder, no other service
+#   services/X          common/ and proto/ by folder, its own headers by bare name, or from services/X on where they stand
+#                       in another folder ("limits/lease.h"); no other service
 #   common, proto       never a service
 cd "${1:-.}" || exit 2
 tmp=$(mktemp)
@@ -54,10 +55,13 @@ BEGIN {
     if (h ~ /\//) {
         split(h, to, "/")
         if (to[1] == "proto") ok = exists(h); else ok = exists("common/" h)
-        if (!ok) say("no such header in common/ or proto/: \"" h "\"")
+        if (!ok && at[1] == "services") ok = exists("services/" at[2] "/" h)
+        if (!ok) say("no such header in common/, proto/ or this service: \"" h "\"")
     } else {
         dir = FILENAME; sub(/[^\/]*$/, "", dir)
-        if (!exists(dir h)) say("not a header of this folder: \"" h "\"")
+        ok = exists(dir h)
+        if (!ok && at[1] == "services") ok = exists("services/" at[2] "/" h)
+        if (!ok) say("not a header of this folder: \"" h "\"")
     }
 }
 END { exit bad }

@@ -11,7 +11,7 @@ rc=0
 
 fresh() {
     rm -rf "$tmp/t"
-    mkdir -p "$tmp/t/common/base" "$tmp/t/common/rt" "$tmp/t/proto" "$tmp/t/services/a" "$tmp/t/services/b" "$tmp/t/tests" \
+    mkdir -p "$tmp/t/common/base" "$tmp/t/common/rt" "$tmp/t/proto" "$tmp/t/services/a/in" "$tmp/t/services/b" "$tmp/t/tests" \
         "$tmp/t/compose" "$tmp/t/docs"
     cp "$LINT_DIR/../../.clang-format" "$tmp/t/"
     printf '%s\n#include <stdio.h>\n/* strcpy( in a comment */\nconst char *x = "sprintf( in a string";\n' "$spdx" >"$tmp/t/common/base/ok.c"
@@ -20,7 +20,8 @@ fresh() {
     printf '# SPDX-License-Identifier: Apache-2.0\n"aigw.a.b" "aigw.c.*"\n' >"$tmp/t/compose/nats.conf"
     printf '| `aigw.a.b` | x |\n| `aigw.c.<namespace>` | y |\n' >"$tmp/t/docs/bus.md"
     printf '%s\n#include "base/ok.h"\n#include "own.h"\n#include <sqlite3.h>\n' "$spdx" >"$tmp/t/services/a/a.c"
-    printf '%s\n' "$spdx" >"$tmp/t/services/a/own.h"
+    printf '%s\n' "$spdx" | tee "$tmp/t/services/a/own.h" >"$tmp/t/services/a/in/part.h"
+    printf '%s\n#include "in/part.h"\n#include "own.h"\n#include "part.h"\n' "$spdx" >"$tmp/t/services/a/in/part.c"
     printf '%s\n#include "base/ok.h"\n' "$spdx" >"$tmp/t/services/b/b.c"
 }
 plant() { # RULE FILE TEXT
@@ -43,6 +44,8 @@ plant includes common/base/ok.c '#include <sqlite3.h>'
 plant includes common/base/ok.c '#include "rt/bus.h"'
 plant includes services/b/b.c '#include <sqlite3.h>'
 plant includes services/b/b.c '#include "own.h"'
+plant includes services/b/b.c '#include "in/part.h"'
+plant includes services/a/a.c '#include "part.h"'
 plant includes services/b/b.c '#include "../a/own.h"'
 plant includes services/b/b.c '#include "services/a/own.h"'
 plant includes services/a/own.h '#include <curl/curl.h>'

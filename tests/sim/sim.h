@@ -15,7 +15,7 @@
 #define SIM_H
 
 #include "base/clock.h"
-#include "services/edge/lease.h"
+#include "services/edge/limits/lease.h"
 #include "services/policy/ledger.h"
 #include "services/policy/shares.h"
 

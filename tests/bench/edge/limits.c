@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "services/edge/admit_list.h"
+#include "services/edge/limits/admit_list.h"
 #include "tests/unit/edge/support_engine.h"
 
 enum { BATCH = 2000, POLICIES = 5 };

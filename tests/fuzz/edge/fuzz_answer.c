@@ -3,7 +3,7 @@
  * in one piece. */
 #include <stdlib.h>
 
-#include "services/edge/answer.h"
+#include "services/edge/dialects/answer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "services/edge/cooldown.h"
+#include "services/edge/upstreams/cooldown.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the scanner takes, it can walk and decode; requests are scanned as the edge does. */
-#include "services/edge/dialect.h"
-#include "services/edge/responses_chat.h"
+#include "services/edge/dialects/dialect.h"
+#include "services/edge/dialects/responses_chat.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

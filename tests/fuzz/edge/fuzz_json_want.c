@@ -3,7 +3,7 @@
  * an empty one; the rest is the document. */
 #include <stdlib.h>
 
-#include "services/edge/json_want.h"
+#include "services/edge/dialects/json_want.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

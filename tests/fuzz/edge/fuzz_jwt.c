@@ -4,7 +4,7 @@
  * are encoded first. */
 #include <stdlib.h>
 
-#include "services/edge/jwt.h"
+#include "services/edge/match/jwt.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

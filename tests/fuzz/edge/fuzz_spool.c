@@ -3,7 +3,7 @@
  * with good checksums; and a frame written into the garbage is found again. */
 #include <stdlib.h>
 
-#include "services/edge/spool_segment.h"
+#include "services/edge/records/spool_segment.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "services/edge/admit.h"
+#include "services/edge/limits/admit.h"
 
 enum { ENGINE_COUNTERS = 64, ENGINE_LEASES = 256 };
 

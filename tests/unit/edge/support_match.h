@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "rt/regex.h"
-#include "services/edge/match.h"
+#include "services/edge/match/match.h"
 
 /* --- random conditions --- */
 

@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "services/edge/admit_list.h"
-#include "services/edge/admit_local.h"
+#include "services/edge/limits/admit_list.h"
+#include "services/edge/limits/admit_local.h"
 
 static const unsigned char hash_key[16] = "0123456789abcdef";
 static const struct snap_namespace ns = { .id = { "ns-1", 4 }, .slug = { "team", 4 } };

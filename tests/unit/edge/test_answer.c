@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/answer.h"
+#include "services/edge/dialects/answer.h"
 
 static struct vocab *qwen3; /* from VOCAB_DIR; `make test` always has it */
 

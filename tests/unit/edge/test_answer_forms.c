@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/answer.h"
+#include "services/edge/dialects/answer.h"
 
 struct result {
     struct buf out;

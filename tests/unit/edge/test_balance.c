@@ -8,7 +8,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
-#include "services/edge/balance.h"
+#include "services/edge/upstreams/balance.h"
 
 #define MS UINT64_C(1000000)
 enum { T0 = 1000000000, MOST = 8 };

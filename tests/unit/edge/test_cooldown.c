@@ -8,7 +8,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
-#include "services/edge/cooldown.h"
+#include "services/edge/upstreams/cooldown.h"
 
 #define NOW UINT64_C(1767225600000) /* 2026-01-01T00:00:00Z */
 

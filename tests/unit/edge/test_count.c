@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "../support_bytes_vocab.h"
-#include "services/edge/count.h"
+#include "services/edge/flow/count.h"
 
 static struct counter *counter;
 static struct bus *bus;

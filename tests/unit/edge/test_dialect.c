@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/dialect.h"
+#include "services/edge/dialects/dialect.h"
 
 static enum err scan(enum snap_endpoint ep, const char *text, struct request_scan *r,
                      const char **param, struct why *why)

@@ -11,7 +11,7 @@
 #include <dirent.h>
 #include <stdio.h>
 
-#include "services/edge/explain.h"
+#include "services/edge/ops/explain.h"
 
 static const char *const parts[] = {
     "{\"kind\":\"namespaces\",\"items\":[{\"id\":\"n1\",\"slug\":\"team-a\"},{\"id\":\"n2\","

@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "services/edge/fleet.h"
+#include "services/edge/upstreams/fleet.h"
 
 #define MS UINT64_C(1000000)
 

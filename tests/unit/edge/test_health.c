@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/health.h"
+#include "services/edge/upstreams/health.h"
 
 #define MS UINT64_C(1000000)
 enum { T0 = 1000000000 };

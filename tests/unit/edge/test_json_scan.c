@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/json_scan.h"
+#include "services/edge/dialects/json_scan.h"
 
 static const char *const good[] = {
     "{}",

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "services/edge/json_want.h"
+#include "services/edge/dialects/json_want.h"
 
 static const char doc[] = "{\"model\":\"m\",\"metadata\":{\"team\":\"a b\",\"n\":12,\"x/y\":true,"
                           "\"deep\":[[1,{\"k\":\"v\"}],null]},\"tags\":[\"p\",\"q\",{\"r\":[]}],"

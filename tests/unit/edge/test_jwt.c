@@ -13,8 +13,8 @@
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
 
-#include "services/edge/jwt.h"
-#include "services/edge/tokens.h"
+#include "services/edge/match/jwt.h"
+#include "services/edge/match/tokens.h"
 
 enum { NOW = 1800000000 };
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
-#include "services/edge/lease.h"
+#include "services/edge/limits/lease.h"
 
 #define MS UINT64_C(1000000)
 #define START (UINT64_C(1000000) * MS)

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/admit_list.h"
+#include "services/edge/limits/admit_list.h"
 #include "support_engine.h"
 
 static const struct snap_namespace ns = { .id = { "ns-1", 4 }, .slug = { "team", 4 } };

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "services/edge/dialect.h"
-#include "services/edge/match.h"
+#include "services/edge/dialects/dialect.h"
+#include "services/edge/match/match.h"
 #include "support_match.h"
 
 static void parse(const char *text, struct h1_request *q)

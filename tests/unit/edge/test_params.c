@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "services/edge/edits.h"
-#include "services/edge/params.h"
+#include "services/edge/match/edits.h"
+#include "services/edge/match/params.h"
 
 static const struct snap_param list[] = {
     { .name = { "temperature", 11 }, .value = { "0.7", 3 }, .max = { "1", 1 }, .max_number = 1 },

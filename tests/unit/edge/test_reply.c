@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/reply.h"
+#include "services/edge/flow/reply.h"
 
 static struct str text_of(struct js_val v)
 {

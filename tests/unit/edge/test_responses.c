@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "services/edge/answer.h"
-#include "services/edge/responses_chat.h"
+#include "services/edge/dialects/answer.h"
+#include "services/edge/dialects/responses_chat.h"
 
 /* --- requests --- */
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/splice.h"
+#include "services/edge/dialects/splice.h"
 
 static const char text[] = "0123456789";
 

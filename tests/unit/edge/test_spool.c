@@ -18,8 +18,8 @@
 #include <cmocka.h>
 
 #include "base/uuid.h"
-#include "services/edge/spool.h"
-#include "services/edge/spool_segment.h"
+#include "services/edge/records/spool.h"
+#include "services/edge/records/spool_segment.h"
 
 static const char *const root = "/tmp";
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/sse.h"
+#include "services/edge/dialects/sse.h"
 
 struct seen {
     struct buf log; /* name|data; per event that has data */

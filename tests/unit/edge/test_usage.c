@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "base/uuid.h"
 #include "proto/subjects.h"
-#include "services/edge/usage.h"
+#include "services/edge/records/usage.h"
 
 enum { WORKERS = 2, PER_WORKER = 1500, RECORDS_MAX = 20000 };
 

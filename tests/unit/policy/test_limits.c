@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-#include "services/edge/admit.h"
+#include "services/edge/limits/admit.h"
 #include "services/policy/engine.h"
 
 static struct store *store;

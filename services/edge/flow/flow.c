@@ -7,7 +7,7 @@
 
 #include "base/hash.h"
 #include "reply.h"
-#include "responses_chat.h"
+#include "dialects/responses_chat.h"
 
 const char *flow_state_name(enum flow_state s)
 {

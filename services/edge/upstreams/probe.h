@@ -3,8 +3,8 @@
 #ifndef EDGE_PROBE_H
 #define EDGE_PROBE_H
 
-#include "conn.h"
-#include "ruleset.h"
+#include "client/conn.h"
+#include "match/ruleset.h"
 #include "upstream.h"
 
 /* why: what is wrong; NULL when nothing is. Not called from inside of probe_start(). */

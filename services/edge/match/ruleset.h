@@ -4,9 +4,9 @@
 #ifndef EDGE_RULESET_H
 #define EDGE_RULESET_H
 
-#include "admit.h"
-#include "certs.h"
-#include "fleet.h"
+#include "limits/admit.h"
+#include "client/certs.h"
+#include "upstreams/fleet.h"
 #include "match.h"
 #include "proto/snapshot.h"
 #include "tokenizer/models.h"

@@ -8,7 +8,7 @@
 #ifndef EDGE_COUNT_H
 #define EDGE_COUNT_H
 
-#include "dialect.h"
+#include "dialects/dialect.h"
 #include "proto/snapshot.h"
 #include "rt/bus.h"
 #include "rt/loop.h"

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "edits.h"
+#include "match/edits.h"
 #include "flow_impl.h"
 
 enum { FIELDS_MAX = 128 * 1024, PROGRESS_NS_STEP = 1000000000 };

@@ -2,7 +2,7 @@
 /* A request's line in the access log, and its place in a trace. On its worker. */
 #include <stdlib.h>
 
-#include "access_log.h"
+#include "records/access_log.h"
 #include "flow_impl.h"
 
 enum { LINE_MAX_BYTES = 16 * 1024, PATH_SHOWN = 256, AGENT_SHOWN = 128, SAID_MAX = 4096 };

@@ -8,7 +8,7 @@
 #define EDGE_EXPLAIN_H
 
 #include "proto/explain_msg.h"
-#include "ruleset.h"
+#include "match/ruleset.h"
 
 struct explain_env {
     const struct ruleset *rules;

@@ -7,7 +7,7 @@
 #ifndef EDGE_PARAMS_H
 #define EDGE_PARAMS_H
 
-#include "dialect.h"
+#include "dialects/dialect.h"
 #include "proto/snapshot.h"
 
 /* A value that is put in the place of another, or in as a new member (at.raw.p == NULL). */

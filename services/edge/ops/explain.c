@@ -5,9 +5,9 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
-#include "admit_list.h"
-#include "admit_local.h"
-#include "match.h"
+#include "limits/admit_list.h"
+#include "limits/admit_local.h"
+#include "match/match.h"
 
 struct explanation {
     const struct explain_env *env;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "flow_impl.h"
-#include "match.h"
+#include "match/match.h"
 
 enum { CHUNKED_SLACK = 64 * 1024, MODEL_NAME_MAX = 1024, USER_MAX = 4096 };
 

@@ -7,9 +7,9 @@
 
 #include "certs.h"
 #include "client_proxy.h"
-#include "flow.h"
+#include "flow/flow.h"
 #include "http/chunked.h"
-#include "reply.h"
+#include "flow/reply.h"
 #include "rt/tls.h"
 
 enum {

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "client.h"
+#include "client/client.h"
 #include "edge.h"
-#include "flow.h"
+#include "flow/flow.h"
 
 enum { PER_WORKER = 1000, TEXT_MAX = 4 * 1024 * 1024, WAIT_S = 1 };
 

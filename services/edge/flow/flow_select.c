@@ -7,8 +7,8 @@
 #include <stdio.h>
 
 #include "flow_impl.h"
-#include "jwt.h"
-#include "match.h"
+#include "match/jwt.h"
+#include "match/match.h"
 #include "rt/crypto.h"
 
 /* --- credentials --- */

@@ -20,8 +20,8 @@
 #ifndef EDGE_FLOW_H
 #define EDGE_FLOW_H
 
-#include "client.h"
-#include "dialect.h"
+#include "client/client.h"
+#include "dialects/dialect.h"
 
 struct flow;
 

@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "admit_local.h"
+#include "limits/admit_local.h"
 #include "flow_impl.h"
-#include "match.h"
+#include "match/match.h"
 
 #define OUTPUT_MOST ((uint64_t)1 << 40) /* tokens: more than any answer has */
 

@@ -5,21 +5,21 @@
 #ifndef EDGE_FLOW_IMPL_H
 #define EDGE_FLOW_IMPL_H
 
-#include "admit_local.h"
-#include "answer.h"
+#include "limits/admit_local.h"
+#include "dialects/answer.h"
 #include "base/arena.h"
 #include "base/uuid.h"
 #include "count.h"
-#include "fleet.h"
+#include "upstreams/fleet.h"
 #include "flow.h"
 #include "http/chunked.h"
 #include "http/gzip.h"
-#include "match.h"
-#include "params.h"
-#include "tokens.h"
-#include "ruleset.h"
-#include "trace.h"
-#include "upstream.h"
+#include "match/match.h"
+#include "match/params.h"
+#include "match/tokens.h"
+#include "match/ruleset.h"
+#include "records/trace.h"
+#include "upstreams/upstream.h"
 
 enum {
     FLOW_ARENA_MAX = 1024 * 1024,

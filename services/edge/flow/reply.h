@@ -4,8 +4,8 @@
 #ifndef EDGE_REPLY_H
 #define EDGE_REPLY_H
 
-#include "admit.h"
-#include "dialect.h"
+#include "limits/admit.h"
+#include "dialects/dialect.h"
 
 const char *reply_reason(int status);
 /* The refusal that stands for a status of the HTTP parser. */

@@ -8,7 +8,7 @@
 #define EDGE_MATCH_H
 
 #include "http/h1.h"
-#include "json_want.h"
+#include "dialects/json_want.h"
 #include "proto/snapshot.h"
 
 /* --- what matching looks at --- */

@@ -7,7 +7,7 @@
 #define EDGE_JWT_H
 
 #include "base/arena.h"
-#include "json_want.h"
+#include "dialects/json_want.h"
 #include "proto/snapshot.h"
 
 enum { JWT_MAX_BYTES = 16 * 1024 };

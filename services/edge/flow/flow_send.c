@@ -5,9 +5,9 @@
  */
 #include <stdio.h>
 
-#include "edits.h"
+#include "match/edits.h"
 #include "flow_impl.h"
-#include "splice.h"
+#include "dialects/splice.h"
 
 enum {
     MAX_SPLICES = 8 + SNAP_PARAMS_MAX,

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/map.h"
-#include "conn.h"
+#include "client/conn.h"
 #include "edge.h"
 #include "http/chunked.h"
 #include "resolve.h"

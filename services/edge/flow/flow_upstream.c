@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cooldown.h"
+#include "upstreams/cooldown.h"
 
 enum { BACKOFF_DOUBLINGS = 6 };
 
