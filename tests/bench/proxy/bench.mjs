@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `make bench`: what the proxy costs, beside nginx, in one run. bench.mjs BUILD. BENCH_ONLY="requests streams" picks rows,
-// BENCH_ROUNDS and BENCH_SECONDS say how often and how long each is measured. Nothing here fails because it was slow.
+// BENCH_TARGETS="nginx full" some of the proxies, BENCH_ROUNDS and BENCH_SECONDS say how often and how long each is measured. Nothing here fails because it was slow.
 import path from 'node:path';
 import { Stage } from './stage.mjs';
 import { compare, median, rounds, spread, table } from './rows.mjs';
@@ -8,7 +8,8 @@ import { compare, median, rounds, spread, table } from './rows.mjs';
 const build = path.resolve(process.argv[2]);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5), SECONDS = Number(process.env.BENCH_SECONDS ?? 1.5);
 const only = (process.env.BENCH_ONLY ?? '').split(/[ ,]+/).filter(Boolean);
-const ALL = ['nginx', 'nginx-lua', 'bare', 'full'], AGAINST = ['nginx', 'nginx-lua'];
+const wanted = (process.env.BENCH_TARGETS ?? 'nginx nginx-lua bare full').split(/[ ,]+/).filter(Boolean);
+const ALL = ['nginx', 'nginx-lua', 'bare', 'full'].filter((t) => wanted.includes(t)), AGAINST = ['nginx', 'nginx-lua'];
 const perRequest = (r) => r.us_per, few = Math.max(2, Math.ceil(ROUNDS * 0.6));
 const REQUEST = { length: 1500 };
 
