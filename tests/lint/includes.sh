@@ -5,6 +5,7 @@
 #   a third-party library  by one module of the tree, x.c and perhaps x_*.c beside it, and by no header (cmocka: by tests)
 #   services/X          common/ and proto/ by folder, its own headers by bare name, or from services/X on where they stand
 #                       in another folder ("limits/lease.h"); no other service
+#   services/edge       dialects, limits and records stand alone: no headers of the other subjects
 #   common, proto       never a service
 cd "${1:-.}" || exit 2
 tmp=$(mktemp)
@@ -55,7 +56,11 @@ BEGIN {
     if (h ~ /\//) {
         split(h, to, "/")
         if (to[1] == "proto") ok = exists(h); else ok = exists("common/" h)
-        if (!ok && at[1] == "services") ok = exists("services/" at[2] "/" h)
+        if (!ok && at[1] == "services") {
+            ok = exists("services/" at[2] "/" h)
+            if (ok && at[2] == "edge" && at[3] ~ /^(dialects|limits|records)$/ && to[1] != at[3])
+                say("services/edge/" at[3] " knows no other subject of the edge: \"" h "\"")
+        }
         if (!ok) say("no such header in common/, proto/ or this service: \"" h "\"")
     } else {
         dir = FILENAME; sub(/[^\/]*$/, "", dir)

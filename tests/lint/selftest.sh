@@ -11,7 +11,7 @@ rc=0
 
 fresh() {
     rm -rf "$tmp/t"
-    mkdir -p "$tmp/t/common/base" "$tmp/t/common/rt" "$tmp/t/proto" "$tmp/t/services/a/in" "$tmp/t/services/b" "$tmp/t/tests" \
+    mkdir -p "$tmp/t/common/base" "$tmp/t/common/rt" "$tmp/t/proto" "$tmp/t/services/a/in" "$tmp/t/services/b" "$tmp/t/services/edge/flow" "$tmp/t/services/edge/limits" "$tmp/t/tests" \
         "$tmp/t/compose" "$tmp/t/docs"
     cp "$LINT_DIR/../../.clang-format" "$tmp/t/"
     printf '%s\n#include <stdio.h>\n/* strcpy( in a comment */\nconst char *x = "sprintf( in a string";\n' "$spdx" >"$tmp/t/common/base/ok.c"
@@ -23,6 +23,9 @@ fresh() {
     printf '%s\n' "$spdx" | tee "$tmp/t/services/a/own.h" >"$tmp/t/services/a/in/part.h"
     printf '%s\n#include "in/part.h"\n#include "own.h"\n#include "part.h"\n' "$spdx" >"$tmp/t/services/a/in/part.c"
     printf '%s\n#include "base/ok.h"\n' "$spdx" >"$tmp/t/services/b/b.c"
+    printf '%s\n' "$spdx" | tee "$tmp/t/services/edge/flow/flow.h" >"$tmp/t/services/edge/limits/lease.h"
+    printf '%s\n#include "limits/lease.h"\n' "$spdx" >"$tmp/t/services/edge/flow/flow.c"
+    printf '%s\n#include "lease.h"\n' "$spdx" >"$tmp/t/services/edge/limits/lease.c"
 }
 plant() { # RULE FILE TEXT
     fresh
@@ -46,6 +49,7 @@ plant includes services/b/b.c '#include <sqlite3.h>'
 plant includes services/b/b.c '#include "own.h"'
 plant includes services/b/b.c '#include "in/part.h"'
 plant includes services/a/a.c '#include "part.h"'
+plant includes services/edge/limits/lease.c '#include "flow/flow.h"'
 plant includes services/b/b.c '#include "../a/own.h"'
 plant includes services/b/b.c '#include "services/a/own.h"'
 plant includes services/a/own.h '#include <curl/curl.h>'
