@@ -2,6 +2,7 @@
 /* Finds added tokens. Pure. */
 #include "tokenizer/added.h"
 
+#include "base/skip.h"
 #include "base/utf8.h"
 #include "tokenizer/clean.h"
 #include "tokenizer/unicode.h"
@@ -95,13 +96,44 @@ static struct added_match none(const struct vocab *v, const char *raw, size_t fr
     return (struct added_match){ .at = at };
 }
 
+/* The bytes that added tokens begin with, when they are few, as in most vocabularies: texts have
+ * hardly any of them, and are passed over without looking at each byte. */
+struct firsts {
+    const uint64_t *bits;
+    bool few;
+    unsigned char any[4];
+};
+
+static void firsts_init(struct firsts *f, const struct vocab *v)
+{
+    size_t n = 0;
+    f->bits = v->h->added_first;
+    for (unsigned i = 0; i < 4; i++) {
+        for (uint64_t w = f->bits[i]; w != 0 && n <= sizeof f->any; w &= w - 1, n++)
+            if (n < sizeof f->any)
+                f->any[n] = (unsigned char)(64 * i + (unsigned)__builtin_ctzll(w));
+    }
+    f->few = n > 0 && n <= sizeof f->any;
+    for (; f->few && n < sizeof f->any; n++) f->any[n] = f->any[0];
+}
+
+/* Where one of them stands, from i on; n: nowhere. */
+static size_t firsts_next(const struct firsts *f, const char *raw, size_t i, size_t n)
+{
+    if (f->few) return (size_t)(skip_to_any(raw + i, raw + n, f->any) - raw);
+    for (; i < n; i++) {
+        unsigned char c = (unsigned char)raw[i];
+        if ((f->bits[c / 64] >> c % 64 & 1) != 0) break;
+    }
+    return i;
+}
+
 struct added_match added_find(const struct vocab *v, const char *raw, size_t from, size_t n,
                               bool final)
 {
-    const uint64_t *first = v->h->added_first;
-    for (size_t i = from; i < n; i++) {
-        unsigned char c = (unsigned char)raw[i];
-        if ((first[c / 64] >> c % 64 & 1) == 0) continue;
+    struct firsts firsts;
+    firsts_init(&firsts, v);
+    for (size_t i = from; (i = firsts_next(&firsts, raw, i, n)) < n; i++) {
         bool open;
         const struct vocab_added *a = added_at(v, raw + i, n - i, &open);
         if (open && !final) return none(v, raw, from, i, final); /* it may yet become one */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/skip.h"
 #include "base/utf8.h"
 #include "tokenizer/jinja_value.h"
 
@@ -52,24 +53,6 @@ static void skip_space(struct reader *r)
         r->p++;
 }
 
-/* The first byte at or after p that a string literal does not hold as it is. Eight at a time: a
- * byte is found by the borrow of (b ^ c) - 1 where it equals c, and of b - 0x20 where it is below;
- * a borrow can only mark a byte above a true hit, and the tail loop looks at each byte itself. */
-static const char *plain_end(const char *p, const char *end)
-{
-    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
-    while (end - p >= 8) {
-        uint64_t w;
-        memcpy(&w, p, 8);
-        uint64_t q = w ^ (ones * '"'), s = w ^ (ones * '\\');
-        uint64_t hit = ((q - ones) & ~q) | ((s - ones) & ~s) | ((w - ones * 0x20) & ~w);
-        if ((hit & high) != 0) break;
-        p += 8;
-    }
-    while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20) p++;
-    return p;
-}
-
 static bool hex4(struct reader *r, const char *p, uint32_t *ret)
 {
     uint64_t v;
@@ -98,7 +81,8 @@ static enum err unicode_escape(struct reader *r, uint32_t *ret)
 static enum err read_escaped(struct reader *r, const char *plain, struct jv *ret)
 {
     const char *close = r->p; /* the closing quote: bounds the copy */
-    while (close < r->end && *close != '"') close += *close == '\\' ? 2 : 1;
+    while (close < r->end && *close != '"')
+        close = *close == '\\' ? close + 2 : skip_json_plain(close + 1, r->end);
     if (close >= r->end) return bad(r, "unterminated string");
     char *out = arena_alloc(r->a, (size_t)(close - plain));
     if (out == NULL) return ERR_NOMEM;
@@ -135,7 +119,7 @@ static enum err read_escaped(struct reader *r, const char *plain, struct jv *ret
         default: r->p -= 2; return bad(r, "unknown escape in a string");
         }
         plain = r->p;
-        r->p = plain_end(plain, r->end);
+        r->p = skip_json_plain(plain, r->end);
     }
     r->p++;
     *ret = jv_str(str_n(out, (size_t)(w - out)));
@@ -145,7 +129,7 @@ static enum err read_escaped(struct reader *r, const char *plain, struct jv *ret
 static enum err read_string(struct reader *r, struct jv *ret)
 {
     const char *plain = ++r->p;
-    r->p = plain_end(plain, r->end);
+    r->p = skip_json_plain(plain, r->end);
     if (r->p < r->end && *r->p == '"') {
         *ret = jv_str(str_n(plain, (size_t)(r->p - plain)));
         r->p++;

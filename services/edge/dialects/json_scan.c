@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "json_scan.h"
 
+#include "base/skip.h"
 #include "base/utf8.h"
 #include "json_want.h"
 
@@ -29,12 +30,9 @@ static const char *skip_space(const char *p, const char *end)
 
 static const char *check_string(const char *p, const char *end)
 {
-    for (p++; p < end; p++) {
-        unsigned char c = (unsigned char)*p;
-        if (c == '"') return p + 1;
-        if (c < 0x20) return NULL;
-        if (c != '\\') continue;
-        if (++p >= end) return NULL;
+    for (p++; (p = skip_json_plain(p, end)) < end; p++) {
+        if (*p == '"') return p + 1;
+        if (*p != '\\' || ++p >= end) return NULL;
         if (*p == 'u') {
             if (end - p < 5) return NULL;
             for (int i = 1; i <= 4; i++)

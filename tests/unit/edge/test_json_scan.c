@@ -142,6 +142,37 @@ static void decodes_strings_and_finds_prefixes(void **state)
     }
 }
 
+/* Long strings are passed over many bytes at a time: what ends or spoils one is found wherever it
+ * stands. */
+static void finds_what_spoils_a_string_anywhere(void **state)
+{
+    static const struct {
+        const char *text;
+        bool good;
+    } pieces[] = {
+        { "\\n", true },      { "\\u12aF", true },  { "\\\\", true }, { "\\\"", true },
+        { "\xc3\xa9", true }, { "\x7f", true },     { "\n", false },  { "\x1f", false },
+        { "\\x", false },     { "\\u12g4", false }, { "\"", false },  { "\xc3", false },
+    };
+    struct js_val v;
+    (void)state;
+    for (size_t n = 0; n < 50; n++)
+        for (size_t at = 0; at <= n; at++)
+            for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
+                struct buf b;
+                buf_init(&b, 1000);
+                enum err e = buf_append_char(&b, '"');
+                for (size_t k = 0; k <= n && e == ERR_OK; k++)
+                    e = k == at ? buf_appendz(&b, pieces[i].text) : buf_append_char(&b, 'a');
+                if (e == ERR_OK) e = buf_append_char(&b, '"');
+                assert_int_equal(e, ERR_OK);
+                e = js_parse(buf_str(&b), &v, NULL);
+                assert_int_equal(e, pieces[i].good ? ERR_OK : ERR_INVALID);
+                if (e == ERR_OK) assert_int_equal(v.raw.n, b.len);
+                buf_done(&b);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +180,7 @@ int main(void)
         cmocka_unit_test(bounds_depth),
         cmocka_unit_test(walks_members),
         cmocka_unit_test(decodes_strings_and_finds_prefixes),
+        cmocka_unit_test(finds_what_spoils_a_string_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
