@@ -10,6 +10,7 @@
 
 #include "support_bytes_vocab.h"
 #include "tokenizer/models.h"
+#include "tokenizer/models_memory.h"
 
 static const char *const files[] = { "qwen3",       "cl100k_base", "o200k_base",
                                      "deepseek_v3", "llama3_2",    "My-Model" };
@@ -258,6 +259,42 @@ static void a_registry_lives_as_long_as_somebody_holds_it(void **state)
     models_unref(b);
 }
 
+/* The same as without a memory, for names old and new, with one registry and with another. */
+static void what_is_remembered_is_what_would_be_found(void **state)
+{
+    static const char *const some[] = {
+        "qwen3",  "gpt-4o",       "GPT-4o",  "gpt-4o-2024-11-20", "deepseek_v3", "my-qwen3-8b",
+        "",       "nobody-knows", "auto",    "team/my-qwen3-8b",  "ft:gpt-4o:x", "qwen2.5-vl-7b",
+        "llava7", "hermes-3",     "qwen3-8", "house/x",
+    };
+    const struct models_entry entries[] = { { STR("gpt-4o"), STR("qwen3") },
+                                            { STR("my-qwen3-*"), STR("deepseek_v3") } };
+    struct folder *f = *state;
+    struct models *other;
+    struct models_memory *mm = models_memory_new();
+    char name[200];
+    assert_int_equal(models_with_entries(f->models, entries, ARRAY_LEN(entries), &other), ERR_OK);
+    for (unsigned round = 0; round < 4000; round++) {
+        struct models *m = round / 700 % 2 == 0 ? f->models : other;
+        struct model_info found, remembered;
+        /* Some of many, so that they push each other out; some too long to be remembered. */
+        int n = snprintf(name, sizeof name, "%s%.*u", some[round * 7 % ARRAY_LEN(some)],
+                         round % 5 == 0 ? 150 : 0, round % 3 == 0 ? round % 400 : 0);
+        models_find(m, str_n(name, (size_t)n), &found);
+        models_memory_find(mm, m, str_n(name, (size_t)n), &remembered);
+        assert_ptr_equal(found.vocab, remembered.vocab);
+        assert_ptr_equal(found.chat, remembered.chat);
+        assert_true(str_eq(found.vocabulary, remembered.vocabulary));
+        assert_true(str_eq(found.image_rule, remembered.image_rule));
+        assert_int_equal(found.openai, remembered.openai);
+        assert_int_equal(found.sibling, remembered.sibling);
+        assert_int_equal(found.guess, remembered.guess);
+        assert_int_equal(found.not_installed, remembered.not_installed);
+    }
+    models_unref(other);
+    models_memory_free(mm);
+}
+
 static void no_folder_is_said(void **state)
 {
     (void)state;
@@ -307,6 +344,7 @@ int main(void)
         cmocka_unit_test(other_families_are_not_guessed),
         cmocka_unit_test(configuration_comes_first),
         cmocka_unit_test(a_registry_lives_as_long_as_somebody_holds_it),
+        cmocka_unit_test(what_is_remembered_is_what_would_be_found),
         cmocka_unit_test(no_folder_is_said),
         cmocka_unit_test(patterns_match_runs_and_single_characters),
     };

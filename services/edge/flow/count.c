@@ -14,6 +14,7 @@
 #include "proto/token_msg.h"
 #include "rt/http_client.h"
 #include "tokenizer/chat.h"
+#include "tokenizer/models_memory.h"
 
 enum {
     JOBS_MAX = 4096,
@@ -36,6 +37,7 @@ struct counter {
 
 struct count_scratch {
     struct chat_scratch *chat;
+    struct models_memory *models;
     struct buf text; /* a decoded string */
 };
 
@@ -71,6 +73,7 @@ struct count_scratch *count_scratch_new(void)
 {
     struct count_scratch *s = xcalloc(1, sizeof *s);
     s->chat = chat_scratch_new(); /* NULL: counts allocate */
+    s->models = models_memory_new();
     buf_init(&s->text, TEXT_MAX);
     return s;
 }
@@ -79,8 +82,15 @@ void count_scratch_free(struct count_scratch *s)
 {
     if (s == NULL) return;
     chat_scratch_free(s->chat);
+    models_memory_free(s->models);
     buf_done(&s->text);
     free(s);
+}
+
+void count_model(struct count_scratch *s, struct models *m, struct str model,
+                 struct model_info *ret)
+{
+    models_memory_find(s->models, m, model, ret);
 }
 
 /* --- counting --- */

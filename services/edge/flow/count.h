@@ -40,6 +40,9 @@ struct count_result {
 struct count_scratch;
 struct count_scratch *count_scratch_new(void);
 void count_scratch_free(struct count_scratch *s); /* NULL is fine */
+/* How a model counts, as models_find() says; names that come again are remembered. */
+void count_model(struct count_scratch *s, struct models *m, struct str model,
+                 struct model_info *ret);
 
 /* What to count: views, copied when the answer has to be waited for. */
 struct count_input {

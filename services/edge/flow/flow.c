@@ -317,7 +317,7 @@ static bool count_as_chat(struct flow *f, struct count_input *in)
 static void enter_count(struct flow *f)
 {
     f->state = FLOW_COUNT;
-    models_find(f->rules->models, f->model, &f->info);
+    count_model(f->w->counting, f->rules->models, f->model, &f->info);
     struct count_input in = {
         .ep = f->endpoint,
         .model = f->model,
