@@ -512,7 +512,7 @@ enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_
         *ret = 1;
         return to != NULL ? token_list_push(to, whole) : ERR_OK;
     }
-    if (v->h->joins == 0 || n <= BPE_WORD) return bpe_part(v, p, n, false, to, ret);
+    if (n <= BPE_WORD || joins_none(v, p, n)) return bpe_part(v, p, n, false, to, ret);
     uint64_t total = 0, count = 0;
     for (size_t part; n > 0; p += part, n -= part) {
         bool chars;

@@ -40,6 +40,20 @@ enum {
  */
 size_t joins_part(const struct vocab *v, const char *p, size_t n, bool *ret_whole);
 
+/* True where a piece has no parts: the vocabulary knows none, or it is ASCII. */
+static inline bool joins_none(const struct vocab *v, const char *p, size_t n)
+{
+    uint64_t high = 0, w;
+    size_t i = 0;
+    if (v->h->joins == 0) return true;
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&w, p + i, 8);
+        high |= w;
+    }
+    for (; i < n; i++) high |= (unsigned char)p[i];
+    return (high & 0x8080808080808080u) == 0;
+}
+
 /* The number of tokens of a part that is one character; 0 when it is not, or not known. */
 static inline unsigned joins_one(const struct vocab *v, const char *p, size_t n)
 {

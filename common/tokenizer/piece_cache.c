@@ -129,46 +129,64 @@ static enum err parts(struct piece_cache *c, const struct vocab *v, const char *
     return ERR_OK;
 }
 
-/* A whole piece of more than PIECE_CACHE_LONGEST bytes and at most PIECE_CACHE_LONG; ASCII, others
- * are counted in parts. */
-static __attribute__((noinline)) uint64_t longer_piece(struct piece_cache *c, const struct vocab *v,
-                                                       const char *p, size_t n)
+static uint64_t hash_of(const char *p, size_t n)
 {
-    unsigned char key[PIECE_CACHE_LONG + 2] = { 0 };
-    memcpy(key, p, n);
-    key[PIECE_CACHE_LONG] = (unsigned char)n;
-    uint64_t w[4];
-    memcpy(w, key, sizeof w);
-    uint64_t x = vocab_mix(w[0] ^ w[3], w[1] + w[2] * 0x9e3779b97f4a7c15u);
-    unsigned char *at = c->longer[x % ARRAY_LEN(c->longer)];
+    uint64_t x = n, w;
+    for (size_t i = 0; i + 8 < n; i += 8) {
+        memcpy(&w, p + i, 8);
+        x = (x ^ w) * 0x9e3779b97f4a7c15u;
+        x ^= x >> 32;
+    }
+    memcpy(&w, p + n - 8, 8);
+    x = (x ^ w) * 0xd6e8feb86659fd93u;
+    return x ^ x >> 32;
+}
+
+/* The place of a piece in its part of the cache. */
+static unsigned char *place_of(struct piece_cache *c, const char *p, size_t n, unsigned *ret_size)
+{
+    unsigned kind = 0, size = PIECE_PLACE_LEAST;
+    for (; n + 2 > size; size *= 2) kind++;
+    *ret_size = size;
+    return c->longer[kind] + (hash_of(p, n) * size & ((1u << PIECE_CACHE_LONG_BITS) - 1));
+}
+
+/* A whole piece of more than PIECE_CACHE_LONGEST bytes. */
+static __attribute__((noinline)) enum err longer_piece(struct piece_cache *c, const struct vocab *v,
+                                                       const char *p, size_t n, uint64_t *ret)
+{
+    unsigned size = 0;
+    unsigned char *at = n <= PIECE_CACHE_MOST ? place_of(c, p, n, &size) : NULL;
     c->asked++;
-    if (memcmp(at, key, PIECE_CACHE_LONG + 1) == 0) return at[PIECE_CACHE_LONG + 1];
+    if (at != NULL && at[size - 2] == n && memcmp(at, p, n) == 0) {
+        *ret = at[size - 1];
+        return ERR_OK;
+    }
     c->missed++;
-    uint64_t count = 0;
-    enum err e = bpe_piece(v, p, n, NULL, &count);
-    ASSERT(e == ERR_OK && count <= n); /* so short a piece needs no memory */
-    key[PIECE_CACHE_LONG + 1] = (unsigned char)count;
-    memcpy(at, key, sizeof key);
-    return count;
+    enum err e = joins_none(v, p, n) ? bpe_piece(v, p, n, NULL, ret) : parts(c, v, p, n, ret);
+    if (e == ERR_OK && at != NULL) {
+        ASSERT(*ret > 0 && *ret <= n);
+        memcpy(at, p, n);
+        at[size - 2] = (unsigned char)n;
+        at[size - 1] = (unsigned char)*ret;
+    }
+    return e;
 }
 
 enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                      uint64_t *ret)
 {
     if (c == NULL) return bpe_piece(v, p, n, NULL, ret);
-    if (n <= PIECE_CACHE_LONGEST) {
-        *ret = short_piece(c, v, p, n, PIECE);
-        return ERR_OK;
-    }
-    if (v->h->joins == 0) return bpe_piece(v, p, n, NULL, ret);
-    return parts(c, v, p, n, ret);
+    if (n > PIECE_CACHE_LONGEST) return longer_piece(c, v, p, n, ret);
+    *ret = short_piece(c, v, p, n, PIECE);
+    return ERR_OK;
 }
 
-static __attribute__((noinline)) uint64_t long_ascii(const struct vocab *v, const char *p, size_t n)
+static uint64_t in_window(struct piece_cache *c, const struct vocab *v, const char *p, size_t n)
 {
     uint64_t count = 0;
-    enum err e = bpe_piece(v, p, n, NULL, &count);
-    ASSERT(e == ERR_OK); /* it is shorter than a window */
+    enum err e = piece_count(c, v, p, n, &count);
+    ASSERT(e == ERR_OK); /* so short a piece needs no memory */
     return count;
 }
 
@@ -183,26 +201,36 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
         KEEP(8), KEEP(9), KEEP(10), KEEP(11), KEEP(12), KEEP(13), KEEP(14), KEEP(15),
 #undef KEEP
     };
+    struct {
+        struct vocab_key k, *at;
+        const char *p;
+        unsigned n;
+    } pieces[SCAN_WINDOW];
     uint64_t total = 0;
     unsigned from = 0, asked = 0;
     for (; ends != 0; ends &= ends - 1) {
         unsigned to = (unsigned)__builtin_ctzll(ends), n = to - from;
         const char *q = p + from;
         from = to;
-        if (n > PIECE_CACHE_LONGEST || c == NULL) {
-            total += c != NULL && n <= PIECE_CACHE_LONG && n > PIECE_CACHE_LONGEST
-                         ? longer_piece(c, v, q, n)
-                         : long_ascii(v, q, n);
+        if (__builtin_expect(n > PIECE_CACHE_LONGEST || c == NULL, 0)) {
+            total += in_window(c, v, q, n);
             continue;
         }
         struct vocab_key k;
         memcpy(&k, q, sizeof k);
         k.lo &= keep[n].lo;
         k.hi = (k.hi & keep[n].hi) | (uint64_t)n << 56;
-        struct vocab_key *at = c->at[piece_cache_set(k)];
-        asked++;
-        unsigned count = piece_cache_get(at, k);
-        total += __builtin_expect(count > 0, 1) ? count : missed(c, at, v, q, n, k, PIECE);
+        pieces[asked].k = k;
+        pieces[asked].p = q;
+        pieces[asked].n = n;
+        pieces[asked].at = c->at[piece_cache_set(k)];
+        __builtin_prefetch(pieces[asked++].at);
+    }
+    for (unsigned i = 0; i < asked; i++) {
+        unsigned count = piece_cache_get(pieces[i].at, pieces[i].k);
+        total += __builtin_expect(count > 0, 1)
+                     ? count
+                     : missed(c, pieces[i].at, v, pieces[i].p, pieces[i].n, pieces[i].k, PIECE);
     }
     if (asked > 0) c->asked += asked;
     return total;

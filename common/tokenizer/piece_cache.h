@@ -13,19 +13,25 @@
 #include "tokenizer/vocab_file.h"
 
 enum {
-    PIECE_CACHE_BITS = 14,    /* sets */
+    PIECE_CACHE_BITS = 15,    /* sets */
     PIECE_CACHE_WAYS = 4,     /* pieces of a set, the latest first: one line of memory */
     PIECE_CACHE_LONGEST = 15, /* bytes of a piece in it */
     PIECE_CACHE_POOL = 16,    /* caches that a vocabulary keeps */
-    PIECE_CACHE_LONG = 30,    /* of a whole piece in the second part: long names, indentations */
     PIECE_KEY_COUNT = 60,     /* the number of tokens is in the bits of `hi` from here on */
+
+    /* Longer pieces are kept whole, each in a place of one of these sizes: their bytes, their
+     * length, their number of tokens. */
+    PIECE_PLACES = 4,
+    PIECE_PLACE_LEAST = 32,
+    PIECE_PLACE_MOST = PIECE_PLACE_LEAST << (PIECE_PLACES - 1),
+    PIECE_CACHE_MOST = PIECE_PLACE_MOST - 2,
+    PIECE_CACHE_LONG_BITS = 18, /* bytes for the places of each size */
 };
 
 /* struct vocab_key with the number of tokens in the high half of its last byte. */
 struct piece_cache {
-    _Alignas(64) unsigned char longer[1 << 12]
-                                     [PIECE_CACHE_LONG + 2]; /* bytes, length, number of tokens */
-    struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
+    _Alignas(64) struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
+    unsigned char longer[PIECE_PLACES][1 << PIECE_CACHE_LONG_BITS];
     uint64_t asked, missed; /* pieces looked up, and not found, since it was taken */
 };
 

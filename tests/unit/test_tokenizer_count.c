@@ -131,6 +131,8 @@ static void parts_of_a_piece_merge_like_the_whole(void **state)
             assert_int_equal(piece_count(cache, v, p, n, &counted), ERR_OK);
             assert_int_equal(got, want);
             assert_int_equal(counted, want);
+            assert_int_equal(piece_count(cache, v, p, n, &counted), ERR_OK); /* from the cache */
+            assert_int_equal(counted, want);
             assert_memory_equal(l.ids, heap, want * sizeof *heap);
             token_list_done(&l);
             parts += joins_part(v, p, n, &chars) < n;
