@@ -9,7 +9,7 @@
 
 #include "base/map.h"
 
-enum { DEFAULT_MAX_SERIES = 1000, LABELS_TEXT_MAX = 4096 };
+enum { DEFAULT_MAX_SERIES = 1000, LABELS_TEXT_MAX = 4096, KEY_MAX = 1024 };
 
 struct metric {
     const struct metric_def *def;
@@ -18,11 +18,12 @@ struct metric {
     _Atomic uint64_t buckets[METRIC_MAX_BUCKETS];
     size_t buckets_len;
     struct metric *next; /* in order of creation, per family */
+    struct str key;      /* the same in every set; behind the text */
     char labels[];       /* {a="x",b="y"} or "" */
 };
 
 struct family {
-    struct map series; /* label text -> metric */
+    struct map series; /* key -> metric */
     struct metric *first, **last;
 };
 
@@ -97,18 +98,46 @@ static enum err label_text(const struct metric_def *d, const struct str *values,
     return e;
 }
 
-static struct metric *add_series(struct family *f, const struct metric_def *d, struct str labels)
+/* What a series is found by: its values with a NUL behind each, which is made without the effort of
+ * the text. False: too long. */
+static bool make_key(const struct metric_def *d, const struct str *values, char out[KEY_MAX],
+                     struct str *ret)
 {
-    struct metric *s = xcalloc(1, sizeof *s + labels.n + 1);
-    s->def = d;
-    while (s->buckets_len < METRIC_MAX_BUCKETS && d->buckets[s->buckets_len] != 0) s->buckets_len++;
-    if (labels.n > 0) memcpy(s->labels, labels.p, labels.n);
-    if (map_put(&f->series, labels, s, NULL) != ERR_OK) {
-        free(s);
-        return NULL;
+    size_t n = labels_len(d), at = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct str v = values != NULL ? values[i] : STR("other");
+        if (v.n >= KEY_MAX - at) return false;
+        if (v.n > 0) memcpy(out + at, v.p, v.n);
+        at += v.n;
+        out[at++] = '\0';
     }
-    *f->last = s;
-    f->last = &s->next;
+    *ret = str_n(out, at);
+    return true;
+}
+
+/* With the lock. NULL: the text of its labels is too long, or there are too many. */
+static struct metric *add_series(struct family *f, const struct metric_def *d,
+                                 const struct str *values, struct str key)
+{
+    struct buf text;
+    struct metric *s = NULL;
+    buf_init(&text, LABELS_TEXT_MAX);
+    if (label_text(d, values, &text) != ERR_OK) goto out;
+    s = xcalloc(1, sizeof *s + text.len + 1 + key.n);
+    s->def = d;
+    if (text.len > 0) memcpy(s->labels, text.data, text.len);
+    if (key.n > 0) memcpy(s->labels + text.len + 1, key.p, key.n);
+    s->key = str_n(s->labels + text.len + 1, key.n);
+    while (s->buckets_len < METRIC_MAX_BUCKETS && d->buckets[s->buckets_len] != 0) s->buckets_len++;
+    if (map_put(&f->series, key, s, NULL) == ERR_OK) {
+        *f->last = s;
+        f->last = &s->next;
+    } else {
+        free(s);
+        s = NULL;
+    }
+out:
+    buf_done(&text);
     return s;
 }
 
@@ -117,22 +146,20 @@ struct metric *metrics_get(struct metrics *m, size_t which, const struct str *va
     ASSERT(which < m->n);
     const struct metric_def *d = &m->defs[which];
     struct family *f = &m->families[which];
-    struct buf b;
-    buf_init(&b, LABELS_TEXT_MAX);
-    bool fits = label_text(d, values, &b) == ERR_OK;
+    char room[KEY_MAX];
+    struct str key;
+    bool fits = make_key(d, values, room, &key);
 
     pthread_mutex_lock(&m->lock);
-    struct metric *s = fits ? map_get(&f->series, buf_str(&b)) : NULL;
-    if (s == NULL && fits && f->series.len + 1 < f->series.max) s = add_series(f, d, buf_str(&b));
+    struct metric *s = fits ? map_get(&f->series, key) : NULL;
+    if (s == NULL && fits && f->series.len + 1 < f->series.max) s = add_series(f, d, values, key);
     if (s == NULL) {
-        buf_clear(&b);
-        ASSERT(label_text(d, NULL, &b) == ERR_OK);
-        s = map_get(&f->series, buf_str(&b));
-        if (s == NULL) s = add_series(f, d, buf_str(&b));
+        ASSERT(make_key(d, NULL, room, &key));
+        s = map_get(&f->series, key);
+        if (s == NULL) s = add_series(f, d, NULL, key);
     }
     pthread_mutex_unlock(&m->lock);
     ASSERT(s != NULL);
-    buf_done(&b);
     return s;
 }
 
@@ -180,11 +207,11 @@ struct sum {
     uint64_t count, buckets[METRIC_MAX_BUCKETS];
 };
 
-static void add_up(struct metrics *const *sets, size_t n, size_t which, struct str labels,
+static void add_up(struct metrics *const *sets, size_t n, size_t which, struct str key,
                    struct sum *sum)
 {
     for (size_t k = 0; k < n; k++) {
-        struct metric *s = map_get(&sets[k]->families[which].series, labels);
+        struct metric *s = map_get(&sets[k]->families[which].series, key);
         if (s == NULL) continue;
         sum->value += metric_value(s);
         sum->count += atomic_load_explicit(&s->count, memory_order_relaxed);
@@ -224,10 +251,10 @@ static enum err histogram(const struct metric_def *d, const char *labels, const 
     return e;
 }
 
-static bool seen_earlier(struct metrics *const *sets, size_t k, size_t which, struct str labels)
+static bool seen_earlier(struct metrics *const *sets, size_t k, size_t which, struct str key)
 {
     for (size_t i = 0; i < k; i++)
-        if (map_get(&sets[i]->families[which].series, labels) != NULL) return true;
+        if (map_get(&sets[i]->families[which].series, key) != NULL) return true;
     return false;
 }
 
@@ -240,10 +267,9 @@ static enum err render_family(struct metrics *const *sets, size_t n, size_t whic
     for (size_t k = 0; k < n; k++) {
         for (struct metric *s = sets[k]->families[which].first; s != NULL && e == ERR_OK;
              s = s->next) {
-            struct str labels = str_of(s->labels);
             struct sum sum = { 0 };
-            if (seen_earlier(sets, k, which, labels)) continue;
-            add_up(sets, n, which, labels, &sum);
+            if (seen_earlier(sets, k, which, s->key)) continue;
+            add_up(sets, n, which, s->key, &sum);
             if (d->type == METRIC_HISTOGRAM) {
                 e = histogram(d, s->labels, &sum, out);
             } else {

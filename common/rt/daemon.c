@@ -69,7 +69,15 @@ struct bus *daemon_bus(const struct daemon *d)
 }
 struct metrics *daemon_metrics(const struct daemon *d)
 {
-    return d->metrics;
+    return d->metrics[0];
+}
+struct metrics *daemon_more_metrics(struct daemon *d)
+{
+    size_t n = atomic_load(&d->metrics_n);
+    if (n == ARRAY_LEN(d->metrics)) return d->metrics[n - 1];
+    d->metrics[n] = metrics_new(d->desc->metrics, d->desc->metrics_len);
+    atomic_store(&d->metrics_n, n + 1);
+    return d->metrics[n];
 }
 const struct clock *daemon_clock(const struct daemon *d)
 {
@@ -397,7 +405,7 @@ static void release(struct daemon *d)
         close(fd);
     }
     loop_free(d->loop);
-    metrics_free(d->metrics);
+    for (size_t i = 0; i < atomic_load(&d->metrics_n); i++) metrics_free(d->metrics[i]);
     free(d->routes);
     pthread_mutex_destroy(&d->lock);
 }
@@ -417,7 +425,7 @@ static int run(struct daemon *d)
     log_settings(d);
     pthread_mutex_init(&d->lock, NULL);
     d->loop = loop_new(clock_system());
-    d->metrics = metrics_new(d->desc->metrics, d->desc->metrics_len);
+    (void)daemon_more_metrics(d);
     daemon_unready(d, "starting");
     enum err e = serve(d, &set, &why);
     if (e != ERR_OK) log_error("cannot start", LERR(e), LS("why", why.text));

@@ -60,6 +60,9 @@ struct loop *
 daemon_loop(const struct daemon *d); /* of the main thread: signals, timers, small tasks */
 struct bus *daemon_bus(const struct daemon *d); /* NULL with no_bus */
 struct metrics *daemon_metrics(const struct daemon *d);
+/* One more set of the same metrics, for a thread that counts much: shown as the sum of all sets (so
+ * no gauges). The main thread's call; the last is shared when there are too many. */
+struct metrics *daemon_more_metrics(struct daemon *d);
 const struct clock *daemon_clock(const struct daemon *d);
 const struct rng *daemon_rng(const struct daemon *d);
 const char *daemon_instance(const struct daemon *d);

@@ -14,6 +14,7 @@
 #endif
 
 enum {
+    METRICS_MAX = 257,
     MAX_REASONS = 8,
     REASON_LEN = 96,
     PRESENCE_MS = 5000,
@@ -36,7 +37,8 @@ struct daemon {
     void *state;
     struct loop *loop;
     struct bus *bus;
-    struct metrics *metrics;
+    struct metrics *metrics[METRICS_MAX];
+    _Atomic size_t metrics_n;
     struct http_server *ops;
     struct loop_io signals;
     struct loop_timer presence_timer, drain_timer;

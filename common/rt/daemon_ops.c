@@ -133,7 +133,7 @@ static void metrics_page(void *ctx, const struct http_request *req, struct http_
     (void)req;
     reply->content_type = "text/plain; version=0.0.4";
     if (d->desc->scrape != NULL && atomic_load(&d->started)) d->desc->scrape(d);
-    if (metrics_render(&d->metrics, 1, &reply->body) != ERR_OK ||
+    if (metrics_render(d->metrics, atomic_load(&d->metrics_n), &reply->body) != ERR_OK ||
         process_metrics(d, &reply->body) != ERR_OK)
         reply->status = 500;
 }
@@ -141,7 +141,7 @@ static void metrics_page(void *ctx, const struct http_request *req, struct http_
 enum err daemon_render_metrics(struct daemon *d, struct buf *out)
 {
     if (d->desc->scrape != NULL && atomic_load(&d->started)) d->desc->scrape(d);
-    return metrics_render(&d->metrics, 1, out);
+    return metrics_render(d->metrics, atomic_load(&d->metrics_n), out);
 }
 
 enum err daemon_open_ops(struct daemon *d, struct why *why)

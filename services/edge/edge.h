@@ -98,6 +98,7 @@ struct worker {
     unsigned index;
     pthread_t thread;
     struct loop *loop;
+    struct metrics *metrics; /* its own set, which nobody else counts in */
     struct loop_io listen_io;
     struct ruleset *rules; /* ours, swapped between requests; NULL until there is a configuration */
     struct list_node clients;

@@ -119,6 +119,7 @@ void workers_start(struct edge *e)
         w->edge = e;
         w->index = i;
         w->loop = loop_new(e->clock);
+        w->metrics = daemon_more_metrics(e->daemon);
         struct pools_options po = { .loop = w->loop,
                                     .resolver = e->resolver,
                                     .body_max = (size_t)e->settings->max_body,

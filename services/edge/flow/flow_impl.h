@@ -163,6 +163,13 @@ static inline struct edge *flow_edge(const struct flow *f)
     return f->w->edge;
 }
 
+/* A series of its worker's: counters and histograms. */
+static inline struct metric *flow_metric(const struct flow *f, enum edge_metric m,
+                                         const struct str *labels)
+{
+    return metrics_get(f->w->metrics, m, labels);
+}
+
 /* flow.c: ends the request with an answer of ours. param may be NULL. */
 void flow_refuse(struct flow *f, enum refusal r, struct str message, const char *param);
 /* The same for a policy that needs no counter, and for one that does. */

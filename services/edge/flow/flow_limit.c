@@ -37,7 +37,7 @@ static struct admit_subject *subject(struct flow *f)
 static void count_shadow(struct flow *f, const struct snap_policy *p)
 {
     struct str labels[] = { f->ns->slug, p->slug, str_of(admit_dimension(p)) };
-    metric_inc(edge_metric(flow_edge(f), M_SHADOW_REJECTIONS, labels));
+    metric_inc(flow_metric(f, M_SHADOW_REJECTIONS, labels));
 }
 
 /* Tells of what a check found. True when nothing in force refuses. */
@@ -215,7 +215,7 @@ static void after_admit(struct flow *f)
     const struct admit_ticket *t = f->ticket;
     const struct snap_policy *p;
     if (f->asked_at_ns > 0)
-        metric_observe(edge_metric(flow_edge(f), M_LIMIT_WAIT, NULL),
+        metric_observe(flow_metric(f, M_LIMIT_WAIT, NULL),
                        (double)(edge_now_ns(f->w) - f->asked_at_ns) / 1e9);
     for (size_t i = 0; (p = admit_shadow(t, i)) != NULL; i++) count_shadow(f, p);
     if (t->outcome.verdict != ADMIT_OK) {

@@ -153,14 +153,12 @@ static void count_tokens(struct flow *f, const struct usage_record *r, struct st
                   { "reasoning", r->reasoning_tokens } };
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         struct str labels[] = { ns, model, str_of(kinds[i].type) };
-        if (kinds[i].n > 0)
-            metric_add(edge_metric(flow_edge(f), M_TOKENS, labels), (double)kinds[i].n);
+        if (kinds[i].n > 0) metric_add(flow_metric(f, M_TOKENS, labels), (double)kinds[i].n);
     }
 }
 
 static void count_metrics(struct flow *f, const struct usage_record *r, uint64_t now)
 {
-    struct edge *e = flow_edge(f);
     char status[16];
     struct str ns = f->ns != NULL ? f->ns->slug : STR("-"),
                route = f->route != NULL ? f->route->slug : STR("-");
@@ -173,24 +171,24 @@ static void count_metrics(struct flow *f, const struct usage_record *r, uint64_t
         ns, route, model, upstream, str_n(status, (size_t)n), str_of(usage_outcome_name(r->outcome))
     };
     struct str by_model[] = { ns, model };
-    metric_inc(edge_metric(e, M_REQUESTS, labels));
-    metric_observe(edge_metric(e, M_DURATION, by_model), (double)(now - f->began_ns) / 1e9);
-    if (r->has_ttft) metric_observe(edge_metric(e, M_TTFT, by_model), (double)r->ttft_ms / 1e3);
+    metric_inc(flow_metric(f, M_REQUESTS, labels));
+    metric_observe(flow_metric(f, M_DURATION, by_model), (double)(now - f->began_ns) / 1e9);
+    if (r->has_ttft) metric_observe(flow_metric(f, M_TTFT, by_model), (double)r->ttft_ms / 1e3);
     if (r->has_ttft && r->output_tokens > 1 && f->mode == RELAY_STREAM)
-        metric_observe(edge_metric(e, M_TPOT, by_model),
+        metric_observe(flow_metric(f, M_TPOT, by_model),
                        (double)(now - f->first_token_ns) / 1e9 / (double)(r->output_tokens - 1));
     if (f->sent_ns > 0)
-        metric_observe(edge_metric(e, M_OVERHEAD, NULL), (double)r->overhead_us / 1e6);
+        metric_observe(flow_metric(f, M_OVERHEAD, NULL), (double)r->overhead_us / 1e6);
     count_tokens(f, r, ns, model);
     if (r->outcome == USAGE_REJECTED) {
         struct str policy = r->reject.policy.n > 0 ? r->reject.policy : STR("-");
         struct str why[] = { ns, policy, r->reject.dimension };
-        metric_inc(edge_metric(e, M_REJECTIONS, why));
+        metric_inc(flow_metric(f, M_REJECTIONS, why));
     }
-    if (r->outcome == USAGE_CUT) metric_inc(edge_metric(e, M_CUT, by_model));
+    if (r->outcome == USAGE_CUT) metric_inc(flow_metric(f, M_CUT, by_model));
     if (r->outcome == USAGE_OK && r->upstream_reported.known && r->upstream_reported.output > 0 &&
         r->output_source == USAGE_SOURCE_EXACT)
-        metric_observe(edge_metric(e, M_DRIFT, by_model),
+        metric_observe(flow_metric(f, M_DRIFT, by_model),
                        ((double)r->output_tokens - (double)r->upstream_reported.output) /
                            (double)r->upstream_reported.output);
 }

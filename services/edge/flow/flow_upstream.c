@@ -22,7 +22,7 @@ static void on_timer(void *ctx);
 void flow_count_upstream_error(struct flow *f, const char *why)
 {
     struct str labels[] = { f->upstream->slug, f->server->slug, str_of(why) };
-    metric_inc(edge_metric(flow_edge(f), M_UPSTREAM_ERRORS, labels));
+    metric_inc(flow_metric(f, M_UPSTREAM_ERRORS, labels));
 }
 
 static struct group *group(const struct flow *f)
@@ -237,7 +237,7 @@ static void on_place(void *ctx)
     }
     f->seat = f->asked->waiter.seat;
     struct str labels[] = { f->upstream->slug };
-    metric_observe(edge_metric(flow_edge(f), M_QUEUE_SECONDS, labels),
+    metric_observe(flow_metric(f, M_QUEUE_SECONDS, labels),
                    (double)(edge_now_ns(f->w) - f->asked->waiter.since) / 1e9);
     launch(f, false);
 }
@@ -339,7 +339,7 @@ static void next_attempt(struct flow *f)
     struct str labels[] = { f->upstream->slug };
     uint64_t base = f->upstream->retry.backoff_ms;
     unsigned made = (unsigned)(f->upstream->retries - f->retries_left);
-    metric_inc(edge_metric(flow_edge(f), M_RETRIES, labels));
+    metric_inc(flow_metric(f, M_RETRIES, labels));
     if (base == 0 || made == 0) {
         launch(f, true);
         return;
