@@ -284,6 +284,18 @@ struct snap_retry {
     uint64_t backoff_ms;                 /* 0: at once; else doubling, with jitter */
 };
 
+/* How its servers are reached: "transport":"direct"|"curl","http"?:"auto"|"1.1"|"2","max_streams"?,
+ *  "proxy"?:{"url","user"?,"password"? (sealed, aad = upstream id),"ca_file"?} */
+enum snap_transport { SNAP_DIRECT, SNAP_CURL };
+enum snap_http { SNAP_HTTP_AUTO, SNAP_HTTP_1_1, SNAP_HTTP_2 };
+enum snap_proxy_kind { SNAP_PROXY_NONE, SNAP_PROXY_HTTP, SNAP_PROXY_HTTPS, SNAP_PROXY_SOCKS5 };
+struct snap_proxy {
+    enum snap_proxy_kind kind;
+    struct str url, host; /* host: of the URL, without brackets */
+    uint16_t port;
+    struct str user, password_sealed, ca_file; /* "": none */
+};
+
 /* {"id","slug","name","dialect","balance","hash"?,"auth":{"type","header"?,"credential"? (sealed,
  *  aad = upstream id)},
  *  "timeouts":{"connect_ms","first_byte_ms","first_token_ms","idle_ms","total_ms"},"retries",
@@ -299,6 +311,10 @@ struct snap_upstream {
     struct str auth_header, credential_sealed;
     /* of https servers; "": the system's authorities, no certificate, the server's own name */
     struct str tls_ca_file, tls_cert_file, tls_key_file, tls_server_name;
+    enum snap_transport transport;
+    enum snap_http http;     /* of curl */
+    unsigned max_streams;    /* of curl: at a time on a connection of HTTP/2 */
+    struct snap_proxy proxy; /* of curl */
     uint64_t connect_ms, first_byte_ms, first_token_ms, idle_ms,
         total_ms;     /* defaults 5000, 300000, 300000, 120000, 3600000 */
     uint64_t retries; /* on other servers; default 1 */

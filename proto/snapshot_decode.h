@@ -76,6 +76,12 @@ bool dec_is_token(struct str s);
 /* RFC 3339 in milliseconds since 1970. */
 enum err dec_parse_time(struct str s, uint64_t *ret_ms) MUSTCHECK;
 
+/* Takes host [":" port] off the front of *rest; the host without brackets. Port 0: none was there.
+ * NULL, or what is wrong. */
+const char *dec_host_port(struct str *rest, struct str *ret_host, uint16_t *ret_port);
+/* snapshot_transport.c: how servers of an upstream are reached; its checks are known. */
+void dec_transport(struct snap_decoder *d, const struct json *o, struct snap_upstream *out);
+
 /* snapshot_balance.c: how servers of an upstream are chosen and watched; fallbacks of a route whose
  * upstream is known. */
 void dec_balance(struct snap_decoder *d, const struct json *o, struct snap_upstream *out);

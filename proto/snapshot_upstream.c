@@ -24,12 +24,39 @@ static bool is_ipv6_char(char c)
            c == '.';
 }
 
+const char *dec_host_port(struct str *rest, struct str *ret_host, uint16_t *ret_port)
+{
+    struct str r = *rest;
+    size_t host_n = 0, n = 1;
+    uint64_t port = 0;
+    if (r.n > 0 && r.p[0] == '[') {
+        while (1 + host_n < r.n && is_ipv6_char(r.p[1 + host_n])) host_n++;
+        if (host_n < 2 || 1 + host_n >= r.n || r.p[1 + host_n] != ']')
+            return "must have an IPv6 address in its brackets";
+        *ret_host = str_n(r.p + 1, host_n);
+        r = str_n(r.p + host_n + 2, r.n - host_n - 2);
+    } else {
+        while (host_n < r.n && is_host_char(r.p[host_n])) host_n++;
+        if (host_n == 0 || host_n > 253) return "must have a host name or address";
+        *ret_host = str_n(r.p, host_n);
+        r = str_n(r.p + host_n, r.n - host_n);
+    }
+    if (r.n > 0 && r.p[0] == ':') {
+        while (n < r.n && r.p[n] != '/') n++;
+        if (n > 6 || str_to_u64(str_n(r.p + 1, n - 1), &port) != ERR_OK || port == 0 ||
+            port > 65535)
+            return "must have a port from 1 to 65535 behind its colon";
+        r = str_n(r.p + n, r.n - n);
+    }
+    *ret_port = (uint16_t)port;
+    *rest = r;
+    return NULL;
+}
+
 /* scheme "://" host [":" port] [path]; NULL when it is one, else what is wrong. The parts point
  * into url. */
 static const char *split_url(struct str url, struct snap_server *out)
 {
-    size_t host_n = 0;
-    uint64_t port;
     struct str rest = url;
     if (str_starts(rest, STR("http://"))) {
         out->tls = false;
@@ -40,28 +67,9 @@ static const char *split_url(struct str url, struct snap_server *out)
     }
     size_t scheme_n = out->tls ? 8 : 7;
     rest = str_n(rest.p + scheme_n, rest.n - scheme_n);
-    if (rest.n > 0 && rest.p[0] == '[') {
-        while (1 + host_n < rest.n && is_ipv6_char(rest.p[1 + host_n])) host_n++;
-        if (host_n < 2 || 1 + host_n >= rest.n || rest.p[1 + host_n] != ']')
-            return "must have an IPv6 address in its brackets";
-        out->host = str_n(rest.p + 1, host_n);
-        rest = str_n(rest.p + host_n + 2, rest.n - host_n - 2);
-    } else {
-        while (host_n < rest.n && is_host_char(rest.p[host_n])) host_n++;
-        if (host_n == 0 || host_n > 253) return "must have a host name or address";
-        out->host = str_n(rest.p, host_n);
-        rest = str_n(rest.p + host_n, rest.n - host_n);
-    }
-    out->port = out->tls ? 443 : 80;
-    if (rest.n > 0 && rest.p[0] == ':') {
-        size_t n = 1;
-        while (n < rest.n && rest.p[n] != '/') n++;
-        if (n > 6 || str_to_u64(str_n(rest.p + 1, n - 1), &port) != ERR_OK || port == 0 ||
-            port > 65535)
-            return "must have a port from 1 to 65535 behind its colon";
-        out->port = (uint16_t)port;
-        rest = str_n(rest.p + n, rest.n - n);
-    }
+    const char *wrong = dec_host_port(&rest, &out->host, &out->port);
+    if (wrong != NULL) return wrong;
+    if (out->port == 0) out->port = out->tls ? 443 : 80;
     if (rest.n > 0 && rest.p[0] != '/') return "must hold nothing but a path behind its host";
     for (size_t i = 0; i < rest.n; i++)
         if ((unsigned char)rest.p[i] <= 0x20 || strchr("?#\\", rest.p[i]) != NULL)
@@ -209,11 +217,12 @@ void snap_decode_upstream(struct snap_decoder *d, const struct json *o, struct s
     static const char *const dialects[] = {
         [SNAP_OPENAI] = "openai", [SNAP_ANTHROPIC] = "anthropic"
     };
-    static const char *const keys[] = { "id",       "slug",    "name",     "dialect",
-                                        "balance",  "hash",    "auth",     "timeouts",
-                                        "retries",  "retry",   "breaker",  "health_check",
-                                        "ejection", "servers", "cooldown", "slow_start_ms",
-                                        "queue",    "tls",     NULL };
+    static const char *const keys[] = { "id",          "slug",    "name",      "dialect",
+                                        "balance",     "hash",    "auth",      "timeouts",
+                                        "retries",     "retry",   "breaker",   "health_check",
+                                        "ejection",    "servers", "cooldown",  "slow_start_ms",
+                                        "queue",       "tls",     "transport", "http",
+                                        "max_streams", "proxy",   NULL };
     out->id = dec_id(d, o, "id");
     out->slug = dec_slug(d, o);
     struct str name = dec_text(d, o, "name", 0, 0, NAME_MAX_BYTES);
@@ -224,6 +233,7 @@ void snap_decode_upstream(struct snap_decoder *d, const struct json *o, struct s
     decode_timeouts(d, o, out);
     decode_tls(d, o, out);
     dec_balance(d, o, out);
+    dec_transport(d, o, out);
     decode_servers(d, o, out);
     dec_known(d, o, keys);
 }

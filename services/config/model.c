@@ -44,6 +44,10 @@ static const struct member upstream_members[] = {
     { "slow_start_ms", "0" },
     { "queue", NULL },
     { "tls", NULL },
+    { "transport", NULL },
+    { "http", NULL },
+    { "max_streams", NULL },
+    { "proxy", NULL },
     { "servers", "[]" },
     { NULL, NULL },
 };
@@ -419,7 +423,7 @@ enum err model_prepare(struct tx *t, const struct secrets *secrets, enum kind k,
     if (e == ERR_OK && k == KIND_ROUTE) e = take_fallbacks(t, o, problems, why);
     if (k == KIND_UPSTREAM) take_server_ids(t, o, old, problems);
     if (e == ERR_OK && k == KIND_UPSTREAM)
-        e = secret_take_credential(secrets, tx_rng(t), o, old, problems);
+        e = secret_take_credentials(secrets, tx_rng(t), o, old, problems);
     if (e == ERR_OK && k == KIND_KEY)
         e = secret_take_key(secrets, tx_rng(t), input, o, old, problems, made.new_secret);
     if (e == ERR_OK) e = finish(t, k, o, problems, &made, why);

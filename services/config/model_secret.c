@@ -14,7 +14,7 @@ static bool is_visible(struct str s)
     return true;
 }
 
-/* --- upstream credentials --- */
+/* --- credentials of upstreams and of the proxies to them --- */
 
 /* Whether `sealed` holds this very credential: then it stays as it is, and nothing has changed. */
 static bool seals(const struct secrets *s, struct str id, struct str sealed, struct str plain)
@@ -28,42 +28,57 @@ static bool seals(const struct secrets *s, struct str id, struct str sealed, str
     return same;
 }
 
-enum err secret_take_credential(const struct secrets *s, const struct rng *rng, struct json *o,
-                                const struct json *old, struct problems *p)
+/* Where an upstream has a secret: a member of an object, and the fact that there is one. */
+struct place {
+    const char *object, *member, *is_set, *pointer;
+};
+
+static enum err take(const struct secrets *s, const struct rng *rng, struct json *o,
+                     const struct json *old, const struct place *at, bool wanted,
+                     struct problems *p)
 {
-    const struct json *auth = json_get(o, "auth"), *given = json_get(auth, "credential");
+    const struct json *from = json_get(o, at->object), *given = json_get(from, at->member);
     struct str id = json_str(json_get(o, "id")), plain = json_str(given);
-    struct str before = json_str(json_get(json_get(old, "auth"), "credential"));
-    bool none = str_eqz(json_str(json_get(auth, "type")), "none");
+    struct str before = json_str(json_get(json_get(old, at->object), at->member));
     enum err e = ERR_OK;
-    if (!json_is(auth, JSON_OBJECT)) return ERR_OK; /* the check says so */
+    if (!json_is(from, JSON_OBJECT)) return ERR_OK; /* the check says so */
     struct json *made = json_object();
-    for (const struct json *m = json_first(auth); m != NULL; m = json_next(m)) {
+    for (const struct json *m = json_first(from); m != NULL; m = json_next(m)) {
         struct str key = json_key(m);
-        if (str_eqz(key, "credential") || str_eqz(key, "credential_set") || json_is(m, JSON_NULL))
-            continue;
+        if (str_eqz(key, at->member) || str_eqz(key, at->is_set) || json_is(m, JSON_NULL)) continue;
         json_set(made, key.p, json_copy(m));
     }
     if (given == NULL || json_is(given, JSON_NULL)) {
-        if (!none && before.p != NULL) json_set_str(made, "credential", before);
+        if (wanted && before.p != NULL) json_set_str(made, at->member, before);
     } else if (plain.p == NULL || plain.n == 0 || plain.n > CREDENTIAL_MAX || !is_visible(plain)) {
-        problem_add(p, "/auth/credential", "must be 1 to %d visible ASCII characters",
-                    CREDENTIAL_MAX);
-        json_setz(made, "credential", "-"); /* given, so not also reported as missing */
+        problem_add(p, at->pointer, "must be 1 to %d visible ASCII characters", CREDENTIAL_MAX);
+        json_setz(made, at->member, "-"); /* given, so not also reported as missing */
     } else if (!s->has_master_key) {
-        problem_add(p, "/auth/credential", "cannot be sealed: MASTER_KEY is not set");
-        json_setz(made, "credential", "-");
+        problem_add(p, at->pointer, "cannot be sealed: MASTER_KEY is not set");
+        json_setz(made, at->member, "-");
     } else if (seals(s, id, before, plain)) {
-        json_set_str(made, "credential", before);
+        json_set_str(made, at->member, before);
     } else {
         struct buf sealed;
         buf_init(&sealed, 4 * CREDENTIAL_MAX);
         e = crypto_seal(s->master_key, id, plain, rng, &sealed);
-        if (e == ERR_OK) json_set_str(made, "credential", buf_str(&sealed));
+        if (e == ERR_OK) json_set_str(made, at->member, buf_str(&sealed));
         buf_done(&sealed);
     }
-    json_set(o, "auth", made);
+    json_set(o, at->object, made);
     return e;
+}
+
+enum err secret_take_credentials(const struct secrets *s, const struct rng *rng, struct json *o,
+                                 const struct json *old, struct problems *p)
+{
+    static const struct place auth = { "auth", "credential", "credential_set", "/auth/credential" },
+                              proxy = { "proxy", "password", "password_set", "/proxy/password" };
+    bool authorizes = !str_eqz(json_str(json_get(json_get(o, "auth"), "type")), "none");
+    const struct json *user = json_get(json_get(o, "proxy"), "user");
+    enum err e = take(s, rng, o, old, &auth, authorizes, p);
+    if (e != ERR_OK) return e;
+    return take(s, rng, o, old, &proxy, user != NULL && !json_is(user, JSON_NULL), p);
 }
 
 /* --- virtual keys --- */

@@ -5,9 +5,10 @@
 
 #include "model.h"
 
-/* Seals auth.credential of an upstream, or keeps what is sealed in `old` (NULL: none). */
-enum err secret_take_credential(const struct secrets *s, const struct rng *rng, struct json *o,
-                                const struct json *old, struct problems *p) MUSTCHECK;
+/* Seals auth.credential and proxy.password of an upstream, or keeps what is sealed in `old` (NULL:
+ * none). */
+enum err secret_take_credentials(const struct secrets *s, const struct rng *rng, struct json *o,
+                                 const struct json *old, struct problems *p) MUSTCHECK;
 /* Sets prefix and hmac of a key: from input's secret, from `old`, or from a new secret (there is no
  * old one, or input's is empty), which goes to made ("" otherwise). */
 enum err secret_take_key(const struct secrets *s, const struct rng *rng, const struct json *input,

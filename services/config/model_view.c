@@ -5,19 +5,25 @@
 
 #include "model.h"
 
-/* Copies o without the hidden members; an upstream's credential becomes the fact that there is
- * one. */
+/* In its place stands the fact that there is one. */
+static void hide(struct json *o, const char *object, const char *member, const char *is_set)
+{
+    const struct json *from = json_get(o, object);
+    if (json_get(from, member) == NULL) return;
+    struct json *shown = json_copy(from);
+    json_remove(shown, member);
+    json_set_bool(shown, is_set, true);
+    json_set(o, object, shown);
+}
+
+/* Copies o without the hidden members. */
 static struct json *without_secrets(enum kind k, const struct json *o)
 {
     struct json *copy = json_copy(o);
     if (k == KIND_KEY) json_remove(copy, "hmac");
     if (k != KIND_UPSTREAM) return copy;
-    const struct json *auth = json_get(copy, "auth");
-    if (json_get(auth, "credential") == NULL) return copy;
-    struct json *shown = json_copy(auth);
-    json_remove(shown, "credential");
-    json_set_bool(shown, "credential_set", true);
-    json_set(copy, "auth", shown);
+    hide(copy, "auth", "credential", "credential_set");
+    hide(copy, "proxy", "password", "password_set");
     return copy;
 }
 

@@ -484,8 +484,8 @@ static void samples_are_what_they_are_called(void **state)
     assert_int_equal(samples("config_changed", take_manifest, false), 3);
     assert_int_equal(samples("snapshot_page", take_page, true), 2);
     assert_int_equal(samples("snapshot_page", take_page, false), 6);
-    assert_int_equal(samples("snapshot_part", take_part, true), 17);
-    assert_int_equal(samples("snapshot_part", take_part, false), 42);
+    assert_int_equal(samples("snapshot_part", take_part, true), 18);
+    assert_int_equal(samples("snapshot_part", take_part, false), 46);
 }
 
 int main(void)
