@@ -144,6 +144,15 @@ double lease_expected(const struct lease_counter *c, uint64_t ns)
     return c->rate * (double)ns;
 }
 
+bool lease_runs_low(const struct lease_counter *c, uint64_t now, uint64_t within_ns)
+{
+    uint64_t lead = MIN(LEASE_LEAD_MS * LEASE_MS, lease_life_ns(c) / 2), low;
+    if (c->rule.kind != LEASE_RATE || c->last_grant < LEASE_PREFETCH_MIN || c->recheck_ns > now)
+        return false;
+    low = MAX(c->last_grant / 8, (uint64_t)lease_expected(c, lead + within_ns));
+    return lease_available(c, now) <= (int64_t)low;
+}
+
 /* --- counters --- */
 
 static struct lease_counter *find(const struct lease_table *t, uint64_t hash, struct str policy,

@@ -69,12 +69,9 @@ static struct said look(struct lease_table *t, struct lease_claim *claim, uint64
 
 void lease_taken(struct lease_table *t, uint64_t now, struct lease_counter *c)
 {
-    int64_t available = lease_available(c, now);
-    uint64_t low = MAX(c->last_grant / 8, (uint64_t)lease_expected(c, 50 * LEASE_MS));
     c->touched = true;
     if (c->inflight || !c->live) return;
-    if (c->rule.kind == LEASE_RATE && c->last_grant >= LEASE_PREFETCH_MIN && !c->ahead &&
-        available <= (int64_t)low && c->recheck_ns <= now) {
+    if (!c->ahead && lease_runs_low(c, now, 0)) {
         c->ahead = true;
         lease_due_by(t, c, lease_next_tick(c, now));
     }

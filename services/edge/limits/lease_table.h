@@ -18,6 +18,8 @@
 enum {
     LEASE_TICK_MS = 25,         /* what is not urgent goes out at the next multiple of this */
     LEASE_ALONG_MS = 250,       /* and with any message that goes so long before */
+    LEASE_LEAD_MS = 50,         /* so long before a lease is used up more is asked for, but not
+                                   before half of its life: it would be asked for without end */
     LEASE_RECHECK_MAX_MS = 200, /* a refusal is remembered at most so long before asking again */
     LEASE_RECHECK_MIN_MS = 20,  /* and where units flow fast, at least so long */
     LEASE_AWAY_FAILURES = 2,    /* messages without an answer, and the engine is away */
@@ -153,6 +155,8 @@ uint64_t lease_next_tick(const struct lease_counter *c, uint64_t now);
 void lease_judge_at(struct lease_table *t, struct lease_counter *c, uint64_t at);
 /* Units that c is likely to use in so long. */
 double lease_expected(const struct lease_counter *c, uint64_t ns);
+/* Of a rate: so little is left, or will be within that time, that more is to be asked for. */
+bool lease_runs_low(const struct lease_counter *c, uint64_t now, uint64_t within_ns);
 
 /* --- lease_decide.c --- */
 

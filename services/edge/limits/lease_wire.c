@@ -113,6 +113,13 @@ static bool plan_upkeep(struct lease_counter *c, uint64_t now, uint64_t at,
     return true;
 }
 
+/* Half of its life is over, and what is left is for little more than as long as asking ahead takes:
+ * this turn asks, so that no request has to find out. */
+static bool soon_low(const struct lease_counter *c, uint64_t at)
+{
+    return c->touched && at >= c->half_ns && lease_runs_low(c, at, lease_life_ns(c) / 4);
+}
+
 /* Which op c needs now; false: none. at: the time that it is done for, now or a little later. */
 static bool plan(struct lease_table *t, struct lease_counter *c, uint64_t now, uint64_t at,
                  struct lease_batch_op *op)
@@ -132,7 +139,7 @@ static bool plan(struct lease_table *t, struct lease_counter *c, uint64_t now, u
     if (op->want > 0) {
         op->kind = LEASE_ASK;
         op->min = least_wanted(c);
-    } else if (c->live && c->ahead && c->recheck_ns <= now) {
+    } else if (c->live && c->recheck_ns <= now && (c->ahead || soon_low(c, at))) {
         op->kind = LEASE_ASK;
         op->want = 1;
     } else if (!c->live && (c->owed > 0 || c->debt != c->told_debt)) {

@@ -55,7 +55,7 @@ static void drop(struct limiter *l, struct sent *s)
     bool last = --s->refs == 0;
     if (last) {
         l->under_way--;
-        pthread_cond_broadcast(&l->wake);
+        if (atomic_load(&l->closing)) pthread_cond_broadcast(&l->wake);
     }
     pthread_mutex_unlock(&l->lock);
     if (!last) return;

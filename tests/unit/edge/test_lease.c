@@ -239,6 +239,51 @@ static void a_lease_that_was_prolonged_a_moment_ago_is_renewed_all_the_same(void
     answer_as(START + 1756 * MS, "e1", granted(14, 2000));
 }
 
+/* Takes one unit each `step` from `from` to before `to`; how many messages that takes, each of
+ * which is answered at once with as much as it likes, and how many requests had to wait for one. */
+static size_t flow_of_requests(const struct lease_rule *rule, uint64_t ttl_ms, uint64_t from,
+                               uint64_t to, uint64_t step, size_t *ret_waited)
+{
+    uint64_t granted_units = 0;
+    size_t messages = 0;
+    *ret_waited = 0;
+    for (uint64_t now = from; now < to; now += step) {
+        struct lease_waiter w;
+        if (want(&w, now, "p", rule) == LEASE_VERDICT_WAIT) (*ret_waited)++;
+        if (lease_due(table) > now || !lease_collect(table, now, &batch)) continue;
+        assert_int_equal(batch.n, 1);
+        granted_units = batch.ops[0].known;
+        if (batch.ops[0].kind == LEASE_ASK)
+            granted_units += batch.ops[0].want + batch.ops[0].ahead + 4;
+        answer_as(now, "e1", granted(granted_units, ttl_ms));
+        (void)done_count();
+        messages++;
+    }
+    return messages;
+}
+
+/* Of a window of a second leases live for 50 ms: what is asked for lasts for all of that, and is
+ * asked for once in half of it, however fast it is used. Nobody waits. */
+static void a_short_lease_is_asked_for_twice_in_its_life(void **state)
+{
+    static const struct lease_rule rule = { .kind = LEASE_RATE,
+                                            .away = LEASE_AWAY_DENY,
+                                            .limit = 1000000,
+                                            .capacity = 1000000,
+                                            .window_ms = 1000 };
+    (void)state;
+    for (uint64_t step = MS / 32; step <= MS; step *= 2) {
+        teardown(NULL);
+        setup(NULL);
+        size_t waited;
+        uint64_t from = START + 200 * MS; /* by then the rate is known */
+        (void)flow_of_requests(&rule, 50, START, from, step, &waited);
+        size_t n = flow_of_requests(&rule, 50, from, from + 1000 * MS, step, &waited);
+        assert_in_range(n, 20, 50);
+        assert_int_equal(waited, 0);
+    }
+}
+
 static void what_was_spent_is_reported_at_once_where_little_is_left(void **state)
 {
     struct lease_result r = granted(1, 2000);
@@ -671,6 +716,7 @@ int main(void)
         T(a_refusal_is_remembered_and_then_asked_again),
         T(idle_units_go_back_and_are_not_ours_from_then_on),
         T(a_lease_that_was_prolonged_a_moment_ago_is_renewed_all_the_same),
+        T(a_short_lease_is_asked_for_twice_in_its_life),
         T(what_was_spent_is_reported_at_once_where_little_is_left),
         T(slots_are_released_and_small_limits_give_them_back_at_once),
         T(running_requests_are_covered_again_after_a_lease_was_lost),
