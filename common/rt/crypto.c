@@ -10,9 +10,11 @@
 #include "rt/crypto.h"
 
 #include <limits.h>
+/* The plain functions of SHA-256 are "deprecated" in favour of ones that look an algorithm up and
+ * allocate at each call, which takes ten times as long as the digest of a key. */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/sha.h>
 #include <stdlib.h>
 
@@ -27,7 +29,10 @@ static const void *bytes_of(struct str s)
 
 void crypto_sha256(struct str data, unsigned char out[SHA256_LEN])
 {
-    ASSERT(SHA256(bytes_of(data), data.n, out) != NULL);
+    SHA256_CTX c;
+    ASSERT(SHA256_Init(&c) == 1 && SHA256_Update(&c, bytes_of(data), data.n) == 1 &&
+           SHA256_Final(out, &c) == 1);
+    OPENSSL_cleanse(&c, sizeof c);
 }
 
 void crypto_sha256_hex(struct str data, char out[SHA256_HEX_LEN + 1])
@@ -37,13 +42,30 @@ void crypto_sha256_hex(struct str data, char out[SHA256_HEX_LEN + 1])
     hex_encode(digest, sizeof(digest), out);
 }
 
+/* One of the two digests of RFC 2104: of the padded key, each byte XOR `pad`, and of data. */
+static void padded_digest(const unsigned char key[SHA256_CBLOCK], unsigned char pad,
+                          struct str data, unsigned char out[SHA256_LEN])
+{
+    unsigned char block[SHA256_CBLOCK];
+    SHA256_CTX c;
+    for (size_t i = 0; i < sizeof block; i++) block[i] = key[i] ^ pad;
+    ASSERT(SHA256_Init(&c) == 1 && SHA256_Update(&c, block, sizeof block) == 1 &&
+           SHA256_Update(&c, bytes_of(data), data.n) == 1 && SHA256_Final(out, &c) == 1);
+    OPENSSL_cleanse(block, sizeof block);
+    OPENSSL_cleanse(&c, sizeof c);
+}
+
 void crypto_hmac_sha256(struct str key, struct str data, unsigned char out[SHA256_LEN])
 {
-    unsigned len = 0;
-    ASSERT(key.n <= INT_MAX);
-    ASSERT(HMAC(EVP_sha256(), bytes_of(key), (int)key.n, bytes_of(data), data.n, out, &len) !=
-           NULL);
-    ASSERT(len == SHA256_LEN);
+    unsigned char padded[SHA256_CBLOCK] = { 0 }, inner[SHA256_LEN];
+    if (key.n > sizeof padded)
+        crypto_sha256(key, padded);
+    else if (key.n > 0)
+        memcpy(padded, key.p, key.n);
+    padded_digest(padded, 0x36, data, inner);
+    padded_digest(padded, 0x5c, str_n((const char *)inner, sizeof inner), out);
+    OPENSSL_cleanse(padded, sizeof padded);
+    OPENSSL_cleanse(inner, sizeof inner);
 }
 
 enum err crypto_parse_key(struct str hex, unsigned char out[32], struct why *why)

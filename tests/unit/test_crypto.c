@@ -26,6 +26,55 @@ static void digests_match_published_vectors(void **state)
     assert_string_equal(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
 }
 
+/* RFC 4231, test cases 1, 3 and 6: a short key, long data, a key longer than a block. */
+static void macs_are_those_of_the_rfc(void **state)
+{
+    static const struct {
+        char key;
+        size_t key_n;
+        const char *data, *mac;
+    } cases[] = {
+        { 0x0b, 20, "Hi There",
+          "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7" },
+        { '\xaa', 20,
+          "\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd"
+          "\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd"
+          "\xdd\xdd\xdd\xdd\xdd\xdd\xdd\xdd",
+          "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe" },
+        { '\xaa', 131, "Test Using Larger Than Block-Size Key - Hash Key First",
+          "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54" },
+    };
+    char key[131], hex[SHA256_HEX_LEN + 1];
+    unsigned char mac[SHA256_LEN];
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        memset(key, cases[i].key, sizeof key);
+        crypto_hmac_sha256(str_n(key, cases[i].key_n), str_of(cases[i].data), mac);
+        hex_encode(mac, sizeof mac, hex);
+        assert_string_equal(hex, cases[i].mac);
+    }
+}
+
+/* Keys and data of lengths around those of a block, as another implementation has them: the digest
+ * of all macs, one behind the other. */
+static void macs_of_all_lengths_are_right(void **state)
+{
+    static const size_t keys[] = { 0, 1, 32, 63, 64, 65, 131 },
+                        sizes[] = { 0, 1, 55, 64, 119, 200 };
+    unsigned char macs[ARRAY_LEN(keys) * ARRAY_LEN(sizes)][SHA256_LEN];
+    char key[131], data[200], hex[SHA256_HEX_LEN + 1];
+    size_t n = 0;
+    (void)state;
+    for (size_t k = 0; k < ARRAY_LEN(keys); k++)
+        for (size_t d = 0; d < ARRAY_LEN(sizes); d++) {
+            for (size_t i = 0; i < keys[k]; i++) key[i] = (char)(i * 7 + keys[k]);
+            for (size_t i = 0; i < sizes[d]; i++) data[i] = (char)(i * 13 + sizes[d]);
+            crypto_hmac_sha256(str_n(key, keys[k]), str_n(data, sizes[d]), macs[n++]);
+        }
+    crypto_sha256_hex(str_n((const char *)macs, sizeof macs), hex);
+    assert_string_equal(hex, "e879a471498ef130d80bd19443719d60d78b3d63d8b57acdacdf02791c90fd10");
+}
+
 static void keys_are_64_hex_digits(void **state)
 {
     (void)state;
@@ -126,6 +175,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digests_match_published_vectors),
+        cmocka_unit_test(macs_are_those_of_the_rfc),
+        cmocka_unit_test(macs_of_all_lengths_are_right),
         cmocka_unit_test(keys_are_64_hex_digits),
         cmocka_unit_test(what_was_sealed_opens_in_its_place_only),
         cmocka_unit_test(any_changed_byte_is_refused),
