@@ -275,13 +275,14 @@ enum {
     SNAP_RETRY_STREAM = 8 /* a stream that begins with an error, or ends before it begins */
 };
 /* "retry":{"causes":["connect","reset","timeout","stream","503",…],"budget_percent","budget_min",
- * "backoff_ms"} */
+ * "backoff_ms","hold_ms"} */
 struct snap_retry {
     unsigned causes; /* a set of the above */
     const unsigned *statuses;
     size_t statuses_n;
     unsigned budget_percent, budget_min; /* of the requests of the last 10 s, and beside them */
     uint64_t backoff_ms;                 /* 0: at once; else doubling, with jitter */
+    uint64_t hold_ms; /* that the events in front of a stream's first output are held back */
 };
 
 /* How its servers are reached: "transport":"direct"|"curl","http"?:"auto"|"1.1"|"2","max_streams"?,

@@ -163,8 +163,8 @@ static bool is_retry_word(struct str s)
 static void decode_retry(struct snap_decoder *d, const struct json *o, struct snap_upstream *out)
 {
     static const unsigned usual[] = { 429, 502, 503, 504, 529 };
-    static const char *const keys[] = { "causes", "budget_percent", "budget_min", "backoff_ms",
-                                        NULL };
+    static const char *const keys[] = { "causes",     "budget_percent", "budget_min",
+                                        "backoff_ms", "hold_ms",        NULL };
     struct snap_retry *r = &out->retry;
     size_t mark;
     out->retries = dec_u64(d, o, "retries", 0, 1, 0, 10);
@@ -187,6 +187,7 @@ static void decode_retry(struct snap_decoder *d, const struct json *o, struct sn
     r->budget_percent = (unsigned)dec_u64(d, o, "budget_percent", 0, 20, 0, 100);
     r->budget_min = (unsigned)dec_u64(d, o, "budget_min", 0, 20, 0, 100000);
     r->backoff_ms = dec_u64(d, o, "backoff_ms", 0, 0, 0, 60000);
+    r->hold_ms = dec_u64(d, o, "hold_ms", 0, 1000, 0, 60000);
     dec_known(d, o, keys);
     dec_leave(d, mark);
 }

@@ -321,7 +321,7 @@ servedTest('servers fail', {
     await servers.behave(1, 'header=x-ratelimit-remaining-requests:0;header=x-ratelimit-reset-requests:30s');
     assert.equal((await ask('cool1')).status, 200);
     const r = await ask('cool1');
-    assert.equal(r.status, 503);
+    assert.equal(r.status, 429);
     assert.ok(Number(r.headers.get('retry-after')) > 20);
     await servers.behave(1);
   });

@@ -124,7 +124,7 @@ static bool parse(struct answer *a, const struct sse_event *ev)
     chunk_clear(a->chunk);
     if (a->at_end && list_empty(&a->unfed)) return false;
     /* Not what the dialect sends: passes as it is, and nobody can say what it held. */
-    a->uncounted = true;
+    a->uncounted = a->begun = true;
     return true;
 }
 
@@ -183,6 +183,14 @@ static enum err try_event(struct answer *a, const struct sse_event *ev, bool *re
     return *ret_waits ? ERR_OK : take_event(a, ev);
 }
 
+/* The event that was parsed only opens the stream. */
+static bool is_opening(const struct chunk *c)
+{
+    for (size_t i = 0; i < c->choices_n; i++)
+        if (c->choices[i].finished) return false;
+    return c->deltas_n == 0 && !c->is_done && !c->is_error && !c->uncountable && !c->usage_only;
+}
+
 static enum err on_event(void *ctx, const struct sse_event *ev)
 {
     struct answer *a = ctx;
@@ -190,7 +198,11 @@ static enum err on_event(void *ctx, const struct sse_event *ev)
     bool first = !a->begun && ev->data.p != NULL;
     if (a->state == ANSWER_CUT) return ERR_OK;
     enum err e = list_empty(&a->unfed) ? try_event(a, ev, &waits) : ERR_OK;
-    if (first) a->begun = true, a->error_first = a->error;
+    if (first) {
+        a->opened = true;
+        a->begun = a->begun || !is_opening(a->chunk);
+        a->error_first = a->error;
+    }
     return waits && e == ERR_OK ? answer_hold(a, &a->unfed, ev, NULL, 0, false) : e;
 }
 
@@ -429,6 +441,11 @@ bool answer_is_exact(const struct answer *a)
     for (size_t i = 0; i < a->texts_n; i++)
         if (!meter_exact(a->texts[i].meter)) return false;
     return true;
+}
+
+bool answer_has_opened(const struct answer *a)
+{
+    return a->opened;
 }
 
 bool answer_has_begun(const struct answer *a)

@@ -80,10 +80,13 @@ uint64_t answer_reasoning_tokens(const struct answer *a);
 /* Bytes that it holds, about. */
 size_t answer_memory(const struct answer *a);
 bool answer_is_exact(const struct answer *a);
-/* An event came; the first one tells of an error. */
-bool answer_has_begun(const struct answer *a);
-bool answer_begins_with_error(const struct answer *a);
-bool answer_saw_error(const struct answer *a); /* an error event passed */
+/* A stream's events in front of its first output (Anthropic's message_start and pings, a chunk with
+ * nothing but a role, response.created) only open it: should it break behind them, nothing is
+ * lost. */
+bool answer_has_opened(const struct answer *a);        /* an event came */
+bool answer_has_begun(const struct answer *a);         /* one that does more than that */
+bool answer_begins_with_error(const struct answer *a); /* and tells of an error */
+bool answer_saw_error(const struct answer *a);         /* an error event passed */
 /* The number that an event behind those which came has, where events have numbers. */
 uint64_t answer_sequence(const struct answer *a);
 const struct reported_usage *answer_reported(const struct answer *a);

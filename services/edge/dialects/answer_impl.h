@@ -52,7 +52,7 @@ struct answer {
     struct buf *out;        /* during a call */
 
     enum answer_state state;
-    bool error, uncounted, begun, error_first;
+    bool error, uncounted, opened, begun, error_first;
     uint32_t seen_choices, finished_choices; /* bit sets */
     bool at_end;                   /* the upstream's body ended: a last event may be torn */
     uint64_t sequence;             /* of the next event */

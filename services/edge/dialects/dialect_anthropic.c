@@ -186,12 +186,14 @@ static const char *error_type(enum refusal r)
     case REFUSE_REQUESTS:
     case REFUSE_TOKENS:
     case REFUSE_CONCURRENCY:
-    case REFUSE_QUOTA: return "rate_limit_error";
+    case REFUSE_QUOTA:
+    case REFUSE_UPSTREAM_LIMIT: return "rate_limit_error";
     case REFUSE_NO_UPSTREAM:
     case REFUSE_LIMITER_AWAY:
     case REFUSE_OVERLOADED:
     case REFUSE_DRAINING: return "overloaded_error";
     case REFUSE_UPSTREAM_BROKE:
+    case REFUSE_UPSTREAM_DENIED:
     case REFUSE_INTERNAL: return "api_error";
     case REFUSE_UPSTREAM_TIMEOUT: return "timeout_error";
     default: return "invalid_request_error";

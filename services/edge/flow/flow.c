@@ -36,7 +36,9 @@ static enum err retry_fields(enum refusal r, const struct admit_outcome *limit, 
     enum err e = ERR_OK;
     if (limit == NULL) {
         uint64_t wait = MAX(upstream_s, (uint64_t)(refusal_status(r) == 503));
-        if (wait == 0 || refusal_status(r) < 500) return ERR_OK;
+        bool ours = refusal_status(r) < 500 && r != REFUSE_UPSTREAM_LIMIT;
+        if (r == REFUSE_UPSTREAM_DENIED) return buf_appendz(out, "x-should-retry: false\r\n");
+        if (wait == 0 || ours) return ERR_OK;
         return buf_printf(out, "retry-after: %llu\r\n", (unsigned long long)wait);
     }
     if (!limit->for_good)
@@ -71,6 +73,18 @@ static void refuse(struct flow *f, enum refusal r, struct str message, const cha
     buf_done(&fields);
 }
 
+static enum usage_outcome outcome_of(enum refusal r)
+{
+    switch (r) {
+    case REFUSE_NO_UPSTREAM:
+    case REFUSE_UPSTREAM_LIMIT:
+    case REFUSE_UPSTREAM_BROKE:
+    case REFUSE_UPSTREAM_DENIED: return USAGE_UPSTREAM_ERROR;
+    case REFUSE_UPSTREAM_TIMEOUT: return USAGE_TIMEOUT;
+    default: return USAGE_REJECTED;
+    }
+}
+
 void flow_refuse(struct flow *f, enum refusal r, struct str message, const char *param)
 {
     static const char *const dimension[REFUSE_MAX] = {
@@ -84,11 +98,7 @@ void flow_refuse(struct flow *f, enum refusal r, struct str message, const char 
     };
     f->reject_dimension = str_of(dimension[r] != NULL ? dimension[r] : "request");
     refuse(f, r, message, param, NULL, NULL);
-    enum usage_outcome outcome = r == REFUSE_UPSTREAM_BROKE || r == REFUSE_NO_UPSTREAM
-                                     ? USAGE_UPSTREAM_ERROR
-                                 : r == REFUSE_UPSTREAM_TIMEOUT ? USAGE_TIMEOUT
-                                                                : USAGE_REJECTED;
-    flow_settle(f, outcome);
+    flow_settle(f, outcome_of(r));
 }
 
 void flow_refuse_policy(struct flow *f, enum refusal r, const struct snap_policy *p,

@@ -8,7 +8,11 @@
 #include "match/edits.h"
 #include "flow_impl.h"
 
-enum { FIELDS_MAX = 128 * 1024, PROGRESS_NS_STEP = 1000000000 };
+enum {
+    FIELDS_MAX = 128 * 1024,
+    PROGRESS_NS_STEP = 1000000000,
+    HOLD_MAX = 64 * 1024 /* bytes in front of a stream's first output that are held back */
+};
 
 static void on_head(void *ctx, const struct h1_response *res);
 static void on_body(void *ctx, struct str data);
@@ -156,12 +160,27 @@ static void begin_raw(struct flow *f, const struct h1_response *res, struct str 
     begun(f);
 }
 
+/* Whether what only opens the stream waits for what follows. It does as long as another server
+ * could be tried, for a while. */
+static bool is_held(struct flow *f, bool ended)
+{
+    uint64_t hold_ms = f->upstream->retry.hold_ms, now = loop_now_ns(f->w->loop);
+    if (ended || answer_has_begun(f->answer) || !answer_has_opened(f->answer)) return false;
+    if (hold_ms == 0 || f->gather.len > HOLD_MAX || !flow_may_try_again(f)) return false;
+    if (f->opened_ns > 0) return now - f->opened_ns < hold_ms * 1000000u;
+    f->opened_ns = now;
+    flow_arm(f);
+    return true;
+}
+
 /* Looks at what a stream begins with, and passes its head on. False: that is not known yet, or the
  * request is tried elsewhere. ended: nothing more will come. */
 static bool begin_stream(struct flow *f, bool ended)
 {
-    bool some = answer_has_begun(f->answer), failed = answer_begins_with_error(f->answer);
     if (client_answer_begun(f->client)) return true;
+    if (is_held(f, ended)) return false;
+    bool begun_well = answer_has_begun(f->answer), failed = answer_begins_with_error(f->answer);
+    bool some = begun_well || (answer_has_opened(f->answer) && !ended);
     if (failed || (!some && ended)) {
         if (f->seat.group != NULL) seat_failed(&f->seat, "stream");
         if (flow_try_again(f, SNAP_RETRY_STREAM, 0)) return false;
@@ -186,6 +205,18 @@ static enum relay_mode relay_mode(const struct flow *f, const struct h1_response
     return f->is_head || res->head.framing == H1_BODY_NONE ? RELAY_RAW : RELAY_STREAM;
 }
 
+/* What a provider says of a key often repeats it, or half of it: that stays here. */
+static void refuse_denied(struct flow *f, int status)
+{
+    char text[120];
+    flow_attempt_ends(f);
+    exchange_discard(f->exchange);
+    f->exchange = NULL;
+    (void)snprintf(text, sizeof text, "The upstream refused the gateway's credential (status %d).",
+                   status);
+    flow_fail_with(f, REFUSE_UPSTREAM_DENIED, text);
+}
+
 static void on_head(void *ctx, const struct h1_response *res)
 {
     struct flow *f = ctx;
@@ -195,6 +226,10 @@ static void on_head(void *ctx, const struct h1_response *res)
     flow_attempt_answered(f, (unsigned)res->status);
     flow_note_head(f, res);
     if (res->status >= 400 && flow_try_again(f, 0, (unsigned)res->status)) return;
+    if (flow_is_denied(f, (unsigned)res->status)) {
+        refuse_denied(f, res->status);
+        return;
+    }
     f->mode = relay_mode(f, res);
     if (f->mode != RELAY_RAW && !flow_decode_begin(f, coding)) {
         give_up(f, "The upstream failed: it sent a content coding that was not accepted.");
@@ -295,6 +330,12 @@ static void on_flush(void *ctx)
     client_flush(f->client);
     if (client_waiting(f->client) > CLIENT_HIGH_WATER) set_paused(f, &f->paused, true);
     set_paused(f, &f->token_paused, f->mode == RELAY_STREAM && answer_waits(f->answer));
+}
+
+void flow_hold_no_longer(struct flow *f)
+{
+    on_flush(f);
+    if (f->state == FLOW_RELAY) flow_arm(f);
 }
 
 void flow_client_drained(struct flow *f)

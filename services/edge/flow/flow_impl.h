@@ -140,6 +140,7 @@ struct flow {
     struct buf
         gather; /* what goes to the client with the next flush; of RELAY_WHOLE: the whole body */
     uint64_t first_token_ns;
+    uint64_t opened_ns; /* its first event came, and is held back since; 0: it is not */
     uint64_t raw_bytes;
     struct inflater *inflater; /* the upstream sends it compressed; NULL: it does not */
     bool decoded_all;          /* the end of the compressed data came */
@@ -237,9 +238,13 @@ void flow_count_upstream_error(struct flow *f, const char *why);
 void flow_attempt_failed(struct flow *f, const char *why);
 /* The server's answer has a head: what that tells of the server. */
 void flow_note_head(struct flow *f, const struct h1_response *res);
+/* A status that is about the gateway's own credential: the answer is not for the client. */
+bool flow_is_denied(const struct flow *f, unsigned status);
 /* Ends the attempt and makes another, when it may be and is to be had; cause: SNAP_RETRY_*, or a
  * status. False: nothing has changed. */
 bool flow_try_again(struct flow *f, unsigned cause, unsigned status);
+/* Whether another server could be tried should this attempt fail now. */
+bool flow_may_try_again(const struct flow *f);
 /* The same attempt once more, since its pooled connection was closed. */
 void flow_again_on_fresh(struct flow *f);
 /* Waits for a place no more. False: it did not, or on_place() is on its way. */
@@ -250,6 +255,8 @@ extern const struct exchange_events flow_exchange_events;
 /* The stream's own end came already: what breaks behind it takes nothing from the client. */
 bool flow_has_ended(const struct flow *f);
 void flow_end_stream(struct flow *f);
+/* What opens the stream was held back long enough: it goes to the client. */
+void flow_hold_no_longer(struct flow *f);
 void flow_fail_with(struct flow *f, enum refusal r, const char *text);
 /* An answer that has begun cannot be completed: an error event where there is a stream, and an end
  * without terminator. The client is let go. */

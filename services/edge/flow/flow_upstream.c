@@ -72,6 +72,8 @@ static struct patience patience(const struct flow *f, uint64_t now)
     uint64_t last = f->paused || f->token_paused ? now : f->last_byte_ns;
     no_longer_than(&p, last, u->idle_ms, "timeout_idle",
                    "The upstream stopped in the middle of its answer.");
+    if (f->opened_ns > 0 && !client_answer_begun(f->client))
+        no_longer_than(&p, f->opened_ns, u->retry.hold_ms, "hold", "");
     if (f->mode == RELAY_STREAM && answer_tokens(f->answer) == 0)
         no_longer_than(&p, f->attempt_began_ns, u->first_token_ms, "timeout_first_token",
                        "The upstream did not send a first token in time.");
@@ -272,6 +274,9 @@ static void refuse_unserved(struct flow *f, enum balance_verdict v, uint64_t wai
     if (v == BALANCE_FULL)
         flow_refuse(f, REFUSE_OVERLOADED,
                     STR("All servers of the upstream are busy, and so is its queue."), NULL);
+    else if (v == BALANCE_LIMITED)
+        flow_refuse(f, REFUSE_UPSTREAM_LIMIT,
+                    STR("The upstream's rate limit is used up. It said when to come again."), NULL);
     else
         flow_refuse(f, REFUSE_NO_UPSTREAM, STR("No server of the upstream can take requests now."),
                     NULL);
@@ -330,6 +335,7 @@ static void forget_answer(struct flow *f)
     f->whole_fields = STR_NULL;
     buf_done(&f->gather);
     f->status = 0;
+    f->opened_ns = 0;
     f->ended = f->paused = f->token_paused = false;
     f->state = FLOW_WAIT;
 }
@@ -355,6 +361,11 @@ static bool can_retry(const struct flow *f)
 {
     return f->client != NULL && f->asked != NULL && !client_answer_begun(f->client) &&
            loop_now_ns(f->w->loop) < f->total_deadline;
+}
+
+bool flow_may_try_again(const struct flow *f)
+{
+    return can_retry(f) && ((f->retries_left > 0 && f->upstream->servers_n > 1) || has_fallback(f));
 }
 
 /* A place for the next attempt: on another server, or at a fallback. */
@@ -411,14 +422,22 @@ void flow_again_on_fresh(struct flow *f)
     start_attempt(f, true);
 }
 
+bool flow_is_denied(const struct flow *f, unsigned status)
+{
+    return f->upstream->auth != SNAP_UPAUTH_NONE &&
+           (status == 401 || status == 402 || status == 403);
+}
+
 void flow_note_head(struct flow *f, const struct h1_response *res)
 {
     uint64_t wall_ms = clock_wall_ms(flow_edge(f)->clock), wait = cooldown_of(res, wall_ms);
-    /* A credential of ours that is not taken, or not paid for, is the server's failure. */
-    bool ours = f->upstream->auth != SNAP_UPAUTH_NONE && (res->status == 401 || res->status == 402);
+    /* A credential of ours that is not taken, or not paid for, is the server's failure. A 403 may
+     * be about what was asked: who asks so must not be able to take the server from others. */
+    bool denied = flow_is_denied(f, (unsigned)res->status), ours = denied && res->status != 403;
     char why[32];
     f->retry_after_s = cooldown_retry_after_s(res, wall_ms);
-    if (wait > 0) seat_cool(&f->seat, wait);
+    if (wait > 0) seat_cool(&f->seat, wait, res->status != 503 && res->status != 529);
+    if (denied) flow_count_upstream_error(f, "credential");
     if ((res->status >= 500 && res->status != 501) || ours) {
         (void)snprintf(why, sizeof why, "status %d", res->status);
         seat_failed(&f->seat, why);
@@ -446,6 +465,10 @@ static void on_timer(void *ctx)
     if (f->backing_off) {
         f->backing_off = false;
         launch(f, true);
+        return;
+    }
+    if (str_eqz(STR("hold"), p.why)) {
+        flow_hold_no_longer(f);
         return;
     }
     bool connected = exchange_is_connected(f->exchange);

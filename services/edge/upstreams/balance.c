@@ -145,7 +145,7 @@ enum balance_verdict balance_choose(const struct snap_upstream *u,
 {
     struct choice c = { .u = u, .states = states, .ask = ask },
                   last = { .u = u, .states = states, .ask = ask }; /* only ejected */
-    bool full = false;
+    bool full = false, limited = false;
     uint64_t first_at = 0, at;
     for (unsigned level = 0, next = 0; c.n == 0 && next != UINT32_MAX; level = next) {
         next = UINT32_MAX;
@@ -158,9 +158,12 @@ enum balance_verdict balance_choose(const struct snap_upstream *u,
             }
             enum health_bar bar = health_look(&states[i]->health, u, ask->now, &at);
             if (bar == HEALTH_EJECTED && has_room(&c, i)) add(&last, i);
-            if (bar != HEALTH_FIT)
-                first_at = at > 0 && (first_at == 0 || at < first_at) ? at : first_at;
-            else if (has_room(&c, i))
+            if (bar != HEALTH_FIT && at > 0 && (first_at == 0 || at < first_at)) {
+                first_at = at;
+                limited = bar == HEALTH_COOLING && states[i]->health.limited;
+            }
+            if (bar != HEALTH_FIT) continue;
+            if (has_room(&c, i))
                 add(&c, i);
             else
                 full = true;
@@ -172,7 +175,7 @@ enum balance_verdict balance_choose(const struct snap_upstream *u,
         return BALANCE_OK;
     }
     *ret_at = first_at;
-    return full ? BALANCE_FULL : BALANCE_NONE;
+    return full ? BALANCE_FULL : limited ? BALANCE_LIMITED : BALANCE_NONE;
 }
 
 bool balance_may_eject(const struct snap_upstream *u, struct balance_server *const *states,

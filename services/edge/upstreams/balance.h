@@ -45,11 +45,12 @@ static inline void balance_mark_tried(uint64_t tried[SNAP_SERVERS_MAX / 64], siz
 
 enum balance_verdict {
     BALANCE_OK,
-    BALANCE_FULL, /* those that are fit have max_requests each */
-    BALANCE_NONE  /* none is fit */
+    BALANCE_FULL,   /* those that are fit have max_requests each */
+    BALANCE_NONE,   /* none is fit */
+    BALANCE_LIMITED /* none is fit, and the first that will be waits for its rate limit */
 };
-/* states: as many as u has servers. BALANCE_OK: *ret is an index. BALANCE_NONE: *ret_at is when the
- * first may be fit again, 0 when time does not tell. */
+/* states: as many as u has servers. BALANCE_OK: *ret is an index. When none is fit: *ret_at is when
+ * the first may be fit again, 0 when time does not tell. */
 enum balance_verdict balance_choose(const struct snap_upstream *u,
                                     struct balance_server *const *states,
                                     const struct balance_ask *ask, size_t *ret, uint64_t *ret_at);

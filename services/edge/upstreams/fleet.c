@@ -229,7 +229,8 @@ enum balance_verdict group_take(struct group *g, const struct balance_ask *ask, 
     enum balance_verdict v = queue && !list_empty(&g->herd->queue) ? BALANCE_FULL
                                                                    : take(g, &mine, ret, &at);
     pthread_mutex_unlock(&g->herd->lock);
-    if (v == BALANCE_NONE) *ret_wait_ms = at > mine.now ? (at - mine.now + ms - 1) / ms : at > 0;
+    if (v == BALANCE_NONE || v == BALANCE_LIMITED)
+        *ret_wait_ms = at > mine.now ? (at - mine.now + ms - 1) / ms : at > 0;
     return v;
 }
 
@@ -286,13 +287,13 @@ void seat_failed(struct seat *s, const char *why)
     if (news) tell(g, &ev);
 }
 
-void seat_cool(struct seat *s, uint64_t wait_ms)
+void seat_cool(struct seat *s, uint64_t wait_ms, bool limited)
 {
     struct group *g = s->group;
     struct fleet_event ev = { FLEET_COOLING, g->u, &g->u->servers[s->server],
                               "it asked to be left alone" };
     pthread_mutex_lock(&g->herd->lock);
-    bool news = health_cool(&g->states[s->server]->health, g->u, wait_ms, now_ns(g));
+    bool news = health_cool(&g->states[s->server]->health, g->u, wait_ms, limited, now_ns(g));
     if (news) member_at(g, s->server)->news[FLEET_COOLING]++;
     pthread_mutex_unlock(&g->herd->lock);
     if (news) tell(g, &ev);

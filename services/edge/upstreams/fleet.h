@@ -61,7 +61,7 @@ struct seat {
     bool retry;
 };
 
-/* Chooses a server and takes a place there. hash and tried of *ask are the request's. BALANCE_NONE:
+/* Chooses a server and takes a place there. hash and tried of *ask are the request's. None is fit:
  * *ret_wait_ms is when one may be fit again; 0: unknown. queue: with BALANCE_FULL the caller is
  * going to wait, so it does not pass others who do. */
 enum balance_verdict group_take(struct group *g, const struct balance_ask *ask, bool queue,
@@ -69,8 +69,8 @@ enum balance_verdict group_take(struct group *g, const struct balance_ask *ask, 
 /* What became of it; once or more often, before the place is left. why: of a failure. */
 void seat_succeeded(struct seat *s);
 void seat_failed(struct seat *s, const char *why);
-/* The server asks to be left alone for so long. */
-void seat_cool(struct seat *s, uint64_t ms);
+/* The server asks to be left alone for so long; limited: until its rate limit lets it go on. */
+void seat_cool(struct seat *s, uint64_t ms, bool limited);
 /* Leaves it; nothing happens when there is none. */
 void seat_leave(struct seat *s);
 

@@ -169,11 +169,13 @@ enum health_change health_checked(struct health *h, const struct snap_upstream *
     return HEALTH_CAME_UP;
 }
 
-bool health_cool(struct health *h, const struct snap_upstream *u, uint64_t wait_ms, uint64_t now)
+bool health_cool(struct health *h, const struct snap_upstream *u, uint64_t wait_ms, bool limited,
+                 uint64_t now)
 {
     uint64_t until = now + MIN(wait_ms, u->cooldown_max_ms) * ms;
     if (until <= MAX(h->cool_until, now)) return false;
     h->cool_until = until;
+    h->limited = limited;
     return true;
 }
 

@@ -41,6 +41,7 @@ struct health {
         unsigned ok, bad;
     } window[HEALTH_SLOTS];
     uint64_t back_since; /* when it came back; 0: it was always here */
+    bool limited;        /* it cools down since its rate limit is used up, not its strength */
 };
 
 /* Why a server is not asked. */
@@ -73,8 +74,9 @@ enum health_change health_failed(struct health *h, const struct snap_upstream *u
 void health_probe_lost(struct health *h);
 enum health_change health_checked(struct health *h, const struct snap_upstream *u, bool ok,
                                   uint64_t now);
-/* False: it cools down for at least as long already, or never does. */
-bool health_cool(struct health *h, const struct snap_upstream *u, uint64_t ms, uint64_t now);
+/* limited: it is a rate limit. False: it cools down for at least as long already, or never does. */
+bool health_cool(struct health *h, const struct snap_upstream *u, uint64_t ms, bool limited,
+                 uint64_t now);
 void health_suspect(struct health *h, uint64_t now);
 static inline bool health_is_ejected(const struct health *h, uint64_t now)
 {

@@ -70,7 +70,7 @@ static void eject(struct fixture *x, size_t i)
 
 static void cool(struct fixture *x, size_t i, uint64_t ms)
 {
-    assert_true(health_cool(&x->states[i].health, &x->u, ms, x->ask.now));
+    assert_true(health_cool(&x->states[i].health, &x->u, ms, true, x->ask.now));
 }
 
 static void round_robin_goes_round_whatever_the_weights(void **state)
@@ -248,8 +248,11 @@ static void full_servers_are_not_the_same_as_none(void **state)
     cool(&x, 0, 3000);
     assert_int_equal(choose(&x), -1);
     cool(&x, 1, 5000);
-    assert_int_equal(balance_choose(&x.u, x.pointers, &x.ask, &i, &at), BALANCE_NONE);
+    assert_int_equal(balance_choose(&x.u, x.pointers, &x.ask, &i, &at), BALANCE_LIMITED);
     assert_true(at == T0 + 3000 * MS); /* when it is worth coming back */
+    assert_true(health_cool(&x.states[0].health, &x.u, 4000, false, x.ask.now));
+    assert_int_equal(balance_choose(&x.u, x.pointers, &x.ask, &i, &at), BALANCE_NONE);
+    assert_true(at == T0 + 4000 * MS); /* for one that is overloaded, not limited */
 }
 
 static void the_ejected_are_better_than_nobody(void **state)

@@ -152,7 +152,7 @@ static void time_makes_places_too(void **state)
     struct one w;
     int turn = 0;
     assert_int_equal(take(x->group, &a), BALANCE_OK);
-    seat_cool(&a, 500);
+    seat_cool(&a, 500, true);
     assert_int_equal(x->last, FLEET_COOLING);
     seat_leave(&a);
     assert_int_equal(take(x->group, &b), BALANCE_OK);

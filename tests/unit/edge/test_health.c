@@ -209,19 +209,20 @@ static void a_later_longer_cool_down_counts_and_a_shorter_does_not(void **state)
     struct health h;
     uint64_t at;
     health_init(&h, 0);
-    assert_true(health_cool(&h, &u, 5000, T0));
+    assert_true(health_cool(&h, &u, 5000, true, T0));
     assert_int_equal(health_look(&h, &u, T0, &at), HEALTH_COOLING);
     assert_true(at == T0 + 5000 * MS);
-    assert_false(health_cool(&h, &u, 1000, T0));
-    assert_false(health_cool(&h, &u, 0, T0));
+    assert_false(health_cool(&h, &u, 1000, true, T0));
+    assert_false(health_cool(&h, &u, 0, true, T0));
     assert_int_equal(bar(&h, &u, T0 + 4999 * MS), HEALTH_COOLING);
-    assert_true(health_cool(&h, &u, 20000, T0 + 1));
+    assert_true(health_cool(&h, &u, 20000, true, T0 + 1));
     assert_int_equal(bar(&h, &u, T0 + 5000 * MS), HEALTH_COOLING);
-    assert_true(health_cool(&h, &u, UINT64_C(86400000), T0 + 2)); /* at most what is allowed */
+    assert_true(
+        health_cool(&h, &u, UINT64_C(86400000), true, T0 + 2)); /* at most what is allowed */
     assert_int_equal(bar(&h, &u, T0 + 60000 * MS), HEALTH_COOLING);
     assert_int_equal(bar(&h, &u, T0 + 2 + 60000 * MS), HEALTH_FIT);
     u.cooldown_max_ms = 0;
-    assert_false(health_cool(&h, &u, 5000, T0 + 90000 * MS)); /* not honoured */
+    assert_false(health_cool(&h, &u, 5000, true, T0 + 90000 * MS)); /* not honoured */
 }
 
 static void what_came_back_gets_its_share_slowly(void **state)

@@ -70,6 +70,8 @@ static void what_the_table_of_errors_says(void **state)
         { REFUSE_CONCURRENCY, 429, "concurrency", "rate_limit_exceeded", "rate_limit_error" },
         { REFUSE_NO_UPSTREAM, 503, "service_unavailable_error", "no_healthy_upstream",
           "overloaded_error" },
+        { REFUSE_UPSTREAM_LIMIT, 429, "requests", "upstream_rate_limited", "rate_limit_error" },
+        { REFUSE_UPSTREAM_DENIED, 502, "upstream_error", "upstream_denied", "api_error" },
         { REFUSE_LIMITER_AWAY, 503, "service_unavailable_error", "limiter_unavailable",
           "overloaded_error" },
         { REFUSE_UPSTREAM_BROKE, 502, "upstream_error", "upstream_error", "api_error" },
