@@ -93,7 +93,8 @@ void flow_arm(struct flow *f)
 
 static void start_attempt(struct flow *f, bool fresh)
 {
-    struct exchange_tls tls = { f->rules->tls[f->upstream->index], f->upstream->tls_server_name };
+    struct exchange_tls tls = { f->rules->tls[f->upstream->index], f->upstream->tls_server_name,
+                                f->rules->transports[f->upstream->index] };
     flow_attempt_begins(f);
     f->state = FLOW_WAIT;
     f->attempt_began_ns = loop_now_ns(f->w->loop);

@@ -44,11 +44,14 @@ enum err ruleset_new(struct snapshot *s, const struct models *base, struct certs
     r->snap = snapshot_ref(s);
     r->credentials = xcalloc(s->upstreams_n + 1, sizeof *r->credentials);
     r->tls = xcalloc(s->upstreams_n + 1, sizeof *r->tls);
+    r->transports = xcalloc(s->upstreams_n + 1, sizeof *r->transports);
     r->groups = xcalloc(s->upstreams_n + 1, sizeof *r->groups);
     atomic_init(&r->refs, 1);
     for (size_t i = 0; i < s->upstreams_n && e == ERR_OK; i++) {
         e = open_credential(r, &s->upstreams[i], master_key, why);
         if (e == ERR_OK) e = open_tls(r, &s->upstreams[i], certs, why);
+        if (e == ERR_OK)
+            e = transport_new(&s->upstreams[i], master_key, r->tls[i], &r->transports[i], why);
     }
     if (e == ERR_OK) e = matching_new(s, &r->matching, why);
     if (e == ERR_OK) e = config_models(base, s, &r->models);
@@ -75,6 +78,7 @@ void ruleset_unref(struct ruleset *r)
     models_unref(r->models);
     matching_free(r->matching);
     for (size_t i = 0; i < r->snap->upstreams_n; i++) {
+        transport_unref(r->transports[i]);
         tls_context_unref(r->tls[i]);
         group_free(r->groups[i]);
         if (r->credentials[i] == NULL) continue;
@@ -83,6 +87,7 @@ void ruleset_unref(struct ruleset *r)
     }
     free(r->credentials);
     free(r->tls);
+    free(r->transports);
     free(r->groups);
     snapshot_unref(r->snap);
     free(r);

@@ -7,6 +7,7 @@
 #include "limits/admit.h"
 #include "client/certs.h"
 #include "upstreams/fleet.h"
+#include "upstreams/transport.h"
 #include "match.h"
 #include "proto/snapshot.h"
 #include "tokenizer/models.h"
@@ -17,8 +18,9 @@ struct ruleset {
     struct matching *matching; /* namespaces, routes and models, compiled */
     struct models *models; /* how each model counts: vocabularies with the configuration's names */
     char **credentials;    /* by upstream index: the plain text, or NULL */
-    struct tls_context **tls; /* by upstream index; NULL when it has no https server */
-    struct group **groups;    /* by upstream index: its servers, as all workers know them */
+    struct tls_context **tls;      /* by upstream index; NULL when it has no https server */
+    struct transport **transports; /* by upstream index; NULL: direct */
+    struct group **groups;         /* by upstream index: its servers, as all workers know them */
     _Atomic unsigned refs;
 };
 

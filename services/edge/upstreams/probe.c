@@ -151,7 +151,8 @@ static enum err build_head(const struct probe *p, struct buf *b)
 
 static void ask(struct probe *p)
 {
-    struct exchange_tls tls = { p->rules->tls[p->upstream->index], p->upstream->tls_server_name };
+    struct exchange_tls tls = { p->rules->tls[p->upstream->index], p->upstream->tls_server_name,
+                                p->rules->transports[p->upstream->index] };
     struct buf head;
     buf_init(&head, HEAD_MAX);
     if (build_head(p, &head) == ERR_OK)

@@ -131,6 +131,14 @@ static bool want(struct resolver *r, struct str host)
     return is_new;
 }
 
+static void use_host(struct resolver *r, struct str host)
+{
+    if (!want(r, host)) return;
+    char *name = str_dupz(host);
+    refresh(r, name);
+    free(name);
+}
+
 void resolver_use(struct resolver *r, const struct snapshot *s)
 {
     struct map_entry *e;
@@ -139,13 +147,12 @@ void resolver_use(struct resolver *r, const struct snapshot *s)
     while ((e = map_next(&r->hosts, &i)) != NULL) ((struct host *)e->value)->wanted = false;
     pthread_mutex_unlock(&r->lock);
     for (size_t u = 0; u < s->upstreams_n; u++) {
-        for (size_t k = 0; k < s->upstreams[u].servers_n; k++) {
-            struct str host = s->upstreams[u].servers[k].host;
-            if (!want(r, host)) continue;
-            char *name = str_dupz(host);
-            refresh(r, name);
-            free(name);
+        const struct snap_upstream *up = &s->upstreams[u];
+        if (up->proxy.kind != SNAP_PROXY_NONE) {
+            use_host(r, up->proxy.host); /* which looks up its servers itself */
+            continue;
         }
+        for (size_t k = 0; k < up->servers_n; k++) use_host(r, up->servers[k].host);
     }
     i = 0;
     pthread_mutex_lock(&r->lock);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Addresses of upstream servers. Names are looked up by a thread of its own, at once when a
- * configuration brings them and again every 30 s; workers only read the table. An address that was
- * once good stays while the name server is away.
+ * Addresses of upstream servers, or of the egress proxies in front of them. Names are looked up by
+ * a thread of its own, at once when a configuration brings them and again every 30 s; workers only
+ * read the table. An address that was once good stays while the name server is away.
  */
 #ifndef EDGE_RESOLVE_H
 #define EDGE_RESOLVE_H

@@ -7,6 +7,7 @@
 #include "base/map.h"
 #include "client/conn.h"
 #include "edge.h"
+#include "exchange_impl.h"
 #include "http/chunked.h"
 #include "resolve.h"
 #include "rt/tls.h"
@@ -37,12 +38,14 @@ struct pools {
     struct pools_options o;
     struct h1_response response; /* parsed heads of answers, one at a time */
     struct map by_server;        /* server id and URL -> struct pool */
+    struct curl_links *curl;
 };
 
 enum exchange_state { X_CONNECTING, X_WAIT_HEAD, X_BODY, X_IDLE, X_DEAD };
 
 /* A connection, and the request that it carries. */
 struct exchange {
+    struct exchange_base base;
     struct pool *pool;
     struct conn conn;
     struct list_node node; /* in the idle list */
@@ -67,6 +70,7 @@ struct pools *pools_new(const struct pools_options *o)
     struct pools *p = xcalloc(1, sizeof *p);
     p->o = *o;
     map_init(&p->by_server, MAX_SERVERS);
+    p->curl = curl_links_new(o);
     return p;
 }
 
@@ -126,6 +130,7 @@ void pools_free(struct pools *p)
         pool_free(e->value);
     }
     map_done(&p->by_server);
+    curl_links_free(p->curl);
     free(p);
 }
 
@@ -146,6 +151,7 @@ void pools_sweep(struct pools *p)
         (void)map_remove(&p->by_server, e->key);
         pool_free(pool);
     }
+    curl_links_sweep(p->curl);
 }
 
 static struct pool *pool_of(struct pools *p, const struct snap_server *s)
@@ -423,6 +429,8 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
                                 bool is_head, bool fresh, const struct exchange_events *ev,
                                 void *ctx)
 {
+    if (tls->transport != NULL)
+        return curl_exchange_start(p->curl, s, tls, head, body, is_head, fresh, ev, ctx);
     struct pool *pool = pool_of(p, s);
     enum err e = ERR_OK;
     ASSERT(pool != NULL);
@@ -453,7 +461,11 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
 
 void exchange_cancel(struct exchange *x)
 {
-    if (x != NULL) bury(x, true);
+    if (x == NULL) return;
+    if (x->base.ops != NULL)
+        x->base.ops->cancel(x);
+    else
+        bury(x, true);
 }
 
 /* --- an answer that nobody wants --- */
@@ -490,6 +502,10 @@ static void discard_late(void *ctx)
 
 void exchange_discard(struct exchange *x)
 {
+    if (x->base.ops != NULL) {
+        x->base.ops->discard(x);
+        return;
+    }
     struct loop *loop = x->pool->pools->o.loop;
     if (x->state == X_DEAD || x->state == X_IDLE) return;
     if (x->state != X_BODY) {
@@ -505,15 +521,27 @@ void exchange_discard(struct exchange *x)
 
 void exchange_redirect(struct exchange *x, const struct exchange_events *ev)
 {
-    x->ev = ev;
+    if (x->base.ops != NULL)
+        x->base.ops->redirect(x, ev);
+    else
+        x->ev = ev;
 }
 
 void exchange_pause(struct exchange *x, bool paused)
 {
-    conn_pause(&x->conn, paused);
+    if (x->base.ops != NULL)
+        x->base.ops->pause(x, paused);
+    else
+        conn_pause(&x->conn, paused);
 }
 
 bool exchange_is_connected(const struct exchange *x)
 {
-    return x->state != X_CONNECTING;
+    return x->base.ops != NULL ? x->base.ops->is_connected(x) : x->state != X_CONNECTING;
+}
+
+struct exchange_way exchange_way(const struct exchange *x)
+{
+    if (x->base.ops != NULL) return x->base.ops->way(x);
+    return (struct exchange_way){ "direct", "1.1", x->reused ? 0 : 1 };
 }

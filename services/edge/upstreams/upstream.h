@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One request to one upstream server: HTTP/1.1 over pooled connections. Pools belong to a worker
- * and outlive configurations: they are keyed by the server's id and URL. Which server is asked is
- * others' affair (balance.h). All on the worker's thread.
+ * One request to one upstream server: HTTP/1.1 over pooled connections, or by libcurl where the
+ * upstream's transport says so (curl_exchange.c). Pools belong to a worker and outlive
+ * configurations: they are keyed by the server's id and URL. Which server is asked is others'
+ * affair (balance.h). All on the worker's thread.
  */
 #ifndef EDGE_UPSTREAM_H
 #define EDGE_UPSTREAM_H
@@ -11,6 +12,7 @@
 #include "proto/snapshot.h"
 
 struct tls_context;
+struct transport;
 struct loop;
 struct resolver;
 struct pools;
@@ -49,6 +51,7 @@ void pools_sweep(struct pools *p);
 struct exchange_tls {
     struct tls_context *context; /* kept while connections made with it live */
     struct str server_name;      /* instead of the server's own; n == 0: its own */
+    struct transport *transport; /* NULL: direct; else it says all of it */
 };
 
 /* Sends head and body (copied). An event follows later, never from inside of this call. fresh: not
@@ -65,5 +68,13 @@ void exchange_discard(struct exchange *x);
 void exchange_redirect(struct exchange *x, const struct exchange_events *ev);
 void exchange_pause(struct exchange *x, bool paused);
 bool exchange_is_connected(const struct exchange *x);
+
+/* Which way it goes; when its answer's head is told. */
+struct exchange_way {
+    const char *transport; /* "direct", "curl" */
+    const char *http;      /* "1.1", "2" */
+    unsigned connections;  /* that were made for it */
+};
+struct exchange_way exchange_way(const struct exchange *x);
 
 #endif

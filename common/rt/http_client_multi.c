@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libcurl's multi interface on a loop of ours: its sockets and its timer are the loop's, and what
+ * it brings is told when it has returned. See the header.
+ */
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "rt/http_client_multi_impl.h"
+
+enum {
+    IN_MAX = 256 * 1024, /* of an answer that nobody takes */
+    INTERIMS_MAX = 10,
+    CACHED_CONNECTIONS = 256
+};
+
+/* A socket of curl's. */
+struct watched {
+    struct http_multi *m;
+    struct loop_io io;
+};
+
+static void tell(struct http_multi *m);
+
+static void global_init(void)
+{
+    ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+}
+
+/* --- what curl wants of the loop --- */
+
+/* Those that are over; curl is left first, since it must not be called from inside of itself. */
+static void collect(struct http_multi *m)
+{
+    struct CURLMsg *msg;
+    int left;
+    while ((msg = curl_multi_info_read(m->multi, &left)) != NULL) {
+        char *private;
+        if (msg->msg != CURLMSG_DONE) continue;
+        CURL *easy = msg->easy_handle;
+        CURLcode code = msg->data.result;
+        (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
+        struct http_transfer *t = (void *)private;
+        t->done = true;
+        t->code = code;
+        (void)curl_multi_remove_handle(m->multi, easy);
+        if (!list_linked(&t->node)) list_push_back(&m->ready, &t->node);
+    }
+}
+
+static void act(struct http_multi *m, curl_socket_t fd, int what)
+{
+    int running;
+    (void)curl_multi_socket_action(m->multi, fd, what, &running);
+    collect(m);
+    tell(m);
+}
+
+static void on_io(void *ctx, unsigned events)
+{
+    struct watched *w = ctx;
+    int what = (events & LOOP_READ ? CURL_CSELECT_IN : 0) |
+               (events & LOOP_WRITE ? CURL_CSELECT_OUT : 0) |
+               (events & (LOOP_ERROR | LOOP_HANGUP) ? CURL_CSELECT_ERR : 0);
+    act(w->m, w->io.fd, what);
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *of_socket)
+{
+    struct http_multi *m = ctx;
+    struct watched *w = of_socket;
+    unsigned watch = (what & CURL_POLL_IN ? LOOP_READ : 0u) |
+                     (what & CURL_POLL_OUT ? LOOP_WRITE : 0u);
+    (void)easy;
+    if (what == CURL_POLL_REMOVE) {
+        if (w == NULL) return 0;
+        loop_remove(m->loop, &w->io);
+        free(w);
+        return 0;
+    }
+    if (w != NULL) {
+        loop_watch(m->loop, &w->io, watch);
+        return 0;
+    }
+    w = calloc(1, sizeof *w);
+    if (w == NULL) return -1;
+    w->m = m;
+    if (loop_add(m->loop, &w->io, fd, watch, on_io, w) != ERR_OK) {
+        free(w);
+        return -1;
+    }
+    (void)curl_multi_assign(m->multi, fd, w);
+    return 0;
+}
+
+static void on_time(void *ctx)
+{
+    act(ctx, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static int on_timer(CURLM *multi, long ms, void *ctx)
+{
+    struct http_multi *m = ctx;
+    (void)multi;
+    if (ms < 0)
+        loop_timer_clear(m->loop, &m->timer);
+    else
+        loop_timer_set(m->loop, &m->timer, loop_now_ns(m->loop) + (uint64_t)ms * 1000000u, on_time,
+                       m);
+    return 0;
+}
+
+/* --- what curl brings --- */
+
+static void has_news(struct http_transfer *t)
+{
+    if (!list_linked(&t->node)) list_push_back(&t->m->ready, &t->node);
+}
+
+static size_t refuse(struct http_transfer *t, const char *why)
+{
+    t->wrong = why;
+    return CURL_WRITEFUNC_ERROR;
+}
+
+/* "HTTP/2 200 " becomes a status line of 1.1. */
+static enum err add_line(struct buf *head, struct str line)
+{
+    static const struct str two = STR("HTTP/2 ");
+    if (head->len > 0 || !str_starts(line, two)) return buf_append_str(head, line);
+    enum err e = buf_append_str(head, STR("HTTP/1.1 "));
+    return e == ERR_OK ? buf_append(head, line.p + two.n, line.n - two.n) : e;
+}
+
+size_t http_transfer_on_header(char *data, size_t size, size_t n, void *ctx)
+{
+    struct http_transfer *t = ctx;
+    struct str line = str_n(data, size * n);
+    if (t->head_whole) return line.n; /* a trailer */
+    if (add_line(&t->head, line) != ERR_OK) return refuse(t, "its answer's head is too large");
+    if (!str_eq(line, STR("\r\n")) && !str_eq(line, STR("\n"))) return line.n;
+    long status = 0;
+    (void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status >= 200) {
+        t->head_whole = true;
+        has_news(t);
+        return line.n;
+    }
+    buf_clear(&t->head);
+    if (status == 101 || ++t->interims > INTERIMS_MAX)
+        return refuse(t, "too many interim answers, or an upgrade nobody asked for");
+    return line.n;
+}
+
+size_t http_transfer_on_body(char *data, size_t size, size_t n, void *ctx)
+{
+    struct http_transfer *t = ctx;
+    if (!t->head_whole) return refuse(t, "a body came before its head");
+    if (t->in.len > 0 && t->in.len + size * n > IN_MAX) {
+        t->holding = true;
+        has_news(t);
+        return CURL_WRITEFUNC_PAUSE;
+    }
+    if (buf_append(&t->in, data, size * n) != ERR_OK) return refuse(t, "out of memory");
+    has_news(t);
+    return size * n;
+}
+
+int http_transfer_on_connected(void *ctx, char *primary_ip, char *local_ip, int primary_port,
+                               int local_port)
+{
+    struct http_transfer *t = ctx;
+    (void)primary_ip, (void)local_ip, (void)primary_port, (void)local_port;
+    t->connected = true;
+    return CURL_PREREQFUNC_OK;
+}
+
+/* --- telling --- */
+
+static void free_later(void *ctx)
+{
+    free(ctx);
+}
+
+/* Gives everything back; the struct's memory goes at the end of the turn, since callers up the
+ * stack may look at it. */
+static void bury(struct http_transfer *t)
+{
+    struct http_multi *m = t->m;
+    if (t->dead) return;
+    t->dead = true;
+    list_remove(&t->node);
+    if (!t->done) (void)curl_multi_remove_handle(m->multi, t->easy);
+    /* What the handle points at goes with the transfer. */
+    (void)curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
+    (void)curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
+    (void)curl_easy_setopt(t->easy, CURLOPT_CONNECT_TO, NULL);
+    (void)curl_easy_setopt(t->easy, CURLOPT_RESOLVE, NULL);
+    (void)curl_easy_setopt(t->easy, CURLOPT_ERRORBUFFER, NULL);
+    if (m->spares < HTTP_MULTI_SPARES)
+        m->spare[m->spares++] = t->easy;
+    else
+        curl_easy_cleanup(t->easy);
+    t->easy = NULL;
+    curl_slist_free_all(t->fields); /* one of them may be a credential */
+    curl_slist_free_all(t->connect_to);
+    curl_slist_free_all(t->resolve);
+    free(t->body);
+    free(t->target);
+    buf_done(&t->head);
+    buf_done(&t->in);
+    m->transfers--;
+    loop_defer(m->loop, free_later, t);
+}
+
+static enum http_transfer_failure classify(const struct http_transfer *t)
+{
+    if (t->wrong != NULL) return HTTP_TRANSFER_MALFORMED;
+    if (!t->connected) return HTTP_TRANSFER_CONNECT;
+    switch (t->code) {
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9 */
+    case CURLE_HTTP2:
+    case CURLE_BAD_CONTENT_ENCODING: return HTTP_TRANSFER_MALFORMED;
+    default: return t->head_whole ? HTTP_TRANSFER_TRUNCATED : HTTP_TRANSFER_RESET;
+    }
+}
+
+/* Whatever curl said may hold names and addresses that are nobody's business; of certificates it
+ * is the reason that helps. */
+static void explain(const struct http_transfer *t, char *out, size_t cap)
+{
+    static const struct str about = STR("SSL certificate problem: ");
+    struct str said = str_of(t->error);
+    const char *why = "closed before it answered";
+    if (t->wrong != NULL) {
+        why = t->wrong;
+    } else if (t->code == CURLE_PEER_FAILED_VERIFICATION) {
+        if (str_starts(said, about)) {
+            (void)snprintf(out, cap, "the server's certificate is not accepted: %s",
+                           said.p + about.n);
+            return;
+        }
+        why = "the server's certificate is not accepted";
+    } else if (!t->connected) {
+        switch (t->code) {
+        case CURLE_SSL_CONNECT_ERROR: why = "TLS failed"; break;
+        case CURLE_SSL_CERTPROBLEM:
+        case CURLE_SSL_CACERT_BADFILE: why = "a certificate file cannot be used"; break;
+        case CURLE_COULDNT_RESOLVE_HOST:
+        case CURLE_COULDNT_RESOLVE_PROXY: why = "its name has no address"; break;
+        case CURLE_PROXY: why = "the egress proxy refused"; break;
+        default:
+            why = t->m->proxy != NULL ? "the egress proxy refused, or cannot be reached"
+                                      : "the connection was refused or could not be made";
+        }
+    } else if (classify(t) == HTTP_TRANSFER_MALFORMED) {
+        why = "its answer is no HTTP";
+    } else if (t->head_whole) {
+        why = "closed before the end of its answer";
+    }
+    (void)str_copyz(out, cap, str_of(why));
+}
+
+static void finish(struct http_transfer *t)
+{
+    const struct http_transfer_events *ev = t->ev;
+    void *ctx = t->ctx;
+    bool well = t->code == CURLE_OK && t->head_whole && t->wrong == NULL;
+    enum http_transfer_failure f = classify(t);
+    char why[CURL_ERROR_SIZE + 64];
+    if (!well) explain(t, why, sizeof why);
+    bury(t);
+    if (well)
+        ev->end(ctx);
+    else
+        ev->fail(ctx, f, why);
+}
+
+static void tell_one(struct http_transfer *t)
+{
+    bool told = false;
+    if (t->head_whole && !t->head_told) {
+        t->head_told = true;
+        (void)curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &t->version);
+        t->ev->head(t->ctx, buf_str(&t->head));
+        if (t->dead) return;
+        buf_done(&t->head);
+    }
+    if (t->paused) return;
+    if (t->in.len > 0) {
+        struct buf in = t->in;
+        buf_init(&t->in, IN_MAX + CURL_MAX_WRITE_SIZE);
+        t->ev->body(t->ctx, buf_str(&in));
+        told = true;
+        if (!t->dead && t->in.data == NULL) {
+            buf_clear(&in);
+            t->in = in; /* the memory serves again */
+        } else {
+            buf_done(&in);
+        }
+    }
+    if (t->dead) return;
+    if (t->done && t->code == CURLE_OK && !t->paused && t->in.len == 0) {
+        finish(t);
+        return;
+    }
+    if (told) t->ev->flush(t->ctx);
+    if (t->dead || t->paused) return;
+    if (t->done) {
+        finish(t);
+    } else if (t->holding) {
+        t->holding = false;
+        (void)curl_easy_pause(t->easy, CURLPAUSE_CONT); /* may bring something at once */
+    }
+}
+
+static void tell(struct http_multi *m)
+{
+    struct list_node *n;
+    if (m->telling) return;
+    m->telling = true;
+    while ((n = list_pop_front(&m->ready)) != NULL)
+        tell_one(LIST_ENTRY(n, struct http_transfer, node));
+    m->telling = false;
+}
+
+static void tell_later(void *ctx)
+{
+    struct http_multi *m = ctx;
+    m->tell_planned = false;
+    collect(m);
+    tell(m);
+}
+
+/* --- the connections to a server --- */
+
+static char *copy(const char *s)
+{
+    return s != NULL && s[0] != '\0' ? xstrdup(s) : NULL;
+}
+
+struct http_multi *http_multi_new(const struct http_multi_options *o)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, global_init);
+    struct http_multi *m = xcalloc(1, sizeof *m);
+    m->loop = o->loop;
+    m->multi = curl_multi_init();
+    m->share = curl_share_init();
+    list_init(&m->ready);
+    m->url = copy(o->url);
+    m->connect_text = copy(o->connect_to);
+    m->ca_file = copy(o->ca_file);
+    m->cert_file = copy(o->cert_file);
+    m->key_file = copy(o->key_file);
+    m->proxy = copy(o->proxy);
+    m->proxy_user = copy(o->proxy_user);
+    m->proxy_password = copy(o->proxy_password);
+    m->proxy_ca_file = copy(o->proxy_ca_file);
+    m->http_version = http_multi_version(o);
+    m->tunnel = o->tunnel;
+    /* Before 8.0 libcurl greets a second time on a connection that speaks HTTP/2 already, when it
+     * was told to begin with that: such a connection cannot be used twice. */
+    m->once = m->http_version == CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE &&
+              curl_version_info(CURLVERSION_NOW)->version_num < 0x080000;
+    CURLM *h = m->multi;
+    bool ok = h != NULL && m->share != NULL &&
+              curl_share_setopt(m->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) ==
+                  CURLSHE_OK &&
+              curl_multi_setopt(h, CURLMOPT_SOCKETFUNCTION, on_socket) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_SOCKETDATA, m) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_TIMERFUNCTION, on_timer) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_TIMERDATA, m) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_PIPELINING, (long)CURLPIPE_MULTIPLEX) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_MAXCONNECTS, (long)CACHED_CONNECTIONS) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_MAX_CONCURRENT_STREAMS, (long)o->max_streams) ==
+                  CURLM_OK;
+    if (ok) return m;
+    http_multi_free(m);
+    return NULL;
+}
+
+static void forget(char *secret)
+{
+    if (secret != NULL) explicit_bzero(secret, strlen(secret));
+    free(secret);
+}
+
+void http_multi_free(struct http_multi *m)
+{
+    if (m == NULL) return;
+    ASSERT(m->transfers == 0 && !m->telling && !m->tell_planned);
+    for (size_t i = 0; i < m->spares; i++) curl_easy_cleanup(m->spare[i]);
+    if (m->multi != NULL) (void)curl_multi_cleanup(m->multi);
+    loop_timer_clear(m->loop, &m->timer);
+    if (m->share != NULL) (void)curl_share_cleanup(m->share);
+    free(m->url);
+    free(m->connect_text);
+    free(m->resolve_text);
+    free(m->ca_file);
+    free(m->cert_file);
+    free(m->key_file);
+    free(m->proxy);
+    forget(m->proxy_user);
+    forget(m->proxy_password);
+    free(m->proxy_ca_file);
+    free(m);
+}
+
+void http_multi_resolve(struct http_multi *m, const char *entry)
+{
+    free(m->resolve_text);
+    m->resolve_text = copy(entry);
+}
+
+void http_multi_connect_to(struct http_multi *m, const char *host_port)
+{
+    free(m->connect_text);
+    m->connect_text = copy(host_port);
+}
+
+/* --- transfers --- */
+
+static CURL *take_handle(struct http_multi *m)
+{
+    if (m->spares > 0) return m->spare[--m->spares];
+    CURL *h = curl_easy_init();
+    if (h == NULL || http_multi_set_once(m, h)) return h;
+    curl_easy_cleanup(h);
+    return NULL;
+}
+
+struct http_transfer *http_transfer_start(struct http_multi *m,
+                                          const struct http_transfer_request *r,
+                                          const struct http_transfer_events *ev, void *ctx)
+{
+    struct http_transfer *t = calloc(1, sizeof *t);
+    if (t == NULL) return NULL;
+    t->m = m;
+    t->ev = ev;
+    t->ctx = ctx;
+    buf_init(&t->head, HTTP_MULTI_HEAD_MAX);
+    buf_init(&t->in, IN_MAX + CURL_MAX_WRITE_SIZE);
+    m->transfers++;
+    t->easy = take_handle(m);
+    t->done = true; /* not curl's yet */
+    if (t->easy == NULL) {
+        m->transfers--;
+        free(t);
+        return NULL;
+    }
+    if (!http_transfer_set(t, r) || curl_multi_add_handle(m->multi, t->easy) != CURLM_OK) {
+        bury(t);
+        return NULL;
+    }
+    t->done = false;
+    return t;
+}
+
+void http_transfer_cancel(struct http_transfer *t)
+{
+    if (t != NULL) bury(t);
+}
+
+void http_transfer_pause(struct http_transfer *t, bool paused)
+{
+    struct http_multi *m = t->m;
+    if (t->dead || t->paused == paused) return;
+    t->paused = paused;
+    if (paused) return;
+    has_news(t);
+    if (m->telling || m->tell_planned) return;
+    m->tell_planned = true;
+    loop_defer(m->loop, tell_later, m);
+}
+
+bool http_transfer_is_connected(const struct http_transfer *t)
+{
+    return t->connected;
+}
+
+const char *http_transfer_version(const struct http_transfer *t)
+{
+    switch (t->version) {
+    case CURL_HTTP_VERSION_1_0: return "1.0";
+    case CURL_HTTP_VERSION_1_1: return "1.1";
+    case CURL_HTTP_VERSION_2_0: return "2";
+    default: return "";
+    }
+}
+
+unsigned http_transfer_connections(const struct http_transfer *t)
+{
+    long n = 0;
+    if (t->easy != NULL) (void)curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n);
+    return (unsigned)n;
+}

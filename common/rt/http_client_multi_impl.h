@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside http_client_multi*.c only: what a transfer is made of, and how curl is told of it. Behind
+ * <curl/curl.h>. */
+#ifndef RT_HTTP_CLIENT_MULTI_IMPL_H
+#define RT_HTTP_CLIENT_MULTI_IMPL_H
+
+#include "base/list.h"
+#include "rt/http_client_multi.h"
+#include "rt/loop.h"
+
+enum {
+    HTTP_MULTI_HEAD_MAX = 64 * 1024,
+    HTTP_MULTI_SPARES = 64 /* handles that are kept for the next transfers */
+};
+
+struct http_multi {
+    struct loop *loop;
+    CURLM *multi;
+    CURLSH *share; /* sessions of TLS */
+    struct loop_timer timer;
+    struct list_node ready; /* transfers that have something to tell */
+    bool telling, tell_planned;
+    CURL *spare[HTTP_MULTI_SPARES];
+    size_t spares, transfers;
+    struct curl_slist *connect_to, *resolve;
+    char *url, *connect_text, *resolve_text, *ca_file, *cert_file, *key_file;
+    char *proxy, *proxy_user, *proxy_password, *proxy_ca_file;
+    long http_version;
+    bool tunnel, once; /* once: a connection serves one transfer */
+};
+
+struct http_transfer {
+    struct http_multi *m;
+    CURL *easy;
+    const struct http_transfer_events *ev;
+    void *ctx;
+    struct list_node node; /* in ready */
+    struct buf head, in;   /* what came, and was not told */
+    char *body, *target;   /* of the request */
+    struct curl_slist *fields, *connect_to, *resolve;
+    unsigned interims;
+    bool connected, head_whole, head_told, holding /* curl has more */, paused, done, dead;
+    const char *wrong; /* why we refused what came; NULL: we did not */
+    CURLcode code;     /* when done */
+    long version;
+    char error[CURL_ERROR_SIZE];
+};
+
+/* http_client_multi_set.c: options of curl. False: it does not take them, or memory is out. */
+long http_multi_version(const struct http_multi_options *o);
+bool http_multi_set_once(const struct http_multi *m, CURL *h);
+bool http_transfer_set(struct http_transfer *t, const struct http_transfer_request *r);
+/* curl's callbacks; ctx: the transfer. */
+size_t http_transfer_on_header(char *data, size_t size, size_t n, void *ctx);
+size_t http_transfer_on_body(char *data, size_t size, size_t n, void *ctx);
+int http_transfer_on_connected(void *ctx, char *primary_ip, char *local_ip, int primary_port,
+                               int local_port);
+
+#endif
