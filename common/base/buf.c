@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/skip.h"
 #include "base/utf8.h"
 
 void buf_init(struct buf *b, size_t max)
@@ -68,6 +69,21 @@ enum err buf_append_char(struct buf *b, char c)
     return buf_append(b, &c, 1);
 }
 
+enum err buf_append_all(struct buf *b, const struct str *parts, size_t n)
+{
+    size_t total = 0;
+    char *at;
+    for (size_t i = 0; i < n; i++) total += parts[i].n;
+    enum err e = buf_reserve(b, total, &at);
+    if (e != ERR_OK) return e;
+    for (size_t i = 0; i < n; i++) {
+        if (parts[i].n > 0) memcpy(at, parts[i].p, parts[i].n);
+        at += parts[i].n;
+    }
+    b->len += total;
+    return ERR_OK;
+}
+
 enum err buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {
     va_list again;
@@ -116,8 +132,10 @@ enum err buf_append_json(struct buf *b, struct str s)
 {
     size_t start = b->len, i = 0, plain = 0;
     enum err e = buf_append_char(b, '"');
-    while (e == ERR_OK && i < s.n) {
+    while (e == ERR_OK) {
         char tmp[8];
+        i = (size_t)(skip_json_ascii(s.p + i, s.p + s.n) - s.p);
+        if (i == s.n) break;
         const char *esc = NULL;
         size_t step = 1;
         unsigned char c = (unsigned char)s.p[i];

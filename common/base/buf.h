@@ -28,6 +28,11 @@ enum err buf_append(struct buf *b, const void *data, size_t n) MUSTCHECK;
 enum err buf_append_str(struct buf *b, struct str s) MUSTCHECK;
 enum err buf_appendz(struct buf *b, const char *z) MUSTCHECK;
 enum err buf_append_char(struct buf *b, char c) MUSTCHECK;
+/* All of them, one behind the other, or nothing: buf_put(b, STR("x-id: "), id, STR("\r\n")). */
+enum err buf_append_all(struct buf *b, const struct str *parts, size_t n) MUSTCHECK;
+#define buf_put(b, ...)                                    \
+    buf_append_all(b, (const struct str[]){ __VA_ARGS__ }, \
+                   sizeof((const struct str[]){ __VA_ARGS__ }) / sizeof(struct str))
 enum err buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3) MUSTCHECK;
 enum err buf_vprintf(struct buf *b, const char *fmt, va_list ap) PRINTF_LIKE(2, 0) MUSTCHECK;
 /* Appends s as a JSON string literal with its quotes; bytes that are not UTF-8 become U+FFFD. */

@@ -51,6 +51,18 @@ static inline const char *skip_json_plain(const char *p, const char *end)
     return p;
 }
 
+/* The same, but DEL and what is not ASCII end it as well. */
+static inline const char *skip_json_ascii(const char *p, const char *end)
+{
+    for (; end - p >= 16; p += 16) {
+        skip_bytes v = skip_load(p);
+        unsigned at = skip_first(skip_hits_json(v) | (skip_bytes)(v >= 0x7f));
+        if (at < 16) return p + at;
+    }
+    while (p < end && *p != '"' && *p != '\\' && *p >= 0x20 && *p < 0x7f) p++;
+    return p;
+}
+
 /* The first byte in p..end that is one of four (the same one may be given several times); else
  * end. */
 static inline const char *skip_to_any(const char *p, const char *end, const unsigned char any[4])

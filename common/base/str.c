@@ -79,6 +79,14 @@ enum err str_to_u64(struct str s, uint64_t *ret)
     return ERR_OK;
 }
 
+struct str str_of_u64(uint64_t n, char room[STR_U64_ROOM])
+{
+    char *p = room + STR_U64_ROOM;
+    do *--p = (char)('0' + n % 10);
+    while ((n /= 10) > 0);
+    return str_n(p, (size_t)(room + STR_U64_ROOM - p));
+}
+
 enum err str_to_i64(struct str s, int64_t *ret)
 {
     uint64_t v;

@@ -58,6 +58,9 @@ enum err str_to_u64(struct str s, uint64_t *ret) MUSTCHECK;
 enum err str_to_i64(struct str s, int64_t *ret) MUSTCHECK;
 /* Hexadecimal digits, 1 to 16 of them. */
 enum err str_hex_to_u64(struct str s, uint64_t *ret) MUSTCHECK;
+/* n in decimal digits: a view of the end of `room`. */
+enum { STR_U64_ROOM = 20 };
+struct str str_of_u64(uint64_t n, char room[STR_U64_ROOM]);
 /* true/false/1/0/yes/no/on/off in any case. */
 enum err str_to_bool(struct str s, bool *ret) MUSTCHECK;
 

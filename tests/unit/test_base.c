@@ -110,6 +110,8 @@ static void a_buffer_has_a_maximum(void **state)
     buf_done(&b);
 }
 
+static const char filler[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
+
 static void json_strings_are_escaped(void **state)
 {
     struct buf b;
@@ -122,6 +124,50 @@ static void json_strings_are_escaped(void **state)
     assert_int_equal(buf_append_json(&b, STR("12345")), ERR_LIMIT);
     assert_int_equal(b.len, 0);
     buf_done(&b);
+}
+
+/* Plain text is passed over many bytes at a time: what has to be escaped is found anywhere. */
+static void json_strings_are_escaped_anywhere(void **state)
+{
+    static const char *const pieces[][2] = {
+        { "\"", "\\\"" },           { "\x1f", "\\u001f" },      { "\x7f", "\\u007f" },
+        { "\xc3", "\xef\xbf\xbd" }, { "\xc3\xa9", "\xc3\xa9" }, { "~ ", "~ " },
+    };
+    char text[128], want[160];
+    struct buf b;
+    (void)state;
+    buf_init(&b, 100);
+    for (int n = 0; n < 40; n++)
+        for (int at = 0; at <= n; at++)
+            for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
+                (void)snprintf(text, sizeof text, "%.*s%s%.*s", at, filler, pieces[i][0], n - at,
+                               filler);
+                (void)snprintf(want, sizeof want, "\"%.*s%s%.*s\"", at, filler, pieces[i][1],
+                               n - at, filler);
+                buf_clear(&b);
+                assert_int_equal(buf_append_json(&b, str_of(text)), ERR_OK);
+                assert_string_equal(buf_z(&b), want);
+            }
+    buf_done(&b);
+}
+
+static void parts_are_appended_together_or_not_at_all(void **state)
+{
+    struct buf b;
+    char room[STR_U64_ROOM], plain[32];
+    (void)state;
+    buf_init(&b, 16);
+    assert_int_equal(buf_put(&b, STR("a: "), str_of_u64(7, room), STR_NULL, STR("\r\n")), ERR_OK);
+    assert_string_equal(buf_z(&b), "a: 7\r\n");
+    assert_int_equal(buf_put(&b, STR("12345"), STR("678901")), ERR_LIMIT);
+    assert_string_equal(buf_z(&b), "a: 7\r\n");
+    assert_int_equal(buf_put(&b, STR("12345"), STR("67890")), ERR_OK);
+    buf_done(&b);
+    for (uint64_t n = UINT64_MAX; n > 0; n /= 3) {
+        (void)snprintf(plain, sizeof plain, "%llu", (unsigned long long)n);
+        assert_true(str_eqz(str_of_u64(n, room), plain));
+    }
+    assert_true(str_eqz(str_of_u64(0, room), "0"));
 }
 
 static void an_arena_has_a_budget(void **state)
@@ -294,6 +340,8 @@ int main(void)
         cmocka_unit_test(utf8_is_checked),
         cmocka_unit_test(a_buffer_has_a_maximum),
         cmocka_unit_test(json_strings_are_escaped),
+        cmocka_unit_test(json_strings_are_escaped_anywhere),
+        cmocka_unit_test(parts_are_appended_together_or_not_at_all),
         cmocka_unit_test(an_arena_has_a_budget),
         cmocka_unit_test(a_map_finds_replaces_and_forgets),
         cmocka_unit_test(a_queue_hands_over_and_closes),

@@ -18,6 +18,13 @@ static const char *json_plainly(const char *p, const char *end)
     return p;
 }
 
+static const char *ascii_plainly(const char *p, const char *end)
+{
+    const char *special = json_plainly(p, end);
+    while (p < special && (unsigned char)*p < 0x7f) p++;
+    return p;
+}
+
 static const char *any_plainly(const char *p, const char *end, const unsigned char any[4])
 {
     while (p < end && memchr(any, *p, 4) == NULL) p++;
@@ -46,6 +53,7 @@ static void finds_each_byte_at_each_place(void **state)
             for (int c = 0; c < 256; c++) {
                 p[at] = (char)c;
                 assert_ptr_equal(skip_json_plain(p, p + n), json_plainly(p, p + n));
+                assert_ptr_equal(skip_json_ascii(p, p + n), ascii_plainly(p, p + n));
                 assert_ptr_equal(skip_to_any(p, p + n, any), any_plainly(p, p + n, any));
             }
             p[at] = 'a';
@@ -69,6 +77,7 @@ static void finds_the_first_of_many(void **state)
         }
         for (size_t from = 0; from <= n; from++) {
             assert_ptr_equal(skip_json_plain(p + from, p + n), json_plainly(p + from, p + n));
+            assert_ptr_equal(skip_json_ascii(p + from, p + n), ascii_plainly(p + from, p + n));
             assert_ptr_equal(skip_to_any(p + from, p + n, any), any_plainly(p + from, p + n, any));
         }
         free(p);

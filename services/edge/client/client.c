@@ -465,10 +465,12 @@ void client_answer(struct client *c, int status, struct str fields, enum client_
     c->framing = framing;
     c->answer_begun = true;
     buf_clear(b);
-    enum err e = buf_printf(b, "HTTP/1.1 %d %s\r\n", status, reply_reason(status));
+    char room[STR_U64_ROOM];
+    enum err e = buf_put(b, STR("HTTP/1.1 "), str_of_u64((uint64_t)status, room), STR(" "),
+                         str_of(reply_reason(status)), STR("\r\n"));
     if (e == ERR_OK) e = buf_append_str(b, fields);
     if (e == ERR_OK && framing == FRAME_LENGTH)
-        e = buf_printf(b, "content-length: %llu\r\n", (unsigned long long)length);
+        e = buf_put(b, STR("content-length: "), str_of_u64(length, room), STR("\r\n"));
     if (e == ERR_OK && framing == FRAME_CHUNKED)
         e = buf_appendz(b, "transfer-encoding: chunked\r\n");
     if (e == ERR_OK)

@@ -195,22 +195,9 @@ static bool is_ours(const struct flow *f, const struct h1_head *h, const struct 
            h1_connection_has(h, fl->name);
 }
 
-/* "name: value\r\n", without a format: there are many of them. */
 static enum err field(struct buf *b, struct str name, struct str value)
 {
-    char *at;
-    enum err e = buf_reserve(b, name.n + value.n + 4, &at);
-    if (e != ERR_OK) return e;
-    memcpy(at, name.p, name.n);
-    at += name.n;
-    *at++ = ':';
-    *at++ = ' ';
-    memcpy(at, value.p, value.n);
-    at += value.n;
-    *at++ = '\r';
-    *at = '\n';
-    b->len += name.n + value.n + 4;
-    return ERR_OK;
+    return buf_put(b, name, STR(": "), value, STR("\r\n"));
 }
 
 static enum err credential_field(const struct flow *f, struct buf *b)
@@ -218,34 +205,30 @@ static enum err credential_field(const struct flow *f, struct buf *b)
     const char *secret = f->rules->credentials[f->upstream->index];
     if (secret == NULL) return ERR_OK;
     if (f->upstream->auth == SNAP_UPAUTH_HEADER)
-        return buf_printf(b, "%.*s: %s\r\n", STR_ARG(f->upstream->auth_header), secret);
-    return buf_printf(b, "authorization: Bearer %s\r\n", secret);
+        return field(b, f->upstream->auth_header, str_of(secret));
+    return buf_put(b, STR("authorization: Bearer "), str_of(secret), STR("\r\n"));
 }
 
 static enum err target(const struct flow *f, struct buf *b)
 {
     const struct h1_request *q = f->client->request;
-    enum err e = buf_printf(b, "%.*s %.*s%.*s", STR_ARG(q->method_str),
-                            STR_ARG(f->server->base_path), STR_ARG(f->asked->upstream_path));
-    if (e == ERR_OK && q->query.n > 0) e = buf_printf(b, "?%.*s", STR_ARG(q->query));
-    if (e == ERR_OK) e = buf_appendz(b, " HTTP/1.1\r\nhost: ");
-    if (e == ERR_OK) {
-        bool v6 = memchr(f->server->host.p, ':', f->server->host.n) != NULL;
-        bool usual = f->server->port == (f->server->tls ? 443 : 80);
-        e = buf_printf(b, "%s%.*s%s", v6 ? "[" : "", STR_ARG(f->server->host), v6 ? "]" : "");
-        if (e == ERR_OK)
-            e = usual ? buf_appendz(b, "\r\n") : buf_printf(b, ":%u\r\n", f->server->port);
-    }
-    return e;
+    struct str host = f->server->host, none = STR("");
+    bool v6 = memchr(host.p, ':', host.n) != NULL;
+    bool usual = f->server->port == (f->server->tls ? 443 : 80);
+    char port[STR_U64_ROOM];
+    return buf_put(b, q->method_str, STR(" "), f->server->base_path, f->asked->upstream_path,
+                   q->query.n > 0 ? STR("?") : none, q->query, STR(" HTTP/1.1\r\nhost: "),
+                   v6 ? STR("[") : none, host, v6 ? STR("]") : none, usual ? none : STR(":"),
+                   usual ? none : str_of_u64(f->server->port, port), STR("\r\n"));
 }
 
 enum err flow_build_head(struct flow *f)
 {
     const struct h1_request *q = f->client->request;
     struct buf b;
+    char *at, room[STR_U64_ROOM];
     buf_init(&b, HEAD_MAX);
-    char *room;
-    enum err e = buf_reserve(&b, HEAD_USUAL, &room);
+    enum err e = buf_reserve(&b, HEAD_USUAL, &at);
     if (e == ERR_OK) e = target(f, &b);
     for (size_t i = 0; i < q->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &q->head.fields[i];
@@ -258,7 +241,7 @@ enum err flow_build_head(struct flow *f)
     if (e == ERR_OK) e = field(&b, STR("x-request-id"), str_of(f->request_id));
     if (e == ERR_OK) e = flow_trace_fields(f, &b);
     if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
-        e = buf_printf(&b, "content-length: %zu\r\n", f->asked->body.n);
+        e = field(&b, STR("content-length"), str_of_u64(f->asked->body.n, room));
     if (e == ERR_OK) e = buf_appendz(&b, "\r\n");
     if (e == ERR_OK) e = arena_dup(&f->asked->arena, buf_str(&b), &f->asked->head);
     if (b.data != NULL) memset(b.data, 0, b.len); /* it held a credential */

@@ -13,11 +13,12 @@ enum err flow_own_fields(struct flow *f, struct buf *out)
     const struct admit_outcome *o = f->ticket != NULL ? &f->ticket->outcome : &none;
     uint64_t now = edge_now_ns(f->w), upstream = f->sent_ns > 0 ? now - f->sent_ns : 0;
     uint64_t overhead = now - f->began_ns > upstream ? (now - f->began_ns - upstream) / 1000 : 0;
-    enum err e = buf_printf(out, "x-request-id: %s\r\nx-aigw-overhead-us: %llu\r\n", f->request_id,
-                            (unsigned long long)overhead);
+    char room[STR_U64_ROOM];
+    enum err e = buf_put(out, STR("x-request-id: "), str_of(f->request_id),
+                         STR("\r\nx-aigw-overhead-us: "), str_of_u64(overhead, room), STR("\r\n"));
     if (e == ERR_OK && f->rules != NULL)
-        e = buf_printf(out, "x-aigw-revision: %llu\r\n",
-                       (unsigned long long)f->rules->snap->revision);
+        e = buf_put(out, STR("x-aigw-revision: "), str_of_u64(f->rules->snap->revision, room),
+                    STR("\r\n"));
     return e == ERR_OK ? reply_rate_fields(f->dialect, o, f->began_wall_ms, out) : e;
 }
 

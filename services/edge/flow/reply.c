@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "reply.h"
 
-#include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 
@@ -60,45 +60,53 @@ enum err reply_error_body(const struct dialect *d, enum refusal r, struct str me
     return d->write_error(r, message, param, request_id, out);
 }
 
-void reply_duration(uint64_t ms, char out[32])
+static char *put_number(char *w, uint64_t n, const char *unit)
 {
-    unsigned long long s = ms / 1000;
-    if (ms < 1000)
-        (void)snprintf(out, 32, "%llums", (unsigned long long)ms);
-    else if (s < 60 && ms % 1000 != 0)
-        (void)snprintf(out, 32, "%llu.%03llus", s, (unsigned long long)(ms % 1000));
-    else if (s < 60)
-        (void)snprintf(out, 32, "%llus", s);
-    else if (s < 3600)
-        (void)snprintf(out, 32, "%llum%llus", s / 60, s % 60);
-    else
-        (void)snprintf(out, 32, "%lluh%llum%llus", s / 3600, s / 60 % 60, s % 60);
+    char room[STR_U64_ROOM];
+    struct str s = str_of_u64(n, room);
+    memcpy(w, s.p, s.n);
+    memcpy(w + s.n, unit, strlen(unit) + 1);
+    return w + s.n + strlen(unit);
 }
 
-static enum err rate_fields(const struct dialect *d, const struct admit_rate *r, const char *what,
+void reply_duration(uint64_t ms, char out[32])
+{
+    uint64_t s = ms / 1000, part = ms % 1000;
+    char *w = out;
+    if (s >= 3600) w = put_number(w, s / 3600, "h");
+    if (s >= 60) {
+        w = put_number(w, s / 60 % 60, "m");
+        (void)put_number(w, s % 60, "s");
+    } else if (s > 0 && part > 0) {
+        w = put_number(w, s, part < 10 ? ".00" : part < 100 ? ".0" : ".");
+        (void)put_number(w, part, "s");
+    } else {
+        (void)put_number(w, s > 0 ? s : ms, s > 0 ? "s" : "ms");
+    }
+}
+
+static enum err rate_fields(const struct dialect *d, const struct admit_rate *r, struct str what,
                             uint64_t wall_ms, struct buf *out)
 {
-    char reset[TIME_RFC3339_LEN + 8];
+    char reset[TIME_RFC3339_LEN + 8], room[2][STR_U64_ROOM];
     if (!r->present) return ERR_OK;
+    struct str limit = str_of_u64(r->limit, room[0]), remaining = str_of_u64(r->remaining, room[1]);
     if (d == &dialect_anthropic) {
         time_rfc3339((wall_ms + r->reset_ms) * 1000000u, reset);
-        return buf_printf(
-            out,
-            "anthropic-ratelimit-%s-limit: %llu\r\nanthropic-ratelimit-%s-remaining: %llu\r\n"
-            "anthropic-ratelimit-%s-reset: %s\r\n",
-            what, (unsigned long long)r->limit, what, (unsigned long long)r->remaining, what,
-            reset);
+        return buf_put(out, STR("anthropic-ratelimit-"), what, STR("-limit: "), limit,
+                       STR("\r\nanthropic-ratelimit-"), what, STR("-remaining: "), remaining,
+                       STR("\r\nanthropic-ratelimit-"), what, STR("-reset: "), str_of(reset),
+                       STR("\r\n"));
     }
     reply_duration(r->reset_ms, reset);
-    return buf_printf(
-        out,
-        "x-ratelimit-limit-%s: %llu\r\nx-ratelimit-remaining-%s: %llu\r\nx-ratelimit-reset-%s: %s\r\n",
-        what, (unsigned long long)r->limit, what, (unsigned long long)r->remaining, what, reset);
+    return buf_put(out, STR("x-ratelimit-limit-"), what, STR(": "), limit,
+                   STR("\r\nx-ratelimit-remaining-"), what, STR(": "), remaining,
+                   STR("\r\nx-ratelimit-reset-"), what, STR(": "), str_of(reset), STR("\r\n"));
 }
 
 enum err reply_rate_fields(const struct dialect *d, const struct admit_outcome *o, uint64_t wall_ms,
                            struct buf *out)
 {
-    enum err e = rate_fields(d, &o->requests, "requests", wall_ms, out);
-    return e == ERR_OK ? rate_fields(d, &o->tokens, "tokens", wall_ms, out) : e;
+    enum err e = rate_fields(d, &o->requests, STR("requests"), wall_ms, out);
+    return e == ERR_OK ? rate_fields(d, &o->tokens, STR("tokens"), wall_ms, out) : e;
 }

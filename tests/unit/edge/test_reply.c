@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -111,6 +112,12 @@ static void durations_as_openai_writes_them(void **state)
         char out[32];
         reply_duration(rows[i].ms, out);
         assert_string_equal(out, rows[i].text);
+    }
+    for (uint64_t ms = 1; ms < 1000; ms++) { /* parts of a second have three digits */
+        char out[32], want[32];
+        reply_duration(59000 + ms, out);
+        (void)snprintf(want, sizeof want, "59.%03llus", (unsigned long long)ms);
+        assert_string_equal(out, want);
     }
 }
 
