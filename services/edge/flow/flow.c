@@ -347,7 +347,7 @@ static void enter_count(struct flow *f)
     }
 }
 
-void flow_run(struct flow *f)
+static void run(struct flow *f)
 {
     const struct h1_request *q = f->client->request;
     enum snap_endpoint ep = f->route != NULL ? f->endpoint : endpoint_of_path(q->path);
@@ -363,6 +363,11 @@ void flow_run(struct flow *f)
         enter_count(f);
     else
         flow_enter_admit(f);
+}
+
+void flow_run(struct flow *f)
+{
+    if (!flow_await_keys(f, run)) run(f);
 }
 
 /* --- the client leaves --- */

@@ -36,6 +36,8 @@ enum relay_mode {
     RELAY_WHOLE   /* gathered, then metered */
 };
 
+struct flow;
+
 /* What is only needed until the answer begins: freed then, so that an open stream is small. */
 struct asked {
     struct arena arena;
@@ -47,6 +49,10 @@ struct asked {
     struct token *token;          /* that it was let in with */
     enum err token_err;           /* a token was presented, and not taken, because: */
     const char *token_why;
+    struct keyring_waiter keys; /* while the keys of a token's issuer are being fetched */
+    uint64_t key_fetches;       /* that had ended when it was looked at */
+    uint64_t keys_until;        /* 0: it has not waited for keys */
+    void (*keys_then)(struct flow *);
     struct str upstream_path; /* by the route */
     bool parsed;              /* the body is JSON, and what is below is known */
     struct js_val root;
@@ -129,7 +135,7 @@ struct flow {
     uint64_t retries_left, attempt_began_ns, retry_after_s; /* that the last failure told */
     uint32_t backoff_ms;
     uint8_t fallbacks_used;
-    bool stale_retried, paused, waiting, backing_off;
+    bool stale_retried, paused, waiting, backing_off, awaits_keys;
     struct attempt *attempts; /* the last ones, at most USAGE_ATTEMPTS_MAX; the one under way too */
     size_t attempts_n;
 
@@ -214,6 +220,10 @@ void flow_watch_slots(struct flow *f);
  * when the body is there. False: it was answered. */
 bool flow_select_by_head(struct flow *f);
 bool flow_select_by_body(struct flow *f);
+/* Whether the request waits for the keys of its token's issuer; when they are there, or after a
+ * few seconds without, then() goes on. */
+bool flow_await_keys(struct flow *f, void (*then)(struct flow *));
+void flow_leave_keys(struct flow *f);
 /* The body of GET /v1/models. */
 enum err flow_list_models(const struct flow *f, struct buf *out) MUSTCHECK;
 /* The header field Allow, of a 405. */

@@ -11,6 +11,8 @@
 #include "match/match.h"
 #include "rt/crypto.h"
 
+enum { KEYS_WAIT_MS = 5000 };
+
 /* --- credentials --- */
 
 /* The credential of the request; n == 0: none. */
@@ -37,6 +39,7 @@ static void take_token(struct flow *f, struct str text)
 {
     struct asked *asked = f->asked;
     struct why why = { "" };
+    asked->key_fetches = keyring_fetches(flow_edge(f)->keyring);
     asked->token_err = tokens_verify(f->w->tokens, f->rules->snap, f->rules->matching, text,
                                      f->began_wall_ms / 1000, &asked->token, &why);
     if (asked->token_err == ERR_OK)
@@ -56,6 +59,63 @@ static void take_credential(struct flow *f)
     in->key = f->key;
     if (f->key == NULL && f->rules->snap->issuers_n > 0 && jwt_looks_like(secret))
         take_token(f, secret);
+}
+
+/* --- keys that are being fetched --- */
+
+static void look_again(struct flow *f)
+{
+    take_token(f, credential(f->client->request));
+}
+
+static void on_keys(void *ctx)
+{
+    struct flow *f = ctx;
+    f->async--;
+    f->awaits_keys = false;
+    if (f->state == FLOW_DONE) {
+        flow_settle(f, f->outcome); /* only lets go */
+        return;
+    }
+    look_again(f);
+    if (flow_await_keys(f, f->asked->keys_then)) return;
+    loop_timer_clear(f->w->loop, &f->timer);
+    f->asked->keys_then(f);
+}
+
+static void on_keys_late(void *ctx)
+{
+    struct flow *f = ctx;
+    if (!keyring_forget(flow_edge(f)->keyring, &f->asked->keys)) return; /* they come right now */
+    f->async--;
+    f->awaits_keys = false;
+    f->asked->token_err = ERR_DENIED;
+    f->asked->keys_then(f);
+}
+
+bool flow_await_keys(struct flow *f, void (*then)(struct flow *))
+{
+    struct asked *a = f->asked;
+    if (a->token_err != ERR_AGAIN) return false;
+    if (a->keys_until == 0) {
+        a->keys_until = loop_now_ns(f->w->loop) + KEYS_WAIT_MS * UINT64_C(1000000);
+        loop_timer_set(f->w->loop, &f->timer, a->keys_until, on_keys_late, f);
+    }
+    a->keys_then = then;
+    f->async++;
+    f->awaits_keys = keyring_wait(flow_edge(f)->keyring, a->key_fetches, f->w->loop, on_keys, f,
+                                  &a->keys);
+    if (f->awaits_keys) return true;
+    f->async--;
+    a->token_err = ERR_DENIED;
+    return false;
+}
+
+void flow_leave_keys(struct flow *f)
+{
+    if (!f->awaits_keys || !keyring_forget(flow_edge(f)->keyring, &f->asked->keys)) return;
+    f->awaits_keys = false;
+    f->async--;
 }
 
 /* --- namespace --- */
@@ -212,6 +272,8 @@ enum err flow_allow(const struct flow *f, struct buf *out)
 bool flow_select_by_head(struct flow *f)
 {
     take_credential(f);
+    /* Its token may be good in a moment: decided when the body is there. */
+    if (f->asked->token_err == ERR_AGAIN) return true;
     struct match_space space = match_namespace(f->rules->matching, &f->asked->match);
     /* What the body says may decide: then its namespace is known when it is there. */
     return space.pending || (enter(f, &space) && find_route(f));

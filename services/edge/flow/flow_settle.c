@@ -222,6 +222,7 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
     struct edge *e = flow_edge(f);
     flow_tokens_end(f);
     (void)flow_leave_queue(f);
+    flow_leave_keys(f);
     if (f->state != FLOW_DONE) {
         struct usage_record r = { .outcome = outcome };
         uint64_t now = edge_now_ns(f->w);

@@ -2,6 +2,7 @@
 #include "keyring.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
@@ -25,7 +26,7 @@ struct entry {
     char *id, *name, *url, *ca_file, *text; /* url == NULL: the keys are text */
     struct keyset *set;                     /* NULL: none yet */
     uint64_t refresh_s, due_ns, fetched_ns;
-    bool failing, used;
+    bool failing, used, fetching;
 };
 
 struct keyring {
@@ -38,7 +39,9 @@ struct keyring {
     struct entry *entries;
     size_t n;
     bool stop;
-    _Atomic uint64_t generation;
+    struct list_node waiters; /* of keyring_waiter */
+    size_t waiters_n;
+    _Atomic uint64_t generation, fetches;
 };
 
 static void keyset_unref(struct keyset *s)
@@ -126,12 +129,30 @@ static enum err fetch(struct http_client *http, const struct job *j, struct keys
     return e;
 }
 
+static void call(struct keyring_waiter *w)
+{
+    while (loop_post(w->loop, w->fn, w->ctx) != ERR_OK) sched_yield();
+}
+
+/* With the lock: a fetch has ended. Those who waited go to *given, to be called without it. */
+static void take_waiters(struct keyring *k, struct list_node *given)
+{
+    atomic_fetch_add(&k->fetches, 1);
+    for (struct list_node *n; (n = list_pop_front(&k->waiters)) != NULL;) {
+        LIST_ENTRY(n, struct keyring_waiter, node)->waits = false;
+        list_push_back(given, n);
+    }
+    k->waiters_n = 0;
+}
+
 /* Fetches without the lock and stores the result. */
 static void refresh(struct keyring *k, struct http_client *http, struct job *j)
 {
     struct keyset *fresh = NULL;
+    struct list_node given;
     struct why why = { "" };
     bool tell = false;
+    list_init(&given);
     enum err err = fetch(http, j, &fresh, &why);
     uint64_t now = clock_mono_ns(k->clock);
     pthread_mutex_lock(&k->lock);
@@ -140,6 +161,7 @@ static void refresh(struct keyring *k, struct http_client *http, struct job *j)
         uint64_t next = err == ERR_OK ? e->refresh_s : MIN(e->refresh_s, (uint64_t)RETRY_S);
         tell = e->failing != (err != ERR_OK);
         e->failing = err != ERR_OK;
+        e->fetching = false;
         e->fetched_ns = now;
         e->due_ns = now + next * 1000000000u;
         if (err == ERR_OK) {
@@ -149,7 +171,10 @@ static void refresh(struct keyring *k, struct http_client *http, struct job *j)
             atomic_fetch_add(&k->generation, 1);
         }
     }
+    take_waiters(k, &given);
     pthread_mutex_unlock(&k->lock);
+    for (struct list_node *n; (n = list_pop_front(&given)) != NULL;)
+        call(LIST_ENTRY(n, struct keyring_waiter, node));
     keyset_unref(fresh);
     if (tell && k->report != NULL)
         k->report(k->ctx, str_of(j->name), err != ERR_OK ? why.text : NULL);
@@ -157,13 +182,17 @@ static void refresh(struct keyring *k, struct http_client *http, struct job *j)
 }
 
 /* With the lock: the first that is due. */
-static bool next_due(const struct keyring *k, uint64_t now, struct job *ret, uint64_t *ret_next_ns)
+static bool next_due(struct keyring *k, uint64_t now, struct job *ret, uint64_t *ret_next_ns)
 {
     *ret_next_ns = now + 3600 * UINT64_C(1000000000);
     for (size_t i = 0; i < k->n; i++) {
-        const struct entry *e = &k->entries[i];
+        struct entry *e = &k->entries[i];
         if (e->url == NULL) continue;
-        if (e->due_ns <= now) return *ret = job_of(e), true;
+        if (e->due_ns <= now) {
+            e->fetching = true;
+            *ret = job_of(e);
+            return true;
+        }
         *ret_next_ns = MIN(*ret_next_ns, e->due_ns);
     }
     return false;
@@ -204,6 +233,7 @@ struct keyring *keyring_new(const struct clock *clock, keyring_report_fn report,
     k->report = report;
     k->ctx = ctx;
     atomic_init(&k->generation, 1);
+    list_init(&k->waiters);
     pthread_mutex_init(&k->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -305,9 +335,11 @@ void keyring_use(struct keyring *k, const struct snapshot *s)
 
 /* --- verifying --- */
 
-/* A key that is not known may be new: one look, and not too soon after the last. */
-static void ask_again(struct keyring *k, struct str id)
+/* A key that is not known may be new: one look, and not too soon after the last. Whether it is
+ * under way. */
+static bool ask_again(struct keyring *k, struct str id)
 {
+    bool under_way = false;
     pthread_mutex_lock(&k->lock);
     struct entry *e = entry_of(k, id);
     if (e != NULL && e->url != NULL) {
@@ -316,8 +348,10 @@ static void ask_again(struct keyring *k, struct str id)
             e->due_ns = soonest;
             pthread_cond_signal(&k->wake);
         }
+        under_way = e->fetching || e->due_ns <= clock_mono_ns(k->clock);
     }
     pthread_mutex_unlock(&k->lock);
+    return under_way;
 }
 
 enum err keyring_verify(struct keyring *k, const struct snap_issuer *issuer, enum jwt_alg alg,
@@ -334,11 +368,45 @@ enum err keyring_verify(struct keyring *k, const struct snap_issuer *issuer, enu
     if (set == NULL) return ERR_UNAVAILABLE;
     enum err err = jwks_verify(set->keys, alg, kid, data, signature);
     keyset_unref(set);
-    if (err == ERR_NOT_FOUND) ask_again(k, issuer->id);
-    return err;
+    return err == ERR_NOT_FOUND && ask_again(k, issuer->id) ? ERR_AGAIN : err;
 }
 
 uint64_t keyring_generation(const struct keyring *k)
 {
     return atomic_load(&((struct keyring *)(uintptr_t)k)->generation);
+}
+
+/* --- waiting --- */
+
+uint64_t keyring_fetches(const struct keyring *k)
+{
+    return atomic_load(&((struct keyring *)(uintptr_t)k)->fetches);
+}
+
+bool keyring_wait(struct keyring *k, uint64_t fetches, struct loop *loop, loop_fn fn, void *ctx,
+                  struct keyring_waiter *w)
+{
+    pthread_mutex_lock(&k->lock);
+    bool missed = atomic_load(&k->fetches) != fetches, room = k->waiters_n < KEYRING_WAITERS_MAX;
+    *w = (struct keyring_waiter){ .loop = loop, .fn = fn, .ctx = ctx, .waits = !missed && room };
+    if (w->waits) {
+        list_push_back(&k->waiters, &w->node);
+        k->waiters_n++;
+    }
+    pthread_mutex_unlock(&k->lock);
+    if (missed) call(w);
+    return missed || room;
+}
+
+bool keyring_forget(struct keyring *k, struct keyring_waiter *w)
+{
+    pthread_mutex_lock(&k->lock);
+    bool waited = w->waits;
+    if (waited) {
+        list_remove(&w->node);
+        k->waiters_n--;
+        w->waits = false;
+    }
+    pthread_mutex_unlock(&k->lock);
+    return waited;
 }

@@ -65,6 +65,7 @@ static enum err check(struct tokens *t, const struct snapshot *s, const struct j
                       uint64_t now_s, const struct snap_issuer **ret, struct why *why)
 {
     enum err e = why_set(why, ERR_DENIED, "nobody here knows its issuer");
+    bool again = false;
     for (size_t i = 0; i < s->issuers_n; i++) {
         const struct snap_issuer *issuer = &s->issuers[i];
         if (!issuer->enabled || !jwt_is_from(j, issuer->issuer)) continue;
@@ -76,11 +77,12 @@ static enum err check(struct tokens *t, const struct snapshot *s, const struct j
         if (e == ERR_OK) return *ret = issuer, ERR_OK;
         if (e == ERR_UNAVAILABLE)
             return why_set(why, e, "the keys of its issuer cannot be had now");
+        again = again || e == ERR_AGAIN;
         e = why_set(why, ERR_DENIED, "%s",
-                    e == ERR_NOT_FOUND ? "its issuer's keys do not hold the one it names"
-                                       : "its signature is wrong");
+                    e == ERR_DENIED ? "its signature is wrong"
+                                    : "its issuer's keys do not hold the one it names");
     }
-    return e;
+    return again && e == ERR_DENIED ? ERR_AGAIN : e;
 }
 
 static enum err take_claims(struct token *t, const struct js_val *found, size_t n)

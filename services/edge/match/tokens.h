@@ -26,8 +26,9 @@ void tokens_free(struct tokens *t); /* NULL is fine */
 /* The rules have changed. */
 void tokens_forget(struct tokens *t);
 
-/* Returns a reference. ERR_DENIED with why: it is not valid; ERR_UNAVAILABLE: the issuer's keys
- * cannot be had; ERR_NOMEM. */
+/* Returns a reference. ERR_DENIED with why: it is not valid; ERR_AGAIN with why: it is not by the
+ * keys that are there, and they are being fetched anew (keyring_wait()); ERR_UNAVAILABLE: the
+ * issuer's keys cannot be had; ERR_NOMEM. */
 enum err tokens_verify(struct tokens *t, const struct snapshot *s, const struct matching *m,
                        struct str text, uint64_t now_s, struct token **ret,
                        struct why *why) MUSTCHECK;
