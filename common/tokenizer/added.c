@@ -24,8 +24,17 @@ static const struct vocab_added *added_at(const struct vocab *v, const char *p, 
             lo++;
         }
         if (lo == hi) return best;
+        if (hi - lo == 1) { /* it, or none that is longer than best */
+            size_t there = MIN(n, (size_t)a[lo].n);
+            if (memcmp(p + k, v->strings + a[lo].at + k, there - k) != 0) return best;
+            *ret_open = there < a[lo].n;
+            return *ret_open ? best : &a[lo];
+        }
         if (k == n) return *ret_open = true, best;
         unsigned char c = (unsigned char)p[k];
+        if ((unsigned char)v->strings[a[lo].at + k] == c &&
+            (unsigned char)v->strings[a[hi - 1].at + k] == c)
+            continue; /* all of them go on with it */
         uint32_t l = lo, h = hi;
         while (l < h) {
             uint32_t mid = l + (h - l) / 2;

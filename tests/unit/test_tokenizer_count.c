@@ -244,6 +244,60 @@ static void added_tokens_are_tokens_only_when_asked_for(void **state)
     vocab_unref(v);
 }
 
+/* What added tokens and the texts between them count, found the plain way: the longest one at each
+ * place. */
+static uint64_t count_plainly(struct vocab *v, struct str text)
+{
+    static const struct str added[] = { { "<thinking>", 10 }, { "<|end|>", 7 }, { "<think>", 7 } };
+    uint64_t sum = 0, n;
+    size_t from = 0, i = 0;
+    while (i <= text.n) {
+        size_t k = 0;
+        while (k < ARRAY_LEN(added) && !str_starts(str_n(text.p + i, text.n - i), added[k])) k++;
+        if (k == ARRAY_LEN(added) && i < text.n) {
+            i++;
+            continue;
+        }
+        assert_int_equal(token_count(v, str_n(text.p + from, i - from), SPECIAL_TEXT, &n), ERR_OK);
+        sum += n + (i < text.n);
+        from = i += i < text.n ? added[k].n : 1;
+    }
+    return sum;
+}
+
+static void added_tokens_are_found_wherever_they_stand(void **state)
+{
+    static const char *const parts[] = { "<think",          "ing", ">",  "<",       "|",
+                                         "<|end",           "|>",  "ab", "<|end|>", "<thinking>",
+                                         "abababababababab" };
+    struct vocab *v = open_made(true);
+    uint64_t random = 88172645463325252u;
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        struct token_counter c;
+        struct buf text;
+        uint64_t whole, streamed;
+        buf_init(&text, 1000);
+        for (int k = 0; k < round % 12; k++) {
+            random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+            assert_int_equal(buf_appendz(&text, parts[random % ARRAY_LEN(parts)]), ERR_OK);
+        }
+        struct str all = str_n(text.len > 0 ? text.data : "", text.len);
+        assert_int_equal(token_count(v, all, SPECIAL_CONTROL, &whole), ERR_OK);
+        assert_int_equal(whole, count_plainly(v, all));
+        token_counter_init(&c, v, SPECIAL_CONTROL, NULL);
+        for (size_t at = 0, n; at < all.n; at += n) {
+            n = MIN(all.n - at, 1 + random % 5);
+            assert_int_equal(token_counter_feed(&c, str_n(all.p + at, n)), ERR_OK);
+        }
+        assert_int_equal(token_counter_finish(&c, &streamed), ERR_OK);
+        assert_int_equal(streamed, whole);
+        token_counter_done(&c);
+        buf_done(&text);
+    }
+    vocab_unref(v);
+}
+
 static void what_the_normalizer_rewrites_counts_as_rewritten(void **state)
 {
     (void)state;
@@ -356,6 +410,7 @@ int main(void)
         cmocka_unit_test(long_pieces_merge_like_the_whole),
         cmocka_unit_test(a_long_run_is_counted_in_time),
         cmocka_unit_test(added_tokens_are_tokens_only_when_asked_for),
+        cmocka_unit_test(added_tokens_are_found_wherever_they_stand),
         cmocka_unit_test(what_the_normalizer_rewrites_counts_as_rewritten),
         cmocka_unit_test(a_text_in_pieces_counts_like_the_whole),
         cmocka_unit_test(known_texts_have_their_known_counts),
