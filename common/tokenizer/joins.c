@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/unicode.h"
+#include "tokenizer/words.h"
 
 enum {
     FIRST_OF_FOUR = 0x10000, /* characters of four bytes are taken to merge with anything */
@@ -57,6 +58,11 @@ static inline bool may_join(const struct vocab *v, uint32_t a, uint32_t b, const
     }
     if ((facts_a & CHAR_FIRST) == 0 || (facts_b & CHAR_SECOND) == 0) return false;
     return test(pairs, v->h->joins - JOINS_PARTS, hash(a, b));
+}
+
+bool joins_between(const struct vocab *v, uint32_t a, uint32_t b, const char *q, bool *ret_whole)
+{
+    return may_join(v, a, b, (const unsigned char *)q, ret_whole);
 }
 
 size_t joins_part(const struct vocab *v, const char *p, size_t n, bool *ret_whole)
@@ -179,6 +185,8 @@ enum err joins_build(const struct vocab *v, uint64_t **ret, uint32_t *ret_n,
         return e;
     }
     add_all(v, &s);
+    for (uint32_t cp = 0x80; cp < FIRST_OF_FOUR; cp++)
+        if (words_letter((enum scan_shape)v->h->shape, cp)) s.facts[cp] |= CHAR_WORD;
     *ret = s.words;
     *ret_n = s.n;
     *ret_facts = s.facts;

@@ -26,6 +26,7 @@ enum {
     CHAR_HEAD = 8,   /* in `head` */
     CHAR_FIRST = 16, /* in `pairs`, as the first */
     CHAR_SECOND = 32,
+    CHAR_WORD = 64, /* a letter of those that words.h is about */
 };
 
 enum {
@@ -53,6 +54,10 @@ static inline bool joins_none(const struct vocab *v, const char *p, size_t n)
     for (; i < n; i++) high |= (unsigned char)p[i];
     return (high & 0x8080808080808080u) == 0;
 }
+
+/* May a and b merge? b begins at q, a ends before it. *ret_whole becomes false when it could be
+ * other than as whole characters. */
+bool joins_between(const struct vocab *v, uint32_t a, uint32_t b, const char *q, bool *ret_whole);
 
 /* The number of tokens of a part that is one character; 0 when it is not, or not known. */
 static inline unsigned joins_one(const struct vocab *v, const char *p, size_t n)

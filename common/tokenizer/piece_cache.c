@@ -182,6 +182,16 @@ enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p
     return ERR_OK;
 }
 
+uint64_t piece_count_part(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                          bool chars)
+{
+    if (n <= PIECE_CACHE_LONGEST) return short_piece(c, v, p, n, chars ? PART_OF_CHARS : PART);
+    uint64_t count = 0;
+    enum err e = bpe_part(v, p, n, chars, NULL, &count);
+    ASSERT(e == ERR_OK && count > 0 && count <= n);
+    return count;
+}
+
 static uint64_t in_window(struct piece_cache *c, const struct vocab *v, const char *p, size_t n)
 {
     uint64_t count = 0;

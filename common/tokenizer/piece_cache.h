@@ -62,6 +62,11 @@ static inline unsigned piece_cache_get(const struct vocab_key *at, struct vocab_
 enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                      uint64_t *ret) MUSTCHECK;
 
+/* The number of tokens of a part of a piece, n > 0, that needs no memory: at most BPE_STACK bytes.
+ * chars: merging may begin with characters, see joins.h. */
+uint64_t piece_count_part(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                          bool chars);
+
 /* The tokens of all pieces of a window: they end where `ends` has bits. 16 bytes behind the last
  * one are readable. */
 uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const char *p,

@@ -80,6 +80,12 @@ enum err pieces_next(struct pieces *it, struct piece *ret) MUSTCHECK;
  * 0 when there are none to be had that way: pieces_next() knows.
  */
 uint64_t pieces_window(struct pieces *it, const char **ret_p);
+/* What is left of the block, a piece begins at *ret_p; 0 when nothing is. */
+static inline size_t pieces_left(const struct pieces *it, const char **ret_p)
+{
+    *ret_p = it->clean + it->pos;
+    return it->loaded ? it->clean_n - it->pos : 0;
+}
 static inline void pieces_pass(struct pieces *it, size_t n)
 {
     it->pos += n;

@@ -8,7 +8,7 @@
  */
 #include "tokenizer/scan_run.h"
 
-static bool is_cjk(uint32_t cp)
+bool scan_deepseek_cjk(uint32_t cp)
 {
     return (cp >= 0x4e00 && cp <= 0x9fa5) || (cp >= 0x3040 && cp <= 0x30ff);
 }
@@ -23,7 +23,7 @@ static unsigned look(const char *p, const char *end, size_t *ret_len, bool *ret_
     uint32_t cp;
     size_t len = utf8_next_valid(p, &cp);
     unsigned c = unicode_class(cp);
-    if ((c & UC_N) != 0 || is_cjk(cp)) return 0;
+    if ((c & UC_N) != 0 || scan_deepseek_cjk(cp)) return 0;
     *ret_len = len;
     *ret_stop = false;
     return c;
@@ -86,8 +86,8 @@ size_t scan_deepseek(const char *p, const char *end, bool more)
     bool stop;
     if ((c & UC_N) != 0) return scan_digits(p, end, more, 3);
     const char *q = p + len;
-    if (is_cjk(cp)) {
-        while (q < end && is_cjk((len = utf8_next_valid(q, &cp), cp))) q += len;
+    if (scan_deepseek_cjk(cp)) {
+        while (q < end && scan_deepseek_cjk((len = utf8_next_valid(q, &cp), cp))) q += len;
         return close_at(p, q, end, more);
     }
     if (is_word(c)) return close_at(p, run_words(q, end), end, more);

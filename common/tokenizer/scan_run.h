@@ -99,6 +99,7 @@ static inline int scan_contraction(const char *p, const char *end, bool more, bo
     return d == (c == 'l' ? 'l' : 'e') ? 3 : 0;
 }
 
+bool scan_deepseek_cjk(uint32_t cp); /* of the second split */
 size_t scan_deepseek(const char *p, const char *end, bool more);
 size_t scan_gpt2_digits(const char *p, const char *end, bool more);
 

@@ -328,7 +328,7 @@ static scan_window_fn *const table[SCAN_ISA_END][SCAN_END] = {
 #endif
 };
 
-static bool supported(enum scan_isa isa)
+bool scan_isa_supported(enum scan_isa isa)
 {
     if (isa == SCAN_PORTABLE) return true;
 #if defined(__x86_64__)
@@ -351,7 +351,7 @@ static uint64_t unknown_shape(const char *p)
 
 scan_window_fn *scan_window_for(enum scan_shape shape, enum scan_isa isa)
 {
-    if (isa >= SCAN_ISA_END || !supported(isa)) return NULL;
+    if (isa >= SCAN_ISA_END || !scan_isa_supported(isa)) return NULL;
     scan_window_fn *f = shape > 0 && shape < SCAN_END ? table[isa][shape] : NULL;
     return f != NULL ? f : unknown_shape;
 }

@@ -22,6 +22,8 @@ typedef uint64_t scan_window_fn(const char *p);
 /* The same function in the instructions of several processors; all give the same. */
 enum scan_isa { SCAN_PORTABLE, SCAN_SSE2, SCAN_AVX2, SCAN_AVX512, SCAN_ISA_END };
 
+bool scan_isa_supported(enum scan_isa isa);
+
 /* NULL when this processor does not have the instructions. */
 scan_window_fn *scan_window_for(enum scan_shape shape, enum scan_isa isa);
 scan_window_fn *scan_window_best(enum scan_shape shape); /* never NULL */

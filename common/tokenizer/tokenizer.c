@@ -8,6 +8,7 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/pieces.h"
+#include "tokenizer/words.h"
 
 enum {
     FEED = 4096,      /* bytes that join the tail at least, as long as there is one */
@@ -27,6 +28,12 @@ static enum err walk(struct pieces *it, struct token_list *to, uint64_t *count)
         while (to == NULL && (ends = pieces_window(it, &p)) != 0) {
             *count += piece_count_window(cache, it->v, p, ends);
             pieces_pass(it, 63 - (size_t)__builtin_clzll(ends));
+        }
+        size_t left = cache != NULL ? pieces_left(it, &p) : 0;
+        if (left > 0) {
+            left = it->v->count_words(cache, it->v, p, left, count);
+            pieces_pass(it, left);
+            if (left > 0) continue;
         }
         e = pieces_next(it, &piece);
         if (e != ERR_OK) break;

@@ -11,6 +11,7 @@
 
 #include "tokenizer/joins.h"
 #include "tokenizer/piece_cache.h"
+#include "tokenizer/words.h"
 #include "tokenizer/vocab_file.h"
 
 static uint64_t vocab_checksum(const void *data, size_t n)
@@ -107,6 +108,8 @@ static bool sections_fit(const struct vocab_header *h, size_t n)
         [VS_CHAR_FACTS] = h->joins > 0 ? 65536 : 0,
         [VS_SHORT_TAGS] = (uint64_t)h->short_mask + 1,
         [VS_PAIR_TAGS] = (uint64_t)h->pair_mask + 1,
+        [VS_WORDS] = h->joins > 0 ? words_size(h->word_set, h->word_pairs) : 0,
+        [VS_SPACED] = h->joins > 0 ? WORDS_LETTERS : 0,
     };
     for (int i = 0; i < VS_COUNT; i++) {
         uint64_t at = h->sections[i].at, size = h->sections[i].size;
@@ -130,7 +133,8 @@ static enum err attach(struct vocab *v, struct why *why)
     if (h->file_size != v->map_size || h->sample != vocab_file_sample(v->map, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (checksum)");
     if (h->shape == 0 || h->shape >= SCAN_END || h->size == 0 || h->ids > h->size ||
-        (h->shape == SCAN_CHARS) != (h->neighbours > 0) || (h->joins > 0 && !joins_fit(h->joins)) ||
+        (h->shape == SCAN_CHARS) != (h->neighbours > 0) ||
+        (h->joins > 0 && !(joins_fit(h->joins) && words_fit(h->word_set, h->word_pairs))) ||
         !sections_fit(h, v->map_size))
         return why_set(why, ERR_INVALID, "vocabulary file is damaged (sections)");
     const unsigned char *s[VS_COUNT];
@@ -156,11 +160,14 @@ static enum err attach(struct vocab *v, struct why *why)
     v->char_facts = s[VS_CHAR_FACTS];
     v->short_tags = s[VS_SHORT_TAGS];
     v->pair_tags = s[VS_PAIR_TAGS];
+    v->words = s[VS_WORDS];
+    v->spaced = s[VS_SPACED];
     if (h->shape == SCAN_REGEX) {
         enum err e = scan_regex_new(text_of(v, STR("pattern"), STR_NULL), &v->regex, why);
         if (e != ERR_OK) return e;
     }
     v->window = scan_window_best((enum scan_shape)h->shape);
+    v->count_words = words_best(v);
     v->pool = calloc(1, sizeof *v->pool);
     return v->pool != NULL ? ERR_OK : ERR_NOMEM;
 }

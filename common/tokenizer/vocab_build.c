@@ -9,6 +9,7 @@
 #include "tokenizer/bpe.h"
 #include "tokenizer/chars.h"
 #include "tokenizer/joins.h"
+#include "tokenizer/words.h"
 
 void build_init(struct build *b)
 {
@@ -120,10 +121,10 @@ struct image {
     struct vocab_key *shorts;
     uint32_t *short_ids, *longs;
     struct vocab_pair *pairs;
-    unsigned char *char_facts, *short_tags, *pair_tags;
+    unsigned char *char_facts, *short_tags, *pair_tags, *spaced;
     struct vocab_split *splits;
     struct automaton automaton;
-    uint64_t *neighbours, *joins;
+    uint64_t *neighbours, *joins, *words;
     struct vocab_byte_pair *byte_pairs;
     uint32_t *chars;
 };
@@ -142,6 +143,8 @@ static void image_done(struct image *m)
     free(m->splits);
     free(m->neighbours);
     free(m->joins);
+    free(m->words);
+    free(m->spaced);
     free(m->byte_pairs);
     free(m->chars);
     automaton_done(&m->automaton);
@@ -410,6 +413,9 @@ static enum err write_file(const struct build *b, struct image *m, struct buf *r
         [VS_CHAR_FACTS] = { m->char_facts, m->char_facts != NULL ? 65536 : 0 },
         [VS_SHORT_TAGS] = { m->short_tags, (size_t)m->h.short_mask + 1 },
         [VS_PAIR_TAGS] = { m->pair_tags, (size_t)m->h.pair_mask + 1 },
+        [VS_WORDS] = { m->words,
+                       m->words != NULL ? words_size(m->h.word_set, m->h.word_pairs) : 0 },
+        [VS_SPACED] = { m->spaced, m->spaced != NULL ? WORDS_LETTERS : 0 },
         [VS_NEIGHBOURS] = { m->neighbours, (size_t)m->h.neighbours * sizeof *m->neighbours },
     };
     size_t at = sizeof m->h;
@@ -471,6 +477,11 @@ enum err build_finish(struct build *b, struct buf *ret, struct why *why)
     if (b->shape == SCAN_CHARS) e = chars_neighbours(&m.v, &m.neighbours, &m.h.neighbours);
     if (e == ERR_OK && b->shape != SCAN_CHARS) {
         e = joins_build(&m.v, &m.joins, &m.h.joins, &m.char_facts);
+        if (e == ERR_OK)
+            e = words_build(&m.v, m.char_facts, &m.words, &m.h.word_set, &m.h.word_pairs);
+        m.v.joins = m.joins;
+        m.v.char_facts = m.char_facts;
+        if (e == ERR_OK) e = words_spaced(&m.v, &m.spaced);
         if (e == ERR_OK) e = joins_chars(&m.v, &m.chars);
     }
     if (e == ERR_OK) e = check_linear(&m);

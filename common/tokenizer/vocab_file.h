@@ -19,7 +19,7 @@
 #include "tokenizer/vocab.h"
 
 #define VOCAB_MAGIC "AIGWVOCB"
-enum { VOCAB_VERSION = 5, VOCAB_ALIGN = 64 };
+enum { VOCAB_VERSION = 6, VOCAB_ALIGN = 64 };
 #define VOCAB_NO_TOKEN UINT32_MAX
 #define VOCAB_NO_RANK UINT32_MAX
 
@@ -44,6 +44,8 @@ enum vocab_section {
     VS_CHAR_FACTS, /* u8[65536], with VS_JOINS: see joins.h */
     VS_SHORT_TAGS, /* u8[short_mask + 1]: a byte of each one's hash, 0 for a free place */
     VS_PAIR_TAGS,  /* u8[pair_mask + 1] */
+    VS_WORDS,      /* 2^word_set bits, then u32[2^word_pairs]: see words.h; with VS_JOINS */
+    VS_SPACED,     /* u8[65536], with VS_JOINS: see words.h */
     VS_COUNT
 };
 
@@ -66,9 +68,8 @@ struct vocab_header {
     uint32_t neighbours;  /* words of VS_NEIGHBOURS: 0, or a power of 2 */
     uint32_t chars;       /* CHARS_... */
     uint32_t added_flags; /* of all added tokens */
-    uint32_t spare;
-    uint32_t joins; /* words of VS_JOINS, 0 for SCAN_CHARS */
-    uint32_t unused;
+    uint32_t joins;       /* words of VS_JOINS, 0 for SCAN_CHARS */
+    uint32_t word_set, word_pairs;
     uint64_t added_first[4]; /* bitmap: bytes that added tokens begin with */
     struct {
         uint64_t at, size;
@@ -133,6 +134,8 @@ struct vocab_edge {
     uint32_t to;  /* 0: a free place */
 };
 
+struct piece_cache;
+
 struct vocab {
     atomic_uint refs;
     unsigned char *map;
@@ -157,9 +160,11 @@ struct vocab {
     const uint64_t *joins;
     const struct vocab_byte_pair *byte_pairs;
     const uint32_t *chars;
-    const unsigned char *char_facts, *short_tags, *pair_tags;
+    const unsigned char *char_facts, *short_tags, *pair_tags, *words, *spaced;
     scan_window_fn *window;
-    struct piece_pool *pool; /* see piece_cache.h */
+    size_t (*count_words)(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                          uint64_t *count); /* words_fn */
+    struct piece_pool *pool;                /* see piece_cache.h */
 };
 
 static inline uint64_t vocab_mix(uint64_t a, uint64_t b)
