@@ -6,6 +6,7 @@
  */
 #include "proto/usage_msg.h"
 
+#include "base/skip.h"
 #include "base/uuid.h"
 #include "rt/json.h"
 
@@ -133,15 +134,39 @@ static void format_ts(uint64_t ms, char out[TIME_RFC3339_LEN])
 
 /* --- encoding --- */
 
-/* Appends until the first error, which it keeps. */
+/*
+ * Writes straight into the room that a buffer has, and asks it for more when that is used up: the
+ * buffer's length is set at the end. Keeps the first error, and writes no more then.
+ */
 struct writer {
     struct buf *out;
+    char *p, *end; /* the room that is left */
     enum err e;
 };
 
-static void put(struct writer *w, const char *p, size_t n)
+enum { WRITE_STEP = 2048 }; /* most records fit into what is asked for at first */
+
+static bool more_room(struct writer *w, size_t n)
 {
-    if (w->e == ERR_OK) w->e = buf_append(w->out, p, n);
+    if (w->e != ERR_OK) return false;
+    if (w->p != NULL) w->out->len = (size_t)(w->p - w->out->data);
+    size_t want = MAX(n, MIN((size_t)WRITE_STEP, buf_room(w->out)));
+    w->e = buf_reserve(w->out, want, &w->p);
+    if (w->e != ERR_OK) want = 0;
+    w->end = w->p + want;
+    return w->e == ERR_OK;
+}
+
+static inline bool has_room(struct writer *w, size_t n)
+{
+    return n <= (size_t)(w->end - w->p) || more_room(w, n);
+}
+
+static inline void put(struct writer *w, const char *p, size_t n)
+{
+    if (!has_room(w, n)) return;
+    memcpy(w->p, p, n);
+    w->p += n;
 }
 #define PUT(w, literal) put((w), "" literal "", sizeof(literal) - 1)
 
@@ -171,7 +196,19 @@ static struct str clip(struct str s)
 
 static void put_text(struct writer *w, struct str s)
 {
-    if (w->e == ERR_OK) w->e = buf_append_json(w->out, clip(s));
+    s = clip(s);
+    if (s.n > 0 && skip_json_ascii(s.p, s.p + s.n) < s.p + s.n) {
+        if (w->e != ERR_OK) return;
+        if (w->p != NULL) w->out->len = (size_t)(w->p - w->out->data);
+        w->e = buf_append_json(w->out, s);
+        w->p = w->end = NULL;
+        return;
+    }
+    if (!has_room(w, s.n + 2)) return;
+    *w->p++ = '"';
+    if (s.n > 0) memcpy(w->p, s.p, s.n);
+    w->p += s.n;
+    *w->p++ = '"';
 }
 
 /* `,"key":"text"`, nothing when the text is empty. key comes with all its punctuation. */
@@ -288,12 +325,13 @@ static void put_amounts(struct writer *w, const struct usage_record *r)
 
 enum err usage_encode(const struct usage_record *r, struct buf *out)
 {
-    struct writer w = { out, ERR_OK };
+    struct writer w = { .out = out };
     size_t start = out->len;
     put_identity(&w, r);
     put_result(&w, r);
     put_amounts(&w, r);
     PUT(&w, "}");
+    if (w.e == ERR_OK && w.p != NULL) out->len = (size_t)(w.p - out->data);
     if (w.e == ERR_OK && out->len - start > USAGE_MAX_BYTES) w.e = ERR_LIMIT;
     if (w.e != ERR_OK) out->len = start;
     return w.e;
@@ -473,14 +511,11 @@ static void get_amounts(struct reader *r, struct usage_record *u)
     }
 }
 
-enum err usage_decode(struct str text, struct arena *arena, struct usage_record *ret,
-                      struct why *why)
+enum err usage_decode_node(const struct json *root, struct arena *arena, struct usage_record *ret,
+                           struct why *why)
 {
-    struct json *root;
     uint64_t v = 0;
     struct usage_record u = { 0 };
-    enum err e = json_parse(text, USAGE_MAX_BYTES, &root, why);
-    if (e != ERR_OK) return e;
     struct reader r = { root, arena, why, ERR_OK };
     if (!json_is(root, JSON_OBJECT) || json_get_u64(root, "v", &v) != ERR_OK) {
         bad(&r, ERR_INVALID, "v", "missing or not a whole number");
@@ -491,7 +526,17 @@ enum err usage_decode(struct str text, struct arena *arena, struct usage_record 
     if (r.e == ERR_OK) get_identity(&r, &u);
     if (r.e == ERR_OK) get_result(&r, &u);
     if (r.e == ERR_OK) get_amounts(&r, &u);
-    json_free(root);
     if (r.e == ERR_OK) *ret = u;
     return r.e;
+}
+
+enum err usage_decode(struct str text, struct arena *arena, struct usage_record *ret,
+                      struct why *why)
+{
+    struct json *root;
+    enum err e = json_parse(text, USAGE_MAX_BYTES, &root, why);
+    if (e != ERR_OK) return e;
+    e = usage_decode_node(root, arena, ret, why);
+    json_free(root);
+    return e;
 }

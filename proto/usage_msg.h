@@ -125,6 +125,11 @@ enum err usage_encode(const struct usage_record *r, struct buf *out) MUSTCHECK;
 enum err usage_decode(struct str text, struct arena *arena, struct usage_record *ret,
                       struct why *why) MUSTCHECK;
 
+/* The same of a document that was parsed. */
+struct json;
+enum err usage_decode_node(const struct json *root, struct arena *arena, struct usage_record *ret,
+                           struct why *why) MUSTCHECK;
+
 /* 2026-01-31T23:59:59[.fraction]Z, 1970 to 9999, to milliseconds since 1970. */
 enum err usage_parse_ts(struct str s, uint64_t *ret_ms) MUSTCHECK;
 

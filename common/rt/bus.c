@@ -318,7 +318,9 @@ static void *connector_main(void *ctx)
     struct why last = { "" };
     int attempts = 0;
     bool stop = false;
-    /* The client library's threads inherit it: answers are not worth preempting anybody. */
+    /* The client library's threads inherit the name, and that answers are not worth preempting
+     * anybody. */
+    (void)pthread_setname_np(pthread_self(), b->o.batches ? "bus-bulk" : "bus");
     if (b->o.batches)
         (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){ 0 });
     while (!stop) {
@@ -410,10 +412,14 @@ static void free_copy(const char *z)
 static void open_library(void)
 {
     struct sched_param ours, batch = { 0 };
+    char name[16];
     int policy;
     bool known = pthread_getschedparam(pthread_self(), &policy, &ours) == 0;
+    bool named = pthread_getname_np(pthread_self(), name, sizeof name) == 0;
     if (known) (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &batch);
+    if (named) (void)pthread_setname_np(pthread_self(), "bus-lib");
     (void)nats_Open(-1); /* for the second time it does nothing */
+    if (named) (void)pthread_setname_np(pthread_self(), name);
     if (known) (void)pthread_setschedparam(pthread_self(), policy, &ours);
 }
 

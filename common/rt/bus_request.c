@@ -228,6 +228,7 @@ static void fail_broken(struct requests *r)
 static void *timer_main(void *ctx)
 {
     struct requests *r = ctx;
+    (void)pthread_setname_np(pthread_self(), "bus-timer");
     pthread_mutex_lock(&r->lock);
     for (;;) {
         while (r->failed < r->breaks) fail_broken(r);

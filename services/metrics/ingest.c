@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ingester: one thread that takes usage records from JetStream in batches, stores each batch in
- * one transaction, and acknowledges it only after the commit. Killed anywhere, it gets the same
- * records again, and the ledger knows them by their ids.
+ * The ingester: one thread that takes messages from JetStream, each with one usage record or with
+ * several. It stores the records of many messages in one transaction, those of a message together,
+ * and acknowledges a message only after the commit. Killed anywhere, it gets the same records
+ * again, and the ledger knows them by their ids. A record that cannot be read or stored keeps back
+ * no other: a message that holds one comes again, if it must, when its others are in the ledger.
  *
  *      LOCK -> STORE -> STREAMS -> CONSUMER -> RUN, and back to where something broke
  */
@@ -14,9 +16,11 @@
 #include "metrics.h"
 #include "proto/envelope.h"
 #include "proto/subjects.h"
+#include "proto/usage_batch.h"
 
 enum {
-    BATCH_MAX = 1024,
+    BATCH_MAX = 1024,                              /* messages of a fetch */
+    RECORDS_MAX = BATCH_MAX + USAGE_BATCH_RECORDS, /* of a transaction */
     FETCH_WAIT_MS = 500,
     ACK_WAIT_MS = 10000,
     UNKNOWN_VERSION_DELAY_MS = 30000,
@@ -49,11 +53,17 @@ struct ingest {
     struct why said; /* what was last complained about */
 
     struct arena arena;
-    struct bus_js_msg *msgs[BATCH_MAX]; /* of the batch; NULL when dealt with */
-    struct usage_record records[BATCH_MAX];
-    const struct usage_record *list[BATCH_MAX];
-    struct bus_js_msg *from[BATCH_MAX]; /* the message of list[i] */
-    enum store_verdict verdicts[BATCH_MAX];
+    /* The messages of a fetch. later_ms of one: when it is to come again, 0: it is done with. */
+    struct bus_js_msg *msgs[BATCH_MAX];
+    int later_ms[BATCH_MAX];
+    /* The records of a transaction, and the index of the message of each. */
+    struct usage_record records[RECORDS_MAX];
+    const struct usage_record *list[RECORDS_MAX];
+    size_t from[RECORDS_MAX];
+    enum store_verdict verdicts[RECORDS_MAX];
+    size_t records_n;
+    size_t reading;   /* the message that is being read … */
+    bool dead_failed; /* … and whether one of its records could not be kept as dead */
 };
 
 /* --- waiting --- */
@@ -200,15 +210,14 @@ static enum err publish_dead(struct ingest *g, const char *msg_id, struct str te
     return w.e;
 }
 
-/* {"v","id","ts","from","subject","sequence","reason","data"}: what came, as text. */
-static void bury(struct ingest *g, struct bus_js_msg *msg, const char *reason)
+/* {"v","id","ts","from","subject","sequence","reason","data"}: what came, as text. id: of the
+ * message to the dead stream. */
+static enum err bury(struct ingest *g, const struct bus_js_msg *msg, const char *id,
+                     struct str data, const char *reason)
 {
     struct daemon *d = g->m->daemon;
-    char msg_id[64];
     struct buf text;
-    struct str data = bus_js_data(msg);
     struct json *m = envelope_new(daemon_clock(d), daemon_rng(d), daemon_instance(d));
-    (void)snprintf(msg_id, sizeof msg_id, "dead-%llu", (unsigned long long)bus_js_sequence(msg));
     buf_init(&text, MESSAGE_MAX_BYTES);
     json_set_str(m, "subject", bus_js_subject(msg));
     json_set_u64(m, "sequence", bus_js_sequence(msg));
@@ -223,92 +232,155 @@ static void bury(struct ingest *g, struct bus_js_msg *msg, const char *reason)
     if (e == ERR_OK)
         e = buf_append_json(&text, str_n(data.p, cut ? (size_t)USAGE_MAX_BYTES : data.n));
     if (e == ERR_OK) e = buf_append_char(&text, '}');
-    if (e == ERR_OK) e = publish_dead(g, msg_id, buf_str(&text));
+    if (e == ERR_OK) e = publish_dead(g, id, buf_str(&text));
     buf_done(&text);
     if (e != ERR_OK) {
-        bus_js_nak(msg, REFUSED_DELAY_MS);
         log_warn("a record that cannot be read stays in the stream", LERR(e), LS("why", reason));
-        return;
+        return e;
     }
-    bus_js_ack(msg);
     metric_inc(metrics_get(daemon_metrics(d), M_DEAD, NULL));
     log_error("a usage record cannot be read: kept in the dead stream", LS("why", reason));
+    return ERR_OK;
 }
 
-/* Decodes the batch; what is no record of ours is dealt with. Returns how many are in the list. */
-static size_t decode_batch(struct ingest *g, size_t n)
+/* --- reading --- */
+
+static void come_again(struct ingest *g, int delay_ms)
 {
-    size_t kept = 0;
-    arena_reset(&g->arena);
-    for (size_t i = 0; i < n; i++) {
-        struct why why = { "" };
-        enum err e = usage_decode(bus_js_data(g->msgs[i]), &g->arena, &g->records[i], &why);
-        switch (e) {
-        case ERR_OK:
-            g->list[kept] = &g->records[i];
-            g->from[kept++] = g->msgs[i];
-            break;
-        case ERR_UNSUPPORTED: /* of a newer edge: a newer one of us can read it */
-            complain(g, "a usage record of another version stays in the stream", e, &why);
-            bus_js_nak(g->msgs[i], UNKNOWN_VERSION_DELAY_MS);
-            break;
-        case ERR_NOMEM: bus_js_nak(g->msgs[i], BACKOFF_MAX_MS); break;
-        default: bury(g, g->msgs[i], why.text); break;
-        }
+    g->later_ms[g->reading] = MAX(g->later_ms[g->reading], delay_ms);
+}
+
+/* What is no record of ours, a whole message or (part >= 0) one of it, is dealt with. */
+static void cannot_read(struct ingest *g, enum err e, int part, struct str data, const char *reason)
+{
+    const struct bus_js_msg *msg = g->msgs[g->reading];
+    unsigned long long sequence = bus_js_sequence(msg);
+    char id[64];
+    struct why why;
+    switch (e) {
+    case ERR_UNSUPPORTED: /* of a newer edge: a newer one of us can read it */
+        (void)why_set(&why, e, "%s", reason);
+        complain(g, "a usage record of another version stays in the stream", e, &why);
+        come_again(g, UNKNOWN_VERSION_DELAY_MS);
+        return;
+    case ERR_NOMEM: come_again(g, BACKOFF_MAX_MS); return;
+    default: break;
     }
-    return kept;
+    if (part < 0)
+        (void)snprintf(id, sizeof id, "dead-%llu", sequence);
+    else
+        (void)snprintf(id, sizeof id, "dead-%llu-%d", sequence, part);
+    /* Where one of a message could not be kept, the message comes again: no use in waiting for the
+     * others. */
+    if (!g->dead_failed && bury(g, msg, id, data, reason) == ERR_OK) return;
+    g->dead_failed = true;
+    come_again(g, REFUSED_DELAY_MS);
+}
+
+static void on_part(void *ctx, const struct usage_part *p)
+{
+    struct ingest *g = ctx;
+    if (p->e != ERR_OK) {
+        cannot_read(g, p->e, (int)p->index, p->text, p->why);
+        return;
+    }
+    ASSERT(g->records_n < RECORDS_MAX);
+    g->records[g->records_n] = *p->record;
+    g->list[g->records_n] = &g->records[g->records_n];
+    g->from[g->records_n++] = g->reading;
+}
+
+/* Reads messages from index `at` until a transaction is full; returns the index of the next. */
+static size_t read_messages(struct ingest *g, size_t at, size_t n)
+{
+    size_t most = (size_t)g->m->settings->batch;
+    arena_reset(&g->arena);
+    g->records_n = 0;
+    for (; at < n && g->records_n < most; at++) {
+        struct why why = { "" };
+        struct str data = bus_js_data(g->msgs[at]);
+        g->reading = at;
+        g->later_ms[at] = 0;
+        g->dead_failed = false;
+        enum err e = usage_read(data, &g->arena, on_part, g, &why);
+        if (e != ERR_OK) cannot_read(g, e, -1, data, why.text);
+    }
+    return at;
 }
 
 /* --- storing --- */
 
-static void acknowledge(struct ingest *g, size_t n)
+static void count_stored(struct ingest *g)
 {
     static const char *const words[] = {
         [STORE_NEW] = "new", [STORE_DUPLICATE] = "duplicate", [STORE_REFUSED] = "refused"
     };
     struct metrics *metrics = daemon_metrics(g->m->daemon);
     size_t counts[ARRAY_LEN(words)] = { 0 };
-    for (size_t i = 0; i < n; i++) {
+    uint64_t newest = 0, now = clock_wall_ms(daemon_clock(g->m->daemon));
+    for (size_t i = 0; i < g->records_n; i++) {
         counts[g->verdicts[i]]++;
+        newest = MAX(newest, g->list[i]->ts_ms);
+        /* The message comes again with all of its records: the ledger knows those it took. */
         if (g->verdicts[i] == STORE_REFUSED)
-            bus_js_nak(g->from[i], REFUSED_DELAY_MS);
-        else
-            bus_js_ack(g->from[i]);
+            g->later_ms[g->from[i]] = MAX(g->later_ms[g->from[i]], REFUSED_DELAY_MS);
     }
     for (size_t v = 0; v < ARRAY_LEN(words); v++) {
         struct str label = str_of(words[v]);
         if (counts[v] > 0) metric_add(metrics_get(metrics, M_INGESTED, &label), (double)counts[v]);
     }
-    uint64_t newest = 0, now = clock_wall_ms(daemon_clock(g->m->daemon));
-    for (size_t i = 0; i < n; i++) newest = MAX(newest, g->list[i]->ts_ms);
     metric_set(metrics_get(metrics, M_LAG, NULL), newest < now ? (double)(now - newest) / 1e3 : 0);
     if (counts[STORE_REFUSED] > 0)
         log_error("the database refuses usage records: they stay in the stream",
                   LI("records", counts[STORE_REFUSED]));
 }
 
+/* Messages of which all is stored, or will come again, are answered. */
+static void acknowledge(struct ingest *g, size_t from, size_t to)
+{
+    for (size_t i = from; i < to; i++) {
+        if (g->later_ms[i] > 0)
+            bus_js_nak(g->msgs[i], g->later_ms[i]);
+        else
+            bus_js_ack(g->msgs[i]);
+    }
+}
+
 /* Goes on trying for as long as the messages are ours; then they come again by themselves. */
-static enum err store_batch(struct ingest *g, size_t n)
+static enum err store_records(struct ingest *g)
 {
     struct why why = { "" };
     const struct clock *clock = daemon_clock(g->m->daemon);
     uint64_t until = clock_mono_ms(clock) + ACK_WAIT_MS / 2;
-    for (;;) {
-        enum err e = store_ingest(g->store, g->list, n, clock_wall_ms(clock), g->verdicts, &why);
+    while (g->records_n > 0) {
+        enum err e = store_ingest(g->store, g->list, g->records_n, clock_wall_ms(clock),
+                                  g->verdicts, &why);
         if (e == ERR_OK) {
             g->failures = 0;
             g->said.text[0] = '\0';
-            acknowledge(g, n);
+            count_stored(g);
             return ERR_OK;
         }
         metric_inc(metrics_get(daemon_metrics(g->m->daemon), M_BATCH_ERRORS, NULL));
         complain(g, "cannot store usage records: they stay in the stream", e, &why);
-        if (is_stopping(g) || clock_mono_ms(clock) > until) {
-            for (size_t i = 0; i < n; i++) bus_js_nak(g->from[i], BACKOFF_MAX_MS);
-            return e;
-        }
+        if (is_stopping(g) || clock_mono_ms(clock) > until) return e;
         back_off(g);
     }
+    return ERR_OK;
+}
+
+/* Stores what was fetched, in as many transactions as it takes. What could not be stored comes
+ * again. */
+static void store_messages(struct ingest *g, size_t n)
+{
+    size_t done = 0;
+    while (done < n) {
+        size_t next = read_messages(g, done, n);
+        if (store_records(g) != ERR_OK) break;
+        acknowledge(g, done, next);
+        done = next;
+    }
+    for (; done < n; done++) bus_js_nak(g->msgs[done], BACKOFF_MAX_MS);
 }
 
 static void expire_old(struct ingest *g)
@@ -341,8 +413,7 @@ static enum err run_once(struct ingest *g, struct why *why)
         return e;
     }
     if (e != ERR_OK) return why_set(why, e, "cannot fetch from JetStream: %s", err_name(e));
-    size_t kept = decode_batch(g, (size_t)n);
-    if (kept > 0) (void)store_batch(g, kept); /* what it could not store stays in the stream */
+    store_messages(g, (size_t)n);
     expire_old(g);
     return ERR_OK;
 }

@@ -16,7 +16,7 @@ static const struct opt opts[] = {
       "The ledger: sqlite:PATH (one instance) or mysql://user:password@host:port/database. "
       "Default: usage.db in STATE_DIR." },
     { "USAGE_BATCH", OPT_INT, F(batch), "256", 1, 1024, "records",
-      "Most records that are stored in one transaction." },
+      "Records that are stored in one transaction; those of one message always are." },
     { "USAGE_MODELS_MAX", OPT_INT, F(models_max), "1000", 1, 100000, NULL,
       "Most different values of the label model in sums: every further one is \"other\"." },
     { "USAGE_STREAM_MAX_BYTES", OPT_INT, F(stream_max_bytes), "1073741824", 1 << 20,

@@ -7,7 +7,7 @@ import { Kvm } from '@nats-io/kv';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { failures, schemaOf } from './lib/schemas.mjs';
 import { suiteTest } from './lib/suite.mjs';
-import { until } from './lib/util.mjs';
+import { until, usageRecords } from './lib/util.mjs';
 
 async function all(iterator) {
   const list = [];
@@ -82,6 +82,24 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
     assert.ok(info.state.last_seq >= 1); // those that are stored may have left it
   });
 
+  await step('records that come together go together, and are in the ledger each once', async () => {
+    const got = [], ids = () => got.flatMap(usageRecords).map((r) => r.id);
+    const sub = nc.subscribe('aigw.usage.test-channel', { callback: (_e, m) => got.push(m) });
+    await nc.flush();
+    let asked = 0;
+    for (let round = 0; round < 20 && !got.some((m) => m.json().v === 2); round++) {
+      asked += 16;
+      await Promise.all(Array.from({ length: 16 }, async () => (await suite.chat({ mock: 'tokens=1' })).arrayBuffer()));
+      await until('all are published', () => ids().length === asked);
+    }
+    sub.unsubscribe();
+    assert.equal(new Set(ids()).size, asked);
+    assert.ok(got.length < asked);
+    const ledger = async (id) => JSON.parse((await nc.request('aigw.metrics.query', JSON.stringify({ v: 1, kind: 'records', limit: 1000 }))).string())
+      .result.records.filter((r) => r.id === id).length;
+    for (const m of got) for (const r of usageRecords(m).slice(0, 2)) await until('a record is in the ledger once', async () => await ledger(r.id) === 1);
+  });
+
   await step('everybody says that it is there', async () => {
     const seen = new Map();
     const sub = nc.subscribe('aigw.presence', { callback: (_e, m) => { const p = m.json(); seen.set(p.from, p); } });
@@ -107,10 +125,10 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
   });
 
   await step('every message fits its schema', () => {
-    const bad = traffic.filter(([subject, text]) => text !== '{"v":1,"kind":"all"}' && failures(schemaOf(subject), text) !== '');
-    assert.deepEqual(bad.map(([subject, text]) => `${subject}: ${failures(schemaOf(subject), text)}: ${text}`), []);
-    const seen = new Set(traffic.map(([subject]) => schemaOf(subject)));
+    const bad = traffic.filter(([subject, text]) => text !== '{"v":1,"kind":"all"}' && failures(schemaOf(subject, text), text) !== '');
+    assert.deepEqual(bad.map(([subject, text]) => `${subject}: ${failures(schemaOf(subject, text), text)}: ${text}`), []);
+    const seen = new Set(traffic.map(([subject, text]) => schemaOf(subject, text)));
     assert.deepEqual([...seen].sort(), ['config_applied', 'config_changed', 'config_get', 'lease_ask', 'metrics_query', 'policy_rejected',
-      'presence', 'usage_record']);
+      'presence', 'usage_batch', 'usage_record']);
   });
 });

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { until } from './lib/util.mjs';
+import { until, usageRecords } from './lib/util.mjs';
 import { Wire } from './lib/wire.mjs';
 
 const FIELDS = 'Host: edge\r\nX-Channel-Code: test-channel\r\nContent-Type: application/json\r\n';
@@ -22,7 +22,7 @@ const config = (change) => (suite) => {
 };
 async function watchRecords(suite) {
   const records = [];
-  (await suite.nats()).subscribe('aigw.usage.>', { callback: (_, m) => records.push(m.json()) });
+  (await suite.nats()).subscribe('aigw.usage.>', { callback: (_, m) => records.push(...usageRecords(m)) });
   await (await suite.nats()).flush();
   return { records, next: (n) => until(`${n} records`, () => records.length >= n && records[n - 1]) };
 }

@@ -11,7 +11,7 @@ import { after } from 'node:test';
 import tls from 'node:tls';
 import { suiteTest } from './lib/suite.mjs';
 import { Authority } from './lib/tls.mjs';
-import { until } from './lib/util.mjs';
+import { until, usageRecords } from './lib/util.mjs';
 
 // An upstream that keeps what it was sent, and answers as a model would.
 async function recorder() {
@@ -140,7 +140,7 @@ function ask(suite, { path = '/v1/chat/completions', method = 'POST', headers = 
 suiteTest('matching', { config, env: { edge: { TRUSTED_PROXIES: '127.0.0.0/8, 10.0.0.0/8', EDGE_WORKERS: '2', USAGE_IDENTITIES: 'plain' } } }, async (suite, step) => {
   const usage = await suite.nats('observer');
   const records = [];
-  (async () => { for await (const m of usage.subscribe('aigw.usage.>')) records.push(m.json()); })();
+  (async () => { for await (const m of usage.subscribe('aigw.usage.>')) records.push(...usageRecords(m)); })();
   await usage.flush();
   const space = async (options, status = 200) => {
     const r = await ask(suite, options);
@@ -301,7 +301,7 @@ suiteTest('the PROXY protocol', { config, env: { edge: { PROXY_PROTOCOL: 'true',
   const request = `POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
   const usage = await suite.nats('observer');
   const records = [];
-  (async () => { for await (const m of usage.subscribe('aigw.usage.>')) records.push(m.json()); })();
+  (async () => { for await (const m of usage.subscribe('aigw.usage.>')) records.push(...usageRecords(m)); })();
   await usage.flush();
   const last = (n) => until('a record', () => records.length >= n && records[n - 1]);
   const v2 = (address) => Buffer.concat([Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1'), Buffer.from([0x21, 0x11, 0, 12]), Buffer.from(address.split('.').map(Number)), Buffer.from([192, 0, 2, 1, 0x11, 0x11, 0x1f, 0x91])]);

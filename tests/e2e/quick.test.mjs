@@ -3,7 +3,7 @@
 // ledger counted is the same.
 import assert from 'node:assert/strict';
 import { DEMO_KEY, suiteTest } from './lib/suite.mjs';
-import { getText, http, parseMetrics, sseData, sumOf } from './lib/util.mjs';
+import { getText, http, parseMetrics, sseData, sumOf, usageRecords } from './lib/util.mjs';
 
 const HELLO = { model: 'Qwen3-8B', messages: [{ role: 'user', content: '你好' }] };
 // <|im_start|> user \n 你好 <|im_end|> \n <|im_start|> assistant \n
@@ -102,7 +102,7 @@ suiteTest('who asked', { env: { edge: { USAGE_IDENTITIES: 'plain' } } }, async (
     await nc.flush();
     await (await suite.chat({ user: 'anna' })).text();
     for await (const m of records) {
-      const r = m.json();
+      const [r] = usageRecords(m);
       assert.deepEqual([r.client_ip, r.user], ['127.0.0.1', 'anna']);
     }
   });

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import { suiteTest, demoConfig } from './lib/suite.mjs';
 import { Proc } from './lib/proc.mjs';
-import { freePorts, http, sseData, sumOf, until } from './lib/util.mjs';
+import { freePorts, http, sseData, sumOf, until, usageRecords } from './lib/util.mjs';
 
 const BIN = process.env.AIGW_BIN ?? path.resolve(import.meta.dirname, '../../build/asan/bin');
 
@@ -206,7 +206,7 @@ servedTest('servers fail', {
   const usage = [];
   const nc = await suite.nats();
   const sub = nc.subscribe('aigw.usage.*');
-  (async () => { for await (const m of sub) usage.push(m.json()); })();
+  (async () => { for await (const m of sub) usage.push(...usageRecords(m)); })();
   await nc.flush();
   const record = async (r) => until('its record', () => usage.find((u) => u.attempts?.length && u.ts && u.id && r(u)));
 

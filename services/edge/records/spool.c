@@ -239,6 +239,20 @@ enum err spool_put(struct spool *s, unsigned worker, struct str id, struct str n
 
 /* --- reading --- */
 
+void spool_look(const struct spool_ref *ref, struct spool_item *ret)
+{
+    struct spool_segment *g = ref->segment;
+    const struct segment_frame *f = segment_at(g->map, ref->offset);
+    *ret = (struct spool_item){ .id = str_n(f->id, SEGMENT_ID_LEN),
+                                .name = segment_name(f),
+                                .text = segment_text(f),
+                                .adopted = g->dir->adopted,
+                                .crashed = f->type == SEGMENT_OPEN,
+                                .ref = *ref };
+    if (ret->crashed)
+        ret->progress = (struct spool_progress){ f->output_tokens, f->cost_nano, f->duration_ms };
+}
+
 /* The next frame of one segment that is to be delivered. False: none up to its tail. */
 static bool next_in(struct spool_segment *g, size_t tail, struct spool_item *ret)
 {
@@ -251,21 +265,12 @@ static bool next_in(struct spool_segment *g, size_t tail, struct spool_item *ret
                 return false;
             }
         }
-        struct segment_frame *f = segment_at(g->map, at);
+        const struct segment_frame *f = segment_at(g->map, at);
         g->read_at = at + f->length;
         enum segment_state state = segment_state(f);
         bool orphan = f->type == SEGMENT_OPEN && state == SEGMENT_ORPHAN;
         if (!orphan && (f->type != SEGMENT_SETTLE || state != SEGMENT_LIVE)) continue;
-        *ret = (struct spool_item){
-            .id = str_n(f->id, SEGMENT_ID_LEN),
-            .name = segment_name(f),
-            .text = segment_text(f),
-            .crashed = orphan,
-            .progress = { f->output_tokens, f->cost_nano, f->duration_ms },
-            .segment = g,
-            .offset = at,
-        };
-        if (!orphan) ret->progress = (struct spool_progress){ 0 };
+        spool_look(&(struct spool_ref){ g, at }, ret);
         return true;
     }
     return false;
@@ -332,13 +337,18 @@ static void finish_open(struct spool *s, struct spool_segment *g, const struct s
     finish(o, open);
 }
 
-void spool_done(struct spool *s, const struct spool_item *item)
+static void done(struct spool *s, const struct spool_ref *ref)
 {
-    struct spool_segment *g = item->segment;
-    struct segment_frame *f = segment_at(g->map, item->offset);
+    struct spool_segment *g = ref->segment;
+    struct segment_frame *f = segment_at(g->map, ref->offset);
     if (f->type == SEGMENT_SETTLE) finish_open(s, g, f);
     finish(g, f); /* last: from here on the segment may go */
-    s->settled--;
+}
+
+void spool_done(struct spool *s, const struct spool_ref *refs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) done(s, &refs[i]);
+    s->settled -= n;
 }
 
 /* --- life --- */

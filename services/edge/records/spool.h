@@ -70,19 +70,27 @@ void spool_abandon(struct spool *s, struct spool_ticket *t);
 enum err spool_put(struct spool *s, unsigned worker, struct str id, struct str name,
                    struct str text) MUSTCHECK;
 
+/* Which record: for as long as it is not done. */
+struct spool_ref {
+    void *segment; /* private */
+    uint64_t offset;
+};
+
 /* A record to deliver. The views are valid until spool_done(). */
 struct spool_item {
     struct str id, name, text;
+    bool adopted; /* another process wrote it: it may be anything */
     bool crashed; /* was open when its edge died: text is that of spool_begin(), with progress */
     struct spool_progress progress;
-    void *segment; /* private */
-    uint64_t offset;
+    struct spool_ref ref;
 };
 /* The next record that is settled and was not given out yet, oldest first per worker.
  * ERR_NOT_FOUND: none now. */
 enum err spool_next(struct spool *s, struct spool_item *ret) MUSTCHECK;
-/* It was delivered: never comes out again, of a successor's spool either. */
-void spool_done(struct spool *s, const struct spool_item *item);
+/* Another look at one that was given out. */
+void spool_look(const struct spool_ref *ref, struct spool_item *ret);
+/* They were delivered: never come out again, of a successor's spool either. */
+void spool_done(struct spool *s, const struct spool_ref *refs, size_t n);
 
 /* Has the disk take what was written before the call. Blocks. */
 void spool_sync(struct spool *s);

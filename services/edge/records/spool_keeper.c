@@ -202,6 +202,7 @@ static void *run(void *arg)
 {
     struct spool *s = arg;
     bool stopping = false;
+    (void)pthread_setname_np(pthread_self(), "usage-spool");
     while (!stopping) {
         struct timespec until;
         int e = 0;

@@ -12,7 +12,9 @@ const ajv = new Ajv2020.default({ strict: true, strictRequired: false, strictTyp
 addFormats.default(ajv);
 
 export const SCHEMAS = fs.readdirSync(DIR).filter((f) => f.endsWith('.json')).map((f) => f.slice(0, -5)).sort();
-const validators = Object.fromEntries(SCHEMAS.map((name) => [name, ajv.compile(JSON.parse(fs.readFileSync(path.join(DIR, `${name}.json`), 'utf8')))]));
+// One may refer to another by the name of its file.
+for (const name of SCHEMAS) ajv.addSchema(JSON.parse(fs.readFileSync(path.join(DIR, `${name}.json`), 'utf8')), `${name}.json`);
+const validators = Object.fromEntries(SCHEMAS.map((name) => [name, ajv.getSchema(`${name}.json`)]));
 
 // Why a text is not what the schema describes; '' when it is.
 export function failures(name, text) {
@@ -26,8 +28,8 @@ export function failures(name, text) {
 }
 
 // The schema of what is published on a subject; requests, not their answers.
-export function schemaOf(subject) {
-  if (subject.startsWith('aigw.usage.')) return 'usage_record';
+export function schemaOf(subject, text) {
+  if (subject.startsWith('aigw.usage.')) return JSON.parse(text).v === 2 ? 'usage_batch' : 'usage_record';
   return {
     'aigw.config.get': 'config_get',
     'aigw.config.changed': 'config_changed',

@@ -81,3 +81,6 @@ export async function http(method, url, { body, headers = {}, signal } = {}) {
 export function sseData(text) {
   return text.split('\n').filter((l) => l.startsWith('data:')).map((l) => l.slice(5).trim());
 }
+
+// The usage records of a message on the bus: it is one, or holds several.
+export const usageRecords = (m) => m.json().records ?? [m.json()];

@@ -158,13 +158,13 @@ static void what_is_settled_comes_out_once(void **state)
     assert_true(str_eqz(i.name, "team-a"));
     assert_true(str_eqz(i.text, "settled 2"));
     assert_false(i.crashed);
-    spool_done(s, &i);
+    spool_done(s, &i.ref, 1);
     settle(s, a, 1);
     assert_int_equal(stats(s).settled, 1);
     assert_int_equal(stats(s).open, 0);
     assert_int_equal(spool_next(s, &i), ERR_OK);
     assert_int_equal(number_of(i.id), 1);
-    spool_done(s, &i);
+    spool_done(s, &i.ref, 1);
     assert_int_equal(spool_next(s, &i), ERR_NOT_FOUND);
     assert_int_equal(stats(s).settled, 0);
     spool_free(s);
@@ -181,7 +181,7 @@ static void what_is_not_delivered_stays_for_the_next(void **state)
     settle(s, begin(s, 0, 2), 2);
     assert_int_equal(spool_put(s, 1, id_of(id, 3), STR("-"), STR("refused")), ERR_OK);
     assert_int_equal(spool_next(s, &i), ERR_OK);
-    spool_done(s, &i); /* one of them was delivered */
+    spool_done(s, &i.ref, 1); /* one of them was delivered */
     unsigned gone = number_of(i.id), seen = 0;
     spool_free(s);
     assert_int_equal(count_dirs(*state), 1);
@@ -193,7 +193,7 @@ static void what_is_not_delivered_stays_for_the_next(void **state)
         assert_false(i.crashed);
         assert_int_not_equal(number_of(i.id), gone);
         seen++;
-        spool_done(s, &i);
+        spool_done(s, &i.ref, 1);
     }
     assert_int_equal(seen, 2);
     UNTIL(count_dirs(*state) == 1); /* the adopted one goes away */
@@ -214,9 +214,9 @@ static void a_living_neighbour_is_left_alone(void **state)
     spool_free(b);
     settle(a, t, 2);
     assert_int_equal(spool_next(a, &i), ERR_OK);
-    spool_done(a, &i);
+    spool_done(a, &i.ref, 1);
     assert_int_equal(spool_next(a, &i), ERR_OK);
-    spool_done(a, &i);
+    spool_done(a, &i.ref, 1);
     spool_free(a);
 }
 
@@ -254,7 +254,7 @@ static void open_records_of_the_dead_come_out_as_crashed(void **state)
                 assert_int_equal(i.progress.cost_nano, -5);
                 assert_int_equal(i.progress.duration_ms, 900);
             }
-            if (round == 1) spool_done(s, &i);
+            if (round == 1) spool_done(s, &i.ref, 1);
         }
         assert_int_equal(seen, 2 | 4 | 8);
         spool_free(s);
@@ -288,7 +288,7 @@ static void write_until_killed(struct place *p, struct log *log)
         /* Deliver the oldest, behind the writing, so that a few segments are always in use. */
         struct spool_item item;
         while (stats(s).settled > 300 && spool_next(s, &item) == ERR_OK) {
-            spool_done(s, &item);
+            spool_done(s, &item.ref, 1);
             log->acked++;
         }
     }
@@ -325,7 +325,7 @@ static void kill_9_in_the_middle_of_writing_loses_nothing(void **state)
             if (i.crashed) assert_true(n >= settled);
             (void)snprintf(want, sizeof want, "%s %u", i.crashed ? "open" : "settled", n);
             assert_true(str_eqz(i.text, want));
-            spool_done(s, &i);
+            spool_done(s, &i.ref, 1);
         }
         /* Each record was acknowledged before, or came out now: one that the kill hit between its
          * acknowledgement and our note of it may be missing from both. */
@@ -408,7 +408,7 @@ static void torn_records_are_skipped_and_the_rest_is_read(void **state)
     while (spool_next(s, &i) == ERR_OK) {
         unsigned *set = i.crashed ? &crashed : &settled;
         *set |= 1u << number_of(i.id);
-        spool_done(s, &i);
+        spool_done(s, &i.ref, 1);
     }
     assert_int_equal(settled, 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4);
     assert_int_equal(crashed, 1 << 1 | 1 << 5);
@@ -466,7 +466,7 @@ static void a_full_spool_opens_nothing_but_settles(void **state)
     assert_int_equal(spool_put(s, 0, id_of(id, n), STR("team-a"), STR("text")), ERR_LIMIT);
     for (unsigned i = 0; i < n; i++) {
         assert_int_equal(spool_next(s, &item), ERR_OK);
-        spool_done(s, &item);
+        spool_done(s, &item.ref, 1);
     }
     assert_int_equal(spool_next(s, &item), ERR_NOT_FOUND);
     spool_free(s);
@@ -500,7 +500,7 @@ static void disk_is_given_back_while_a_long_request_runs(void **state)
         settle(s, begin(s, 0, n), n);
         assert_int_equal(spool_next(s, &item), ERR_OK);
         assert_int_equal(number_of(item.id), n);
-        spool_done(s, &item);
+        spool_done(s, &item.ref, 1);
         if (n % 500 == 0) UNTIL(stats(s).bytes <= 20 * o.segment_bytes);
     }
     assert_true(stats(s).moved > 0);
@@ -514,7 +514,7 @@ static void disk_is_given_back_while_a_long_request_runs(void **state)
     assert_true(item.crashed);
     assert_int_equal(item.progress.output_tokens, 5);
     assert_int_equal(item.progress.duration_ms, 7);
-    spool_done(s, &item);
+    spool_done(s, &item.ref, 1);
     assert_int_equal(spool_next(s, &item), ERR_NOT_FOUND);
     spool_free(s);
     assert_int_equal(count_dirs(*state), 0);
@@ -527,12 +527,12 @@ static void a_moved_record_settles_and_is_forgotten_everywhere(void **state)
     struct spool_ticket *slow = begin(s, 0, 1000000);
     struct spool_item item;
     for (unsigned n = 0; n < 3000; n++) settle(s, begin(s, 0, n), n); /* nothing is delivered yet */
-    while (spool_next(s, &item) == ERR_OK) spool_done(s, &item);
+    while (spool_next(s, &item) == ERR_OK) spool_done(s, &item.ref, 1);
     UNTIL(stats(s).moved > 0);
     settle(s, slow, 1000000);
     assert_int_equal(spool_next(s, &item), ERR_OK);
     assert_int_equal(number_of(item.id), 1000000);
-    spool_done(s, &item);
+    spool_done(s, &item.ref, 1);
     UNTIL(stats(s).segments <= 3);
     spool_free(s);
     assert_int_equal(count_dirs(*state), 0);
@@ -584,7 +584,7 @@ static void *acknowledge(void *arg)
     do {
         stop = a->stop;
         (void)pthread_mutex_lock(&a->lock);
-        for (size_t i = 0; i < a->n; i++) spool_done(a->s, &a->items[i]);
+        for (size_t i = 0; i < a->n; i++) spool_done(a->s, &a->items[i].ref, 1);
         a->n = 0;
         (void)pthread_mutex_unlock(&a->lock);
         (void)sched_yield();

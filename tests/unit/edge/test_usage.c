@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/uuid.h"
 #include "proto/subjects.h"
+#include "proto/usage_batch.h"
 #include "services/edge/records/usage.h"
 
 enum { WORKERS = 2, PER_WORKER = 1500, RECORDS_MAX = 20000 };
@@ -116,7 +117,7 @@ static const struct usage_record *make(struct made *m, unsigned n)
 
 /* What is in the stream. */
 struct content {
-    unsigned count;
+    unsigned count, messages, batches;
     struct {
         bool seen;
         enum usage_outcome outcome;
@@ -126,24 +127,40 @@ struct content {
     } of[RECORDS_MAX];
 };
 
-static void read_one(struct content *c, struct bus_js_msg *m)
+struct reading {
+    struct content *c;
+    struct str subject;
+};
+
+static void read_part(void *ctx, const struct usage_part *p)
 {
-    struct usage_record r;
-    struct arena arena;
-    struct why why = { "" };
+    const struct reading *reading = ctx;
+    struct content *c = reading->c;
     uint64_t n = 0;
-    arena_init(&arena, 64 * 1024);
-    if (usage_decode(bus_js_data(m), &arena, &r, &why) != ERR_OK) fail_msg("%s", why.text);
-    assert_int_equal(str_to_u64(str_n(r.id.p + 24, 12), &n), ERR_OK);
+    if (p->e != ERR_OK) fail_msg("%s", p->why);
+    const struct usage_record *r = p->record;
+    assert_int_equal(str_to_u64(str_n(r->id.p + 24, 12), &n), ERR_OK);
     assert_in_range(n, 0, RECORDS_MAX - 1);
     assert_false(c->of[n].seen);
-    assert_true(str_ends(bus_js_subject(m), n % 2 == 0 ? STR(".team-a") : STR(".team-b")));
+    assert_true(str_ends(reading->subject, n % 2 == 0 ? STR(".team-a") : STR(".team-b")));
     c->of[n].seen = true;
-    c->of[n].outcome = r.outcome;
-    c->of[n].output_tokens = r.output_tokens;
-    c->of[n].cost = r.cost.nano;
-    c->of[n].from_successor = str_eqz(r.from, "edge-2") && str_eqz(r.edge, "edge-1");
+    c->of[n].outcome = r->outcome;
+    c->of[n].output_tokens = r->output_tokens;
+    c->of[n].cost = r->cost.nano;
+    c->of[n].from_successor = str_eqz(r->from, "edge-2") && str_eqz(r->edge, "edge-1");
     c->count++;
+    if (!p->alone && p->index == 0) c->batches++;
+}
+
+static void read_one(struct content *c, struct bus_js_msg *m)
+{
+    struct arena arena;
+    struct why why = { "" };
+    struct reading reading = { c, bus_js_subject(m) };
+    arena_init(&arena, 256 * 1024);
+    if (usage_read(bus_js_data(m), &arena, read_part, &reading, &why) != ERR_OK)
+        fail_msg("%s", why.text);
+    c->messages++;
     arena_done(&arena);
 }
 
@@ -252,6 +269,8 @@ static void nothing_is_lost_while_the_bus_is_killed(void **state)
     usage_free(u);
     struct content *c = read_stream(bus); /* which fails on a record that is there twice */
     assert_int_equal(c->count, WORKERS * PER_WORKER);
+    assert_in_range(c->messages, 2, c->count / 4); /* most went together */
+    assert_in_range(c->batches, 2, c->messages);
     free(c);
     bus_free(bus);
 }
