@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "rt/tls.h"
@@ -238,6 +239,36 @@ enum err conn_flush(struct conn *c)
     c->sent = c->tls != NULL ? tls_bytes_written(c->tls) : c->sent + sent;
     buf_consume(&c->out, sent);
     if (c->out.len == 0) buf_done(&c->out); /* idle connections keep no memory */
+    set_watch(c);
+    return ERR_OK;
+}
+
+/* Of a plain connection on which nothing waits. */
+static enum err send_parts(struct conn *c, const struct str *parts, size_t n, size_t *ret_n)
+{
+    struct iovec v[CONN_PARTS_MAX];
+    struct msghdr m = { .msg_iov = v, .msg_iovlen = n };
+    ASSERT(n <= CONN_PARTS_MAX);
+    for (size_t i = 0; i < n; i++)
+        v[i] = (struct iovec){ (void *)(uintptr_t)parts[i].p, parts[i].n };
+    ssize_t sent = sendmsg(c->fd, &m, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return ERR_IO;
+    *ret_n = sent > 0 ? (size_t)sent : 0;
+    c->sent += *ret_n;
+    return ERR_OK;
+}
+
+enum err conn_send(struct conn *c, const struct str *parts, size_t n)
+{
+    size_t sent = 0;
+    bool direct = c->tls == NULL && !c->connecting && c->out.len == 0;
+    enum err e = direct ? send_parts(c, parts, n, &sent) : ERR_OK;
+    for (size_t i = 0; i < n && e == ERR_OK; i++) {
+        size_t skip = MIN(sent, parts[i].n);
+        sent -= skip;
+        e = conn_write(c, str_n(parts[i].p + skip, parts[i].n - skip));
+    }
+    if (e != ERR_OK || !direct) return e == ERR_OK ? conn_flush(c) : e;
     set_watch(c);
     return ERR_OK;
 }

@@ -451,9 +451,7 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
     x->interims = 0;
     x->chunked = (struct chunked){ 0 };
     buf_init(&x->in, HEAD_MAX + SCRATCH_SIZE);
-    if (e == ERR_OK) e = conn_write(&x->conn, head);
-    if (e == ERR_OK) e = conn_write(&x->conn, body);
-    if (e == ERR_OK) e = conn_flush(&x->conn);
+    if (e == ERR_OK) e = conn_send(&x->conn, (struct str[]){ head, body }, 2);
     /* What is wrong by now is told later, like everything else. */
     if (e != ERR_OK) loop_timer_set(p->o.loop, &x->fail_timer, loop_now_ns(p->o.loop), fail_now, x);
     return x;
