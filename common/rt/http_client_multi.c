@@ -172,8 +172,9 @@ int http_transfer_on_connected(void *ctx, char *primary_ip, char *local_ip, int 
                                int local_port)
 {
     struct http_transfer *t = ctx;
-    (void)primary_ip, (void)local_ip, (void)primary_port, (void)local_port;
+    (void)primary_ip, (void)local_ip, (void)primary_port;
     t->connected = true;
+    t->local_port = local_port;
     return CURL_PREREQFUNC_OK;
 }
 
@@ -184,6 +185,35 @@ static void free_later(void *ctx)
     free(ctx);
 }
 
+static void tell_later(void *ctx);
+
+static void plan_telling(struct http_multi *m)
+{
+    if (m->telling || m->tell_planned) return;
+    m->tell_planned = true;
+    loop_defer(m->loop, tell_later, m);
+}
+
+/* Takes it from curl in the middle. Since 7.88 libcurl leaves the reset of a stream lying until
+ * something else happens on its connection. So the connection goes with the stream when nobody
+ * else is on it; otherwise one of the others is stopped and let go on, which sends what lies. */
+static void withdraw(struct http_transfer *t)
+{
+    struct http_multi *m = t->m;
+    (void)curl_easy_setopt(t->easy, CURLOPT_FORBID_REUSE, 1L);
+    (void)curl_multi_remove_handle(m->multi, t->easy);
+    if (!t->connected) return;
+    LIST_EACH(n, &m->all)
+    {
+        struct http_transfer *beside = LIST_ENTRY(n, struct http_transfer, in_all);
+        if (beside->done || beside->holding || beside->local_port != t->local_port) continue;
+        (void)curl_easy_pause(beside->easy, CURLPAUSE_RECV);
+        (void)curl_easy_pause(beside->easy, CURLPAUSE_CONT);
+        plan_telling(m); /* of what that brought */
+        return;
+    }
+}
+
 /* Gives everything back; the struct's memory goes at the end of the turn, since callers up the
  * stack may look at it. */
 static void bury(struct http_transfer *t)
@@ -192,7 +222,8 @@ static void bury(struct http_transfer *t)
     if (t->dead) return;
     t->dead = true;
     list_remove(&t->node);
-    if (!t->done) (void)curl_multi_remove_handle(m->multi, t->easy);
+    list_remove(&t->in_all);
+    if (!t->done) withdraw(t);
     /* What the handle points at goes with the transfer. */
     (void)curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
     (void)curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
@@ -211,7 +242,6 @@ static void bury(struct http_transfer *t)
     free(t->target);
     buf_done(&t->head);
     buf_done(&t->in);
-    m->transfers--;
     loop_defer(m->loop, free_later, t);
 }
 
@@ -322,8 +352,9 @@ static void tell(struct http_multi *m)
     struct list_node *n;
     if (m->telling) return;
     m->telling = true;
-    while ((n = list_pop_front(&m->ready)) != NULL)
+    while ((n = list_pop_front(&m->ready)) != NULL) {
         tell_one(LIST_ENTRY(n, struct http_transfer, node));
+    }
     m->telling = false;
 }
 
@@ -351,6 +382,7 @@ struct http_multi *http_multi_new(const struct http_multi_options *o)
     m->multi = curl_multi_init();
     m->share = curl_share_init();
     list_init(&m->ready);
+    list_init(&m->all);
     m->url = copy(o->url);
     m->connect_text = copy(o->connect_to);
     m->ca_file = copy(o->ca_file);
@@ -392,7 +424,7 @@ static void forget(char *secret)
 void http_multi_free(struct http_multi *m)
 {
     if (m == NULL) return;
-    ASSERT(m->transfers == 0 && !m->telling && !m->tell_planned);
+    ASSERT(list_empty(&m->all) && !m->telling && !m->tell_planned);
     for (size_t i = 0; i < m->spares; i++) curl_easy_cleanup(m->spare[i]);
     if (m->multi != NULL) (void)curl_multi_cleanup(m->multi);
     loop_timer_clear(m->loop, &m->timer);
@@ -444,11 +476,11 @@ struct http_transfer *http_transfer_start(struct http_multi *m,
     t->ctx = ctx;
     buf_init(&t->head, HTTP_MULTI_HEAD_MAX);
     buf_init(&t->in, IN_MAX + CURL_MAX_WRITE_SIZE);
-    m->transfers++;
+    list_push_back(&m->all, &t->in_all);
     t->easy = take_handle(m);
     t->done = true; /* not curl's yet */
     if (t->easy == NULL) {
-        m->transfers--;
+        list_remove(&t->in_all);
         free(t);
         return NULL;
     }
@@ -472,9 +504,7 @@ void http_transfer_pause(struct http_transfer *t, bool paused)
     t->paused = paused;
     if (paused) return;
     has_news(t);
-    if (m->telling || m->tell_planned) return;
-    m->tell_planned = true;
-    loop_defer(m->loop, tell_later, m);
+    plan_telling(m);
 }
 
 bool http_transfer_is_connected(const struct http_transfer *t)

@@ -18,10 +18,10 @@ struct http_multi {
     CURLM *multi;
     CURLSH *share; /* sessions of TLS */
     struct loop_timer timer;
-    struct list_node ready; /* transfers that have something to tell */
+    struct list_node all, ready; /* transfers; those that have something to tell */
     bool telling, tell_planned;
     CURL *spare[HTTP_MULTI_SPARES];
-    size_t spares, transfers;
+    size_t spares;
     struct curl_slist *connect_to, *resolve;
     char *url, *connect_text, *resolve_text, *ca_file, *cert_file, *key_file;
     char *proxy, *proxy_user, *proxy_password, *proxy_ca_file;
@@ -34,11 +34,12 @@ struct http_transfer {
     CURL *easy;
     const struct http_transfer_events *ev;
     void *ctx;
-    struct list_node node; /* in ready */
-    struct buf head, in;   /* what came, and was not told */
-    char *body, *target;   /* of the request */
+    struct list_node node, in_all; /* in ready, in all */
+    struct buf head, in;           /* what came, and was not told */
+    char *body, *target;           /* of the request */
     struct curl_slist *fields, *connect_to, *resolve;
     unsigned interims;
+    int local_port; /* which tells connections apart; 0: there is none yet */
     bool connected, head_whole, head_told, holding /* curl has more */, paused, done, dead;
     const char *wrong; /* why we refused what came; NULL: we did not */
     CURLcode code;     /* when done */

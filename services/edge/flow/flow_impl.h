@@ -135,6 +135,7 @@ struct flow {
     uint64_t retries_left, attempt_began_ns, retry_after_s; /* that the last failure told */
     uint32_t backoff_ms;
     uint8_t fallbacks_used;
+    const char *http; /* of the answer by transport curl: its version; NULL: none */
     bool stale_retried, paused, waiting, backing_off, awaits_keys;
     struct attempt *attempts; /* the last ones, at most USAGE_ATTEMPTS_MAX; the one under way too */
     size_t attempts_n;

@@ -76,6 +76,10 @@ void flow_log(struct flow *f, const struct usage_record *r)
                        f->request_id, f->bytes_in + f->body_len, f->bytes_out,
                        f->said != NULL ? f->said : "");
     }
+    if (e == ERR_OK && f->server != NULL)
+        e = buf_printf(&b, ",\"transport\":\"%s\"",
+                       f->upstream->transport == SNAP_CURL ? "curl" : "direct");
+    if (e == ERR_OK && f->http != NULL) e = buf_printf(&b, ",\"upstream_http\":\"%s\"", f->http);
     if (e == ERR_OK && f->trace != NULL) {
         e = buf_printf(&b, ",\"trace_id\":\"%s\",\"span_id\":\"%s\"", f->trace->id, f->trace->span);
         if (e == ERR_OK && f->trace->parent[0] != '\0')

@@ -336,6 +336,7 @@ static void forget_answer(struct flow *f)
     f->whole_fields = STR_NULL;
     buf_done(&f->gather);
     f->status = 0;
+    f->http = NULL;
     f->opened_ns = 0;
     f->ended = f->paused = f->token_paused = false;
     f->state = FLOW_WAIT;
@@ -429,6 +430,16 @@ bool flow_is_denied(const struct flow *f, unsigned status)
            (status == 401 || status == 402 || status == 403);
 }
 
+static void note_way(struct flow *f)
+{
+    struct exchange_way way = exchange_way(f->exchange);
+    struct str labels[] = { f->upstream->slug, str_of(way.http) };
+    f->http = way.http;
+    metric_inc(flow_metric(f, M_CURL_ANSWERS, labels));
+    if (way.connections > 0)
+        metric_add(flow_metric(f, M_CURL_CONNECTIONS, labels), way.connections);
+}
+
 void flow_note_head(struct flow *f, const struct h1_response *res)
 {
     uint64_t wall_ms = clock_wall_ms(flow_edge(f)->clock), wait = cooldown_of(res, wall_ms);
@@ -436,6 +447,7 @@ void flow_note_head(struct flow *f, const struct h1_response *res)
      * be about what was asked: who asks so must not be able to take the server from others. */
     bool denied = flow_is_denied(f, (unsigned)res->status), ours = denied && res->status != 403;
     char why[32];
+    if (f->upstream->transport == SNAP_CURL) note_way(f);
     f->retry_after_s = cooldown_retry_after_s(res, wall_ms);
     if (wait > 0) seat_cool(&f->seat, wait, res->status != 503 && res->status != 529);
     if (denied) flow_count_upstream_error(f, "credential");
