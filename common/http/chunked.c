@@ -203,6 +203,21 @@ enum chunked_status chunked_decode(struct chunked *c, struct str *in, struct str
     }
 }
 
+enum chunked_status chunked_unwrap(struct chunked *c, char *p, size_t n, size_t *ret_n,
+                                   size_t *ret_used)
+{
+    struct str in = str_n(p, n), piece;
+    enum chunked_status st;
+    size_t have = 0;
+    while ((st = chunked_decode(c, &in, &piece)) == CHUNKED_DATA) {
+        if (piece.p != p + have) memmove(p + have, piece.p, piece.n);
+        have += piece.n;
+    }
+    *ret_n = have;
+    *ret_used = (size_t)(in.p - p);
+    return st;
+}
+
 size_t chunked_header(uint64_t n, char out[CHUNKED_HEADER_MAX])
 {
     static const char digits[] = "0123456789abcdef";

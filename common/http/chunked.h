@@ -43,6 +43,14 @@ struct chunked {
  */
 enum chunked_status chunked_decode(struct chunked *c, struct str *in, struct str *ret_data);
 
+/*
+ * All that is here at once, in place: the data come together at p, *ret_n bytes of them, and
+ * *ret_used bytes of the input were used. CHUNKED_MORE (all of it was), CHUNKED_DONE, or
+ * CHUNKED_BAD; of each there may be data before.
+ */
+enum chunked_status chunked_unwrap(struct chunked *c, char *p, size_t n, size_t *ret_n,
+                                   size_t *ret_used);
+
 /* The line in front of a chunk of n > 0 bytes, such as "1f4\r\n"; behind its data goes "\r\n".
  * Returns its length. */
 enum { CHUNKED_HEADER_MAX = 18 };

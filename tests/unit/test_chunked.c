@@ -180,11 +180,43 @@ static void test_encoded_sizes_decode_to_themselves(void **state)
     }
 }
 
+/* In one piece or two: the same body, and the same is left, as by the piece. */
+static void test_unwraps_in_place(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        size_t n = strlen(rows[i].in);
+        for (size_t cut = 0; cut <= n; cut++) {
+            struct chunked c = { 0 };
+            struct buf body;
+            size_t used = 0, ends[2] = { cut, n };
+            enum chunked_status st = CHUNKED_MORE;
+            char *copy = strdup(rows[i].in);
+            buf_init(&body, 1024);
+            for (size_t k = 0, from = 0; k < 2 && st == CHUNKED_MORE; from = ends[k++]) {
+                size_t have, took;
+                st = chunked_unwrap(&c, copy + from, ends[k] - from, &have, &took);
+                assert_int_equal(buf_append(&body, copy + from, have), ERR_OK);
+                if (st == CHUNKED_MORE) assert_int_equal(took, ends[k] - from);
+                used = from + took;
+            }
+            assert_int_equal(st, rows[i].body != NULL ? CHUNKED_DONE : CHUNKED_BAD);
+            if (rows[i].body != NULL) {
+                assert_true(str_eqz(buf_str(&body), rows[i].body));
+                assert_int_equal(used, n - strlen(rows[i].rest));
+            }
+            buf_done(&body);
+            free(copy);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table_in_every_split),
         cmocka_unit_test(test_extensions_and_trailers_are_bounded),
+        cmocka_unit_test(test_unwraps_in_place),
         cmocka_unit_test(test_encoded_sizes_decode_to_themselves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,7 @@ void answer_free(struct answer *a)
     drop_all(&a->queue);
     drop_all(&a->unfed);
     transcript_free(a->transcript);
+    answer_forget_forms(a);
     sse_done(&a->sse);
     buf_done(&a->scratch);
     struct str heads[] = { a->id, a->object, a->created, a->model };
@@ -112,6 +113,28 @@ static bool gated(const struct answer *a)
     return a->o.allowance < a->o.limit;
 }
 
+bool answer_has_allowance(struct answer *a, uint64_t wants)
+{
+    if (wants > a->o.allowance && a->o.more != NULL && !a->asked) {
+        a->o.allowance = a->o.more(a->o.more_ctx, wants);
+        a->asked = wants > a->o.allowance;
+    }
+    return wants <= a->o.allowance;
+}
+
+void answer_weigh(struct answer *a)
+{
+    if (!gated(a)) return;
+    /* answer_most_tokens() sees to it that it is not over, but for texts whose last letters count
+     * more by what follows them. */
+    uint64_t tokens = answer_tokens(a);
+    a->over = tokens > a->o.allowance;
+    if (a->over)
+        a->wants = tokens;
+    else
+        a->written = tokens;
+}
+
 /* False: a last event that was torn off. */
 static bool parse(struct answer *a, const struct sse_event *ev)
 {
@@ -140,16 +163,7 @@ static enum err pass_event(struct answer *a, const struct sse_event *ev, const s
     if (a->chunk->uncountable) a->uncounted = true;
 
     bool cut = answer_any_cut(a);
-    if (gated(a)) {
-        /* answer_most_tokens() sees to it that this does not happen, but for texts whose last
-         * letters count more by what follows them. */
-        uint64_t tokens = answer_tokens(a);
-        a->over = tokens > a->o.allowance;
-        if (a->over)
-            a->wants = tokens;
-        else
-            a->written = tokens;
-    }
+    answer_weigh(a);
     if (list_empty(&a->queue) && !cut && !a->over && answer_is_deliverable(a, marks, marks_n)) {
         if (!hide) e = answer_write_event(a, ev->raw, ev->name, ev->data);
     } else {
@@ -165,6 +179,7 @@ static enum err take_event(struct answer *a, const struct sse_event *ev)
     struct mark few[MARKS_FEW], *marks = answer_marks(a->chunk->deltas_n, few);
     if (marks == NULL) return ERR_NOMEM;
     enum err e = answer_feed_chunk(a, false, marks);
+    if (e == ERR_OK) answer_learn(a, ev, marks);
     if (e == ERR_OK) e = pass_event(a, ev, marks);
     answer_marks_done(marks, few);
     return e;
@@ -178,7 +193,7 @@ static enum err try_event(struct answer *a, const struct sse_event *ev, bool *re
     if (torn) return ERR_OK; /* half an event is none */
     if (!a->over && gated(a) && a->chunk->deltas_n > 0) {
         a->wants = answer_tokens(a) + answer_most_tokens(a);
-        *ret_waits = a->wants > a->o.allowance;
+        *ret_waits = !answer_has_allowance(a, a->wants);
     }
     return *ret_waits ? ERR_OK : take_event(a, ev);
 }
@@ -191,9 +206,8 @@ static bool is_opening(const struct chunk *c)
     return c->deltas_n == 0 && !c->is_done && !c->is_error && !c->uncountable && !c->usage_only;
 }
 
-static enum err on_event(void *ctx, const struct sse_event *ev)
+static enum err on_event(struct answer *a, const struct sse_event *ev)
 {
-    struct answer *a = ctx;
     bool waits = true;
     bool first = !a->begun && ev->data.p != NULL;
     if (a->state == ANSWER_CUT) return ERR_OK;
@@ -275,6 +289,7 @@ enum err answer_resume(struct answer *a, struct buf *out)
     struct chunk chunk;
     if (a->state == ANSWER_CUT) return ERR_OK;
     a->out = out;
+    a->asked = false;
     a->chunk = &chunk;
     chunk_init(&chunk);
     enum err e = resume(a);
@@ -286,25 +301,34 @@ enum err answer_resume(struct answer *a, struct buf *out)
 enum err answer_feed(struct answer *a, struct str bytes, struct buf *out)
 {
     struct chunk chunk;
-    if (a->state == ANSWER_CUT) return ERR_OK;
+    struct sse_event ev;
+    enum err e = ERR_OK;
     a->out = out;
+    a->asked = false;
     a->chunk = &chunk;
     chunk_init(&chunk);
-    enum err e = sse_feed(&a->sse, bytes, on_event, a);
+    while (e == ERR_OK && a->state != ANSWER_CUT) {
+        e = answer_feed_known(a, &bytes);
+        if (e == ERR_OK && a->state != ANSWER_CUT) e = sse_next(&a->sse, &bytes, &ev);
+        if (e == ERR_OK && a->state != ANSWER_CUT) e = on_event(a, &ev);
+    }
     chunk_done(&chunk);
     a->chunk = NULL;
-    return e;
+    return e == ERR_AGAIN ? ERR_OK : e;
 }
 
 enum err answer_end(struct answer *a, struct buf *out)
 {
     struct chunk chunk;
+    struct sse_event ev;
     if (a->state == ANSWER_CUT) return ERR_OK;
     a->out = out;
+    a->asked = false;
     a->chunk = &chunk;
     chunk_init(&chunk);
     a->at_end = true;
-    enum err e = sse_finish(&a->sse, on_event, a);
+    enum err e = sse_last(&a->sse, &ev);
+    e = e == ERR_AGAIN ? ERR_OK : e == ERR_OK ? on_event(a, &ev) : e;
     if (answer_waits(a)) goto out;
     if (e == ERR_OK && a->state == ANSWER_OPEN) e = answer_finish_all(a);
     if (e == ERR_OK) e = answer_release(a);
@@ -383,6 +407,7 @@ enum err answer_whole(struct answer *a, struct str body, struct buf *out)
     struct js_val root;
     struct chunk chunk;
     a->out = out;
+    a->asked = false;
     a->chunk = &chunk;
     chunk_init(&chunk);
     enum err e = js_parse(body, &root, NULL);

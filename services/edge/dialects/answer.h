@@ -24,8 +24,13 @@ struct answer_options {
     uint64_t limit;      /* output tokens over all choices; METER_NO_LIMIT: none */
     uint64_t allowance;  /* tokens of a stream that may be delivered by now, when reserved */
     bool reserved;       /* tokens are had piece by piece: see answer_allow() */
-    bool hide_usage;     /* the gateway asked for usage, the client did not */
-    bool want_usage;     /* the client asked for it: a cut ends with it */
+    /* With reserved: asked during a call when fewer than `ahead` are left, or an event would have
+     * to wait for an allowance of `wants`; what may be delivered now. NULL: nobody is asked. */
+    uint64_t (*more)(void *ctx, uint64_t wants);
+    void *more_ctx;
+    uint64_t ahead;
+    bool hide_usage; /* the gateway asked for usage, the client did not */
+    bool want_usage; /* the client asked for it: a cut ends with it */
     uint64_t input_tokens;
 };
 

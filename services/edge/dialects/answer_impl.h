@@ -36,6 +36,8 @@ struct held {
     struct mark marks[];
 };
 
+struct forms; /* answer_forms.c */
+
 struct answer {
     struct answer_options o;
     struct sse sse;
@@ -47,7 +49,10 @@ struct answer {
     uint64_t wants;         /* the allowance that the first of the unfed needs */
     uint64_t written;       /* tokens of what was passed on, while the allowance holds back */
     bool over, stopped;     /* the queue is beyond the allowance; it ended at what was written */
+    bool asked;             /* in this call, and there was no more */
     struct buf scratch;     /* decoded text of a delta */
+    struct forms *forms;    /* of events that were read; NULL: none yet */
+    bool alike;             /* one came whose form is worth keeping, if there is another */
     struct chunk *chunk;    /* during a call, on its stack: streams that are idle are small */
     struct buf *out;        /* during a call */
 
@@ -64,6 +69,13 @@ struct answer {
     struct str id, object, created, model; /* raw JSON of the stream's head members; owned */
 };
 
+/* --- answer.c --- */
+
+/* Whether the allowance is so much; asks for more if not. */
+bool answer_has_allowance(struct answer *a, uint64_t wants);
+/* After text was fed: is it beyond the allowance? */
+void answer_weigh(struct answer *a);
+
 /* --- answer_texts.c --- */
 
 enum { MARKS_FEW = CHUNK_FEW_DELTAS };
@@ -73,6 +85,12 @@ struct mark *answer_marks(size_t n, struct mark few[MARKS_FEW]);
 void answer_marks_done(struct mark *marks, const struct mark few[MARKS_FEW]);
 /* Feeds all deltas of the parsed chunk; each: the text is whole with this event. */
 enum err answer_feed_chunk(struct answer *a, bool each, struct mark *marks) MUSTCHECK;
+/* Feeds bytes behind those that the text has. */
+enum err answer_feed_text(struct answer *a, struct text *t, struct str bytes) MUSTCHECK;
+/* Bytes that were fed, in all. */
+uint64_t answer_fed(const struct text *t);
+/* The most tokens that a string of JSON can bring, by what stands between its quotes. */
+uint64_t answer_most_of(struct str raw);
 /* The most tokens that the parsed chunk can bring. */
 uint64_t answer_most_tokens(struct answer *a);
 enum err answer_finish_text(struct answer *a, struct text *t) MUSTCHECK;
@@ -81,6 +99,14 @@ bool answer_any_cut(const struct answer *a);
 /* Of all the text's bytes, how many may be delivered. */
 uint64_t answer_deliverable(const struct text *t);
 bool answer_is_deliverable(const struct answer *a, const struct mark *marks, size_t n);
+
+/* --- answer_forms.c --- */
+
+/* An event was parsed, and its texts fed: those of its form can be known from now on. */
+void answer_learn(struct answer *a, const struct sse_event *ev, const struct mark *marks);
+/* Takes events of known forms, as many as come in a row; *bytes moves behind them. */
+enum err answer_feed_known(struct answer *a, struct str *bytes) MUSTCHECK;
+void answer_forget_forms(struct answer *a);
 
 /* --- answer_write.c --- */
 

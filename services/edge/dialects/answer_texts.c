@@ -97,9 +97,17 @@ static enum err decode(struct answer *a, const struct delta *d, uint64_t had, st
     return ERR_OK;
 }
 
-static uint64_t fed(const struct text *t)
+uint64_t answer_fed(const struct text *t)
 {
     return t->before_bytes + meter_fed(t->meter);
+}
+
+enum err answer_feed_text(struct answer *a, struct text *t, struct str bytes)
+{
+    set_limit(a, t);
+    enum err e = meter_feed(t->meter, bytes);
+    t->count = t->before_tokens + meter_count(t->meter);
+    return e;
 }
 
 /* Feeds one delta to its meter and notes where it lies. */
@@ -110,7 +118,7 @@ static enum err feed_delta(struct answer *a, const struct delta *d, struct mark 
     enum err e = text_of(a, d, &i);
     if (e != ERR_OK) return e;
     struct text *t = &a->texts[i];
-    uint64_t had = fed(t);
+    uint64_t had = answer_fed(t);
     e = decode(a, d, had, &all, &more);
     if (e != ERR_OK) return e;
     if (t->finished && more.n > 0 && !meter_cut(t->meter, NULL)) e = reopen(a, t);
@@ -118,11 +126,8 @@ static enum err feed_delta(struct answer *a, const struct delta *d, struct mark 
     bool repeats = d->form == DELTA_WHOLE || d->form == DELTA_SO_FAR;
     *ret = (struct mark){ .text = (uint16_t)i, .start = repeats ? 0 : had };
     ret->end = ret->start + all.n;
-    if (!t->finished && more.n > 0) { /* else it was cut, or has all of it */
-        set_limit(a, t);
-        e = meter_feed(t->meter, more);
-        t->count = t->before_tokens + meter_count(t->meter);
-    }
+    /* else it was cut, or has all of it */
+    if (!t->finished && more.n > 0) e = answer_feed_text(a, t, more);
     if (a->scratch.cap > SCRATCH_KEPT) buf_done(&a->scratch);
     return e == ERR_OK && d->form == DELTA_WHOLE ? answer_finish_text(a, t) : e;
 }
@@ -157,6 +162,14 @@ void answer_marks_done(struct mark *marks, const struct mark few[MARKS_FEW])
 
 /* A byte is at most one token, and what is not ASCII may become three bytes when it is normalized.
  */
+uint64_t answer_most_of(struct str raw)
+{
+    uint64_t n = raw.n;
+    for (size_t k = 0; k < raw.n; k++)
+        n += (unsigned char)raw.p[k] < 0x80 && raw.p[k] != '\\' ? 0 : 2;
+    return n;
+}
+
 uint64_t answer_most_tokens(struct answer *a)
 {
     const struct chunk *c = a->chunk;
@@ -166,11 +179,11 @@ uint64_t answer_most_tokens(struct answer *a)
         struct str text = str_n(d->text.raw.p + 1, d->text.raw.n - 2), all;
         size_t at;
         if (d->form == DELTA_MIRROR) continue;
-        if (d->form != DELTA_PIECE && (text_of(a, d, &at) != ERR_OK ||
-                                       decode(a, d, fed(&a->texts[at]), &all, &text) != ERR_OK))
+        if (d->form != DELTA_PIECE &&
+            (text_of(a, d, &at) != ERR_OK ||
+             decode(a, d, answer_fed(&a->texts[at]), &all, &text) != ERR_OK))
             return UINT32_MAX;
-        for (size_t k = 0; k < text.n; k++)
-            n += (unsigned char)text.p[k] < 0x80 && text.p[k] != '\\' ? 1 : 3;
+        n += answer_most_of(text);
         if (a->scratch.cap > SCRATCH_KEPT) buf_done(&a->scratch);
     }
     return n;

@@ -207,6 +207,7 @@ void chunk_clear(struct chunk *c)
     c->uncountable = c->has_sequence = false;
     c->deltas_n = c->choices_n = 0;
     c->usage = c->completion_tokens = c->total_tokens = c->incomplete_details = absent;
+    c->sequence_at = c->padding = absent;
     c->usage_member = STR_NULL;
     c->reported = (struct reported_usage){ 0 };
 }

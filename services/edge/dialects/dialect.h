@@ -75,6 +75,8 @@ struct chunk {
     struct js_val incomplete_details; /* Responses: of a whole answer */
     bool has_sequence;                /* Responses: the event's number */
     uint64_t sequence;
+    struct js_val sequence_at;
+    struct js_val padding;   /* a string that means nothing, and differs from event to event */
     struct js_val usage;     /* an object or null */
     struct str usage_member; /* "usage":… with the comma that goes with it */
     struct js_val completion_tokens, total_tokens; /* of usage */

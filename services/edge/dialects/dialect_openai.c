@@ -306,6 +306,8 @@ static enum err parse_answer(struct js_val root, struct chunk *ret)
             ret->usage_member = member_with_comma(root, key, v);
         } else if (js_key_is(key, "error")) {
             ret->is_error = v.type != JS_NULL;
+        } else if (js_key_is(key, "obfuscation")) {
+            ret->padding = v;
         }
     }
     ret->usage_only = has_choices && ret->choices_n == 0 && ret->reported.present;

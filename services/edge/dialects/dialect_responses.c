@@ -208,7 +208,9 @@ static enum err parse_event(struct str name, struct str data, struct chunk *ret)
     if (e != ERR_OK) return e;
     struct str type = responses_word(js_get(root, "type"));
     if (type.p == NULL && name.p != NULL) type = name;
-    ret->has_sequence = js_u64(js_get(root, "sequence_number"), &ret->sequence) == ERR_OK;
+    ret->sequence_at = js_get(root, "sequence_number");
+    ret->has_sequence = js_u64(ret->sequence_at, &ret->sequence) == ERR_OK;
+    ret->padding = js_get(root, "obfuscation");
     take_logprobs(ret, root);
     return take_event(ret, type, root);
 }

@@ -271,6 +271,12 @@ static size_t utf8_length(char first)
 
 /* --- strings --- */
 
+const char *js_string_end(const char *p, const char *end)
+{
+    const char *behind = check_string(p - 1, end);
+    return behind != NULL && str_is_utf8(str_n(p, (size_t)(behind - 1 - p))) ? behind - 1 : NULL;
+}
+
 static uint32_t hex4(const char *p)
 {
     uint64_t v = 0;

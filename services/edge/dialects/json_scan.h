@@ -47,6 +47,9 @@ static inline bool js_is(struct js_val v, enum js_type t)
     return v.raw.p != NULL && v.type == t;
 }
 
+/* The quote that ends a string whose first byte behind its opening quote is p. NULL: none in
+ * p..end, or what stands before it is not what js_parse() takes. */
+const char *js_string_end(const char *p, const char *end);
 /* Appends what a string value means (UTF-8). A lone surrogate escape becomes U+FFFD. */
 enum err js_decode(struct js_val string, struct buf *out) MUSTCHECK;
 /* How many raw bytes behind the opening quote stand for the first n decoded bytes (n at a

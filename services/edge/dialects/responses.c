@@ -28,6 +28,14 @@ enum err responses_place(enum responses_text t, uint64_t output_index, uint64_t 
     return ERR_OK;
 }
 
+enum responses_text responses_at(uint32_t place, uint64_t *ret_output_index,
+                                 uint64_t *ret_part_index)
+{
+    *ret_output_index = place >> 15;
+    *ret_part_index = place & (RT_MAX_PARTS - 1);
+    return place >> 11 & (RT_MAX * 2 - 1);
+}
+
 enum responses_text responses_text_of(struct str type, struct str *ret_what)
 {
     const struct str prefix = STR("response.");

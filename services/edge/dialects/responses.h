@@ -36,6 +36,9 @@ extern const struct responses_text_kind responses_texts[RT_MAX];
 enum { RT_MAX_ITEMS = 65536, RT_MAX_PARTS = 2048 };
 enum err responses_place(enum responses_text t, uint64_t output_index, uint64_t part_index,
                          uint32_t *ret) MUSTCHECK;
+/* The other way round. */
+enum responses_text responses_at(uint32_t place, uint64_t *ret_output_index,
+                                 uint64_t *ret_part_index);
 /* The text that an event tells of by its type ("response.output_text.delta"): its kind, and what
  * stands behind the stem ("delta"). RT_MAX: of no text. */
 enum responses_text responses_text_of(struct str type, struct str *ret_what);

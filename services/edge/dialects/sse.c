@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sse.h"
 
+#include "base/skip.h"
+
 void sse_init(struct sse *s, size_t event_max)
 {
     *s = (struct sse){ 0 };
@@ -39,23 +41,30 @@ static enum err take_line(struct sse *s, struct str line, struct sse_event *ev)
     return ERR_OK;
 }
 
-/* Splits a whole event into lines and hands it over. */
-static enum err emit(struct sse *s, struct str raw, sse_fn fn, void *ctx)
+/* Where the line at p ends: at its line end, or at `end`. */
+static const char *line_end(const char *p, const char *end)
+{
+    static const unsigned char ends[4] = { '\n', '\r', '\n', '\r' };
+    return skip_to_any(p, end, ends);
+}
+
+/* Splits a whole event into lines. */
+static enum err read_event(struct sse *s, struct str raw, struct sse_event *ret)
 {
     struct sse_event ev = { .raw = raw, .data = STR_NULL, .name = STR_NULL };
-    struct str rest = raw;
-    if (!s->begun && str_starts(rest, STR("\xef\xbb\xbf"))) rest.p += 3, rest.n -= 3;
+    const char *p = raw.p, *end = raw.p + raw.n;
+    if (!s->begun && str_starts(raw, STR("\xef\xbb\xbf"))) p += 3;
     s->begun = true;
     buf_clear(&s->data);
-    while (rest.n > 0) {
-        size_t n = 0;
-        while (n < rest.n && rest.p[n] != '\n' && rest.p[n] != '\r') n++;
-        enum err e = take_line(s, str_n(rest.p, n), &ev);
+    while (p < end) {
+        const char *stop = line_end(p, end);
+        enum err e = take_line(s, str_n(p, (size_t)(stop - p)), &ev);
         if (e != ERR_OK) return e;
-        if (n < rest.n) n += rest.p[n] == '\r' && n + 1 < rest.n && rest.p[n + 1] == '\n' ? 2 : 1;
-        rest.p += n, rest.n -= n;
+        p = stop;
+        if (p < end) p += *p == '\r' && p + 1 < end && p[1] == '\n' ? 2 : 1;
     }
-    return fn(ctx, &ev);
+    *ret = ev;
+    return ERR_OK;
 }
 
 /*
@@ -68,8 +77,8 @@ static size_t find_end(struct str text, size_t *from, size_t *line_start)
 {
     size_t i = *from;
     while (i < text.n) {
-        const char *p = text.p + i;
-        while (i < text.n && *p != '\n' && *p != '\r') i++, p++;
+        const char *p = line_end(text.p + i, text.p + text.n);
+        i = (size_t)(p - text.p);
         if (i == text.n) break;
         bool empty = i == *line_start;
         if (*p == '\r') {
@@ -90,53 +99,89 @@ static size_t find_end(struct str text, size_t *from, size_t *line_start)
     return 0;
 }
 
-enum err sse_feed(struct sse *s, struct str bytes, sse_fn fn, void *ctx)
+static void take(struct str *bytes, size_t n)
 {
-    if (s->after_cr && bytes.n > 0) {
-        s->after_cr = false;
-        if (bytes.p[0] == '\n') {
-            /* The second half of the CRLF that ended the last event: passed on as it came. */
-            struct sse_event rest = { .raw = STR("\n"), .data = STR_NULL, .name = STR_NULL };
-            enum err first = fn(ctx, &rest);
-            if (first != ERR_OK) return first;
-            bytes.p++, bytes.n--;
-        }
-    }
-    /* While nothing is pending, events are read where they lie. */
-    bool in_place = s->pending.len == 0;
-    enum err e = ERR_OK;
-    if (!in_place) e = buf_append_str(&s->pending, bytes);
-    if (e != ERR_OK) return e;
-    struct str text = in_place ? bytes : buf_str(&s->pending);
-    size_t done = 0, from = s->scanned, line_start = s->line_start, end;
-    while ((end = find_end(text, &from, &line_start)) > 0) {
-        struct str raw = str_n(text.p, end);
-        s->after_cr = raw.p[end - 1] == '\r' && end == text.n;
-        e = emit(s, raw, fn, ctx);
-        if (e != ERR_OK) return e;
-        text.p += end, text.n -= end, done += end;
-        from = line_start = 0;
-    }
-    if (in_place)
-        e = text.n > 0 ? buf_append_str(&s->pending, text) : ERR_OK;
-    else
-        buf_consume(&s->pending, done);
-    if (s->pending.len == 0) buf_done(&s->pending); /* idle streams keep no memory */
-    s->scanned = from;
-    s->line_start = line_start;
-    return e;
+    bytes->p += n, bytes->n -= n;
 }
 
-enum err sse_finish(struct sse *s, sse_fn fn, void *ctx)
+/* An event that lies in the bytes as a whole is read where it lies. */
+static enum err in_place(struct sse *s, struct str *bytes, struct sse_event *ret)
 {
-    if (s->pending.len == 0) return ERR_OK;
+    struct str text = *bytes;
+    s->scanned = s->line_start = 0;
+    size_t end = find_end(text, &s->scanned, &s->line_start);
+    if (end == 0) {
+        take(bytes, text.n);
+        enum err e = buf_append_str(&s->pending, text);
+        return e == ERR_OK ? ERR_AGAIN : e;
+    }
+    take(bytes, end);
+    s->after_cr = text.p[end - 1] == '\r' && end == text.n;
+    return read_event(s, str_n(text.p, end), ret);
+}
+
+/* Of the bytes, what may end the pending event: up to the end of a line, which is looked at as a
+ * whole. */
+static size_t some(const struct sse *s, struct str bytes)
+{
+    const char *end = bytes.p + bytes.n, *p = bytes.p;
+    if (s->pending.data[s->pending.len - 1] != '\r') p = line_end(p, end);
+    if (p < end) p += *p == '\r' && p + 1 < end && p[1] == '\n' ? 2 : 1;
+    return (size_t)(p - bytes.p);
+}
+
+static enum err go_on(struct sse *s, struct str *bytes, struct sse_event *ret)
+{
+    while (bytes->n > 0) {
+        size_t n = some(s, *bytes);
+        enum err e = buf_append(&s->pending, bytes->p, n);
+        if (e != ERR_OK) return e;
+        take(bytes, n);
+        size_t end = find_end(buf_str(&s->pending), &s->scanned, &s->line_start);
+        if (end == 0) continue;
+        /* It may have ended before what was added. */
+        size_t back = s->pending.len - end;
+        bytes->p -= back, bytes->n += back;
+        s->pending.len = end;
+        s->after_cr = s->pending.data[end - 1] == '\r' && bytes->n == 0;
+        s->given = true;
+        return read_event(s, buf_str(&s->pending), ret);
+    }
+    return ERR_AGAIN;
+}
+
+enum err sse_next(struct sse *s, struct str *bytes, struct sse_event *ret)
+{
+    if (s->given) buf_done(&s->pending); /* idle streams keep no memory */
+    s->given = false;
+    if (bytes->n == 0) return ERR_AGAIN;
+    if (s->after_cr) {
+        s->after_cr = false;
+        if (bytes->p[0] == '\n') {
+            /* The second half of the CRLF that ended the last event: passed on as it came. */
+            *ret = (struct sse_event){ .raw = str_n(bytes->p, 1) };
+            take(bytes, 1);
+            return ERR_OK;
+        }
+    }
+    return s->pending.len == 0 ? in_place(s, bytes, ret) : go_on(s, bytes, ret);
+}
+
+bool sse_is_between(const struct sse *s)
+{
+    return s->begun && !s->after_cr && (s->pending.len == 0 || s->given);
+}
+
+enum err sse_last(struct sse *s, struct sse_event *ret)
+{
+    if (s->given) buf_done(&s->pending);
+    s->given = false;
+    if (s->pending.len == 0) return ERR_AGAIN;
     /* With the line ends that it lacks: what follows it must not become a part of it. */
     char last = s->pending.data[s->pending.len - 1];
     bool half = last == '\r' && s->pending.len > 1 && s->pending.data[s->pending.len - 2] == '\n';
     const char *ends = last == '\n' || half ? "\n" : last == '\r' ? "\r" : "\n\n";
     enum err e = buf_appendz(&s->pending, ends);
-    if (e == ERR_OK) e = emit(s, buf_str(&s->pending), fn, ctx);
-    buf_clear(&s->pending);
-    s->scanned = s->line_start = 0;
-    return e;
+    s->given = true;
+    return e == ERR_OK ? read_event(s, buf_str(&s->pending), ret) : e;
 }

@@ -20,20 +20,22 @@ struct sse {
     struct buf data;    /* joined data when it had several lines */
     size_t scanned;     /* how far pending was looked through */
     size_t line_start;
-    bool after_cr; /* pending ended in CR: a LF that follows belongs to it */
+    bool after_cr; /* what was taken ended in CR: a LF that follows belongs to it */
     bool begun;    /* a BOM is not expected any more */
+    bool given;    /* the last event lies in pending */
 };
 
-typedef enum err (*sse_fn)(void *ctx, const struct sse_event *ev);
-
-/* event_max: most bytes of one event. */
+/* event_max: most bytes of one event that does not come at once. */
 void sse_init(struct sse *s, size_t event_max);
 void sse_done(struct sse *s);
-/* Calls fn for each event that is complete. ERR_LIMIT: an event is larger than event_max. Errors of
- * fn end it. */
-enum err sse_feed(struct sse *s, struct str bytes, sse_fn fn, void *ctx) MUSTCHECK;
-/* The stream ended: what is left without its empty line is handed to fn as a last event, as some
- * servers end that way; its raw bytes have the line ends that it lacked. */
-enum err sse_finish(struct sse *s, sse_fn fn, void *ctx) MUSTCHECK;
+/* The next event that is complete; *bytes moves behind what was taken. Its slices live until the
+ * next call, and as long as the bytes do. ERR_AGAIN: all bytes were taken, and no event is
+ * complete. ERR_LIMIT: an event is larger than event_max; ERR_NOMEM. */
+enum err sse_next(struct sse *s, struct str *bytes, struct sse_event *ret) MUSTCHECK;
+/* The next byte is the first of an event behind the stream's first. */
+bool sse_is_between(const struct sse *s);
+/* The stream ended: what is left without its empty line is a last event, as some servers end that
+ * way; its raw bytes have the line ends that it lacked. ERR_AGAIN: nothing is left. */
+enum err sse_last(struct sse *s, struct sse_event *ret) MUSTCHECK;
 
 #endif

@@ -182,6 +182,21 @@ void transcript_note(struct transcript *t, struct str data)
     if (t->lost) drop(t);
 }
 
+void transcript_note_piece(struct transcript *t, uint32_t place, struct str piece,
+                           const uint64_t *sequence)
+{
+    uint64_t output_index, part_index;
+    if (sequence != NULL) t->sequence = *sequence + 1;
+    if (t->lost) return;
+    enum responses_text kind = responses_at(place, &output_index, &part_index);
+    struct part *p = part_of(t, output_index, kind, part_index);
+    if (p == NULL)
+        t->lost = true;
+    else
+        keep(t, &p->text, piece);
+    if (t->lost) drop(t);
+}
+
 /* --- the end --- */
 
 /* Members of an object that are given other values, or added behind the others. */

@@ -17,6 +17,10 @@ struct transcript *transcript_new(void);    /* NULL: no memory */
 void transcript_free(struct transcript *t); /* NULL is fine */
 /* The data of an event as the client got it. */
 void transcript_note(struct transcript *t, struct str data);
+/* The same for one that brings a piece of the text at this place (responses_place()): as it stands
+ * between its quotes. sequence may be NULL: it has none. */
+void transcript_note_piece(struct transcript *t, uint32_t place, struct str piece,
+                           const uint64_t *sequence);
 /* Appends the events that close what is open, and response.incomplete. t may be NULL. */
 enum err transcript_write_ending(const struct transcript *t, const struct ending *e,
                                  struct buf *out) MUSTCHECK;

@@ -203,6 +203,8 @@ void flow_refuse_limit(struct flow *f, const struct admit_outcome *o);
 bool flow_tokens_limited(const struct flow *f);
 /* Tokens of output that may be delivered by now, since the beginning. */
 uint64_t flow_tokens_had(const struct flow *f);
+/* Of an answer (answer.h, `more`): asks for more unless it is being asked for. */
+uint64_t flow_tokens_more(void *flow, uint64_t wants);
 /* Asks for more; of ADMIT_WAIT flow_tokens_came() tells the end. */
 enum admit_verdict flow_tokens_extend(struct flow *f, uint64_t tokens);
 /* Of a stream, behind each feed and before anything is sent: pays for what is in `gather`, and lets

@@ -63,6 +63,17 @@ enum admit_verdict flow_tokens_extend(struct flow *f, uint64_t tokens)
     return v;
 }
 
+uint64_t flow_tokens_more(void *ctx, uint64_t wants)
+{
+    struct flow *f = ctx;
+    uint64_t had = flow_tokens_had(f);
+    if (wants <= had || f->extending || loop_now_ns(f->w->loop) < f->extend_at_ns) return had;
+    enum admit_verdict v = flow_tokens_extend(f, MAX(f->ticket->slice, wants - had));
+    if (v == ADMIT_REFUSED || v == ADMIT_UNAVAILABLE)
+        f->extend_at_ns = loop_now_ns(f->w->loop) + AGAIN_NS;
+    return flow_tokens_had(f);
+}
+
 /* --- a stream --- */
 
 /* Pays for what is about to go to the client. What cannot be paid for does not go: its reservation

@@ -214,16 +214,25 @@ static void finish(struct exchange *x, bool clean)
 
 /* Each take_*() returns false when the exchange is over. */
 
+/* All chunks that are here are handed on as one piece. */
+static bool take_chunks(struct exchange *x, struct str data)
+{
+    size_t n, used;
+    char *p = (char *)(uintptr_t)data.p; /* of a buffer of ours */
+    enum chunked_status st = chunked_unwrap(&x->chunked, p, data.n, &n, &used);
+    if (n > 0) x->ev->body(x->ctx, str_n(p, n));
+    if (x->state != X_BODY) return false;
+    if (st == CHUNKED_BAD) return fail(x, EXCHANGE_MALFORMED, x->chunked.reason), false;
+    if (st == CHUNKED_DONE) return finish(x, used == data.n), false;
+    return true;
+}
+
 static bool take_body(struct exchange *x, struct str data)
 {
+    if (x->framing == H1_BODY_CHUNKED) return data.n == 0 || take_chunks(x, data);
     while (data.n > 0) {
         struct str piece = data;
-        if (x->framing == H1_BODY_CHUNKED) {
-            enum chunked_status st = chunked_decode(&x->chunked, &data, &piece);
-            if (st == CHUNKED_BAD) return fail(x, EXCHANGE_MALFORMED, x->chunked.reason), false;
-            if (st == CHUNKED_DONE) return finish(x, data.n == 0), false;
-            if (st == CHUNKED_MORE) return true;
-        } else if (x->framing == H1_BODY_LENGTH) {
+        if (x->framing == H1_BODY_LENGTH) {
             piece.n = (size_t)MIN((uint64_t)data.n, x->left);
             data.p += piece.n, data.n -= piece.n, x->left -= piece.n;
         } else {
