@@ -159,6 +159,22 @@ enum err buf_append_json(struct buf *b, struct str s)
     return e;
 }
 
+void buf_shrink(struct buf *b, size_t n)
+{
+    n = MAX(n, b->len);
+    if (b->cap <= n) return;
+    if (n == 0) {
+        free(b->data);
+        b->data = NULL;
+        b->cap = 0;
+        return;
+    }
+    char *data = realloc(b->data, n);
+    if (data == NULL) return;
+    b->data = data;
+    b->cap = n;
+}
+
 void buf_consume(struct buf *b, size_t n)
 {
     ASSERT(n <= b->len);

@@ -43,6 +43,8 @@ enum err buf_append_json(struct buf *b, struct str s) MUSTCHECK;
 enum err buf_reserve(struct buf *b, size_t n, char **ret) MUSTCHECK;
 /* Removes n bytes at the front. */
 void buf_consume(struct buf *b, size_t n);
+/* Gives back memory beyond n bytes and what is in it. */
+void buf_shrink(struct buf *b, size_t n);
 /* The content with a NUL behind it (not part of len); "" when it could not get the byte for it. */
 const char *buf_z(struct buf *b);
 

@@ -308,12 +308,12 @@ enum { RUN_ANSWERS = 1024 }; /* bytes that make room for few answers: they are c
 struct bpe_run {
     struct walk walk;
     size_t n, most;
-    uint32_t room[]; /* last, count */
+    uint32_t room[]; /* last, count; then the text */
 };
 
 struct bpe_run *bpe_run_new(size_t most)
 {
-    struct bpe_run *r = malloc(sizeof *r + 2 * most * sizeof r->room[0]);
+    struct bpe_run *r = malloc(sizeof *r + 2 * most * sizeof r->room[0] + most);
     if (r == NULL) return NULL;
     r->most = most;
     walk_init(&r->walk, RUN_ANSWERS);
@@ -332,8 +332,14 @@ void bpe_run_clear(struct bpe_run *r)
     r->walk.state = r->walk.grown = 0; /* the answers stay true */
 }
 
-uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, const char *p, size_t n, size_t to)
+char *bpe_run_text(struct bpe_run *r)
 {
+    return (char *)(r->room + 2 * r->most);
+}
+
+uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, size_t n, size_t to)
+{
+    const char *p = bpe_run_text(r);
     ASSERT(n > 0 && n <= to && to <= r->most);
     uint32_t *last = r->room, *count = r->room + r->most;
     if (n > r->n) {

@@ -45,11 +45,12 @@ struct bpe_run;
 struct bpe_run *bpe_run_new(size_t most); /* NULL when memory is out */
 void bpe_run_free(struct bpe_run *r);     /* NULL is fine */
 void bpe_run_clear(struct bpe_run *r);
+char *bpe_run_text(struct bpe_run *r); /* `most` bytes: the caller writes the piece there */
 /*
- * The tokens of p[0..to), 0 < n <= to <= most, by merging alone. p[0..n) begins with what it was
- * given before, or that begins with it, and is kept; what stands behind n is not.
+ * The tokens of its text's first `to` bytes, 0 < n <= to <= most, by merging alone. The first n
+ * bytes stay as they are until it is cleared; what stands behind them need not.
  */
-uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, const char *p, size_t n, size_t to);
+uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, size_t n, size_t to);
 
 enum err token_list_push(struct token_list *l, uint32_t id) MUSTCHECK;
 

@@ -37,14 +37,13 @@ static inline uint32_t first_two(const unsigned char *p)
     return p[0] < 0x80 ? p[0] : (uint32_t)p[0] << 8 | p[1];
 }
 
-/* b begins at q, a ends before it. Clears *whole when they are joined by other than whole
- * characters. */
+/* b begins at q. */
 static inline bool may_join(const struct vocab *v, uint32_t a, uint32_t b, const unsigned char *q,
                             bool *whole)
 {
     const uint64_t *tail = v->joins, *head = tail + JOINS_PART, *inner = head + JOINS_PART;
     const uint64_t *pairs = inner + JOINS_PART;
-    uint32_t last = q[-1] & 0x3f, two = first_two(q);
+    uint32_t last = a & 0x3f, two = first_two(q); /* of a's last byte */
     if ((a < 0x80 && b < 0x80) || a >= FIRST_OF_FOUR || b >= FIRST_OF_FOUR) {
         *whole = false;
         return true;

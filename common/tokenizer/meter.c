@@ -8,20 +8,15 @@
 #include "tokenizer/meter_state.h"
 #include "tokenizer/piece_cache.h"
 
+enum {
+    RAW_LEAST = 240, /* bytes that most texts make do with */
+    RAW_KEPT = 2048, /* beyond it, room is given back when it is not needed any more */
+    LONG_TAIL = 128, /* bytes: one that nothing can follow is not looked at with each feed */
+};
+
 /* anchor..mid and mid..open are a piece each, or pieces without a cluster boundary between them up
  * to METER_TAIL; each at most as long as a tail. */
 enum { RAW_MAX = 8 * METER_TAIL };
-
-/* So much that ordinary text never asks for more while it passes. */
-static enum err reserve(struct token_meter *m)
-{
-    char *at;
-    enum err e = buf_reserve(&m->raw, 1000, &at);
-    if (e == ERR_OK) e = buf_reserve(&m->scratch.clean, 500, &at);
-    if (e == ERR_OK) e = buf_reserve(&m->scratch.map, 1000, &at);
-    if (e == ERR_OK) e = buf_reserve(&m->scratch.points, 200, &at);
-    return e;
-}
 
 struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
 {
@@ -34,9 +29,8 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
     if (v != NULL) m->open.skip = pieces_start(v);
     m->anchor = m->second = m->mid = m->open;
     buf_init(&m->raw, RAW_MAX);
-    pieces_scratch_init(&m->scratch);
-    buf_init(&m->run.text, SIZE_MAX / 4);
-    if (v != NULL && reserve(m) != ERR_OK) {
+    char *at;
+    if (v != NULL && buf_reserve(&m->raw, RAW_LEAST, &at) != ERR_OK) {
         meter_free(m);
         return NULL;
     }
@@ -46,12 +40,23 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
 void meter_free(struct token_meter *m)
 {
     if (m == NULL) return;
+    if (m->v != NULL) meter_run_ends(m);
     vocab_unref(m->v);
     buf_done(&m->raw);
-    pieces_scratch_done(&m->scratch);
-    bpe_run_free(m->run.prefixes);
-    buf_done(&m->run.text);
     free(m);
+}
+
+struct piece_cache *meter_cache(struct token_meter *m)
+{
+    if (m->cache == NULL) m->cache = piece_cache_take(m->v);
+    return m->cache;
+}
+
+static void give_cache(struct token_meter *m)
+{
+    if (m->cache == NULL) return;
+    piece_cache_give(m->v, m->cache);
+    m->cache = NULL;
 }
 
 void meter_set_limit(struct token_meter *m, uint64_t limit)
@@ -62,6 +67,11 @@ void meter_set_limit(struct token_meter *m, uint64_t limit)
 uint64_t meter_fed(const struct token_meter *m)
 {
     return m->base + m->raw.len;
+}
+
+uint64_t meter_counted(const struct token_meter *m)
+{
+    return m->tail_known ? m->counted : meter_fed(m);
 }
 
 uint64_t meter_deliverable(const struct token_meter *m)
@@ -153,20 +163,17 @@ static enum err process(struct token_meter *m, size_t to, bool final)
     struct piece piece;
     enum err e;
     size_t from = m->open.at;
-    struct piece_cache *cache = piece_cache_take(m->v);
-    pieces_init(&it, m->v, m->mode, &m->scratch, meter_raw(m, from, to), final, m->open.skip);
+    struct piece_cache *cache = meter_cache(m);
+    if (cache == NULL) return ERR_NOMEM;
+    pieces_init(&it, m->v, m->mode, &cache->scratch, meter_raw(m, from, to), final, m->open.skip);
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n = 1;
         bool added = piece.added != VOCAB_NO_TOKEN;
         if (!added) e = piece_count(cache, m->v, piece.p, piece.n, &n);
         if (e != ERR_OK) break;
-        if (n > m->limit - m->open.count) {
-            piece_cache_give(m->v, cache);
-            return cut_inside(m, &piece, m->limit - m->open.count);
-        }
+        if (n > m->limit - m->open.count) return cut_inside(m, &piece, m->limit - m->open.count);
         commit(m, &it, from, n, added);
     }
-    piece_cache_give(m->v, cache);
     if (e != ERR_AGAIN) return e;
     if (m->open.count == m->limit && (to > m->open.at || pieces_within(m->open.skip)))
         return meter_choose_cut(m, 0);
@@ -209,27 +216,29 @@ static enum err cut_if_lowered(struct token_meter *m)
     return m->open.count > m->limit ? meter_choose_cut(m, 0) : ERR_OK;
 }
 
-enum err meter_feed(struct token_meter *m, struct str bytes)
+/* What is as if the text ended here, for meter_count(). */
+static enum err count_tail(struct token_meter *m)
 {
-    ASSERT(!m->finished);
-    if (m->is_cut || bytes.n == 0) return ERR_OK;
-    if (m->v == NULL) {
-        estimate_some(m, bytes);
-        return ERR_OK;
-    }
-    m->tail_known = false;
-    enum err e = ERR_OK;
-    if (m->running && bytes.n < METER_TAIL - (m->raw.len - m->open.at) &&
-        m->open.count < m->limit) {
-        e = buf_append(&m->raw, bytes.p, bytes.n);
-        if (e != ERR_OK) return e;
-        if (meter_run_goes_on(m)) {
-            deliver(m);
-            return ERR_OK;
-        }
-        m->raw.len -= bytes.n;
-    }
-    e = cut_if_lowered(m);
+    if (m->is_cut || m->tail_known) return ERR_OK;
+    enum err e = m->running ? meter_run_count(m, &m->tail_count)
+                            : meter_count_from(m, m->open, m->raw.len, &m->tail_count);
+    m->tail_known = e == ERR_OK;
+    m->counted = meter_fed(m);
+    return e;
+}
+
+/* Of a long tail that is looked at as a whole each time an eighth more is gathered first: so no
+ * byte is looked at more than nine times. */
+static bool can_wait(const struct token_meter *m, size_t n)
+{
+    size_t open = m->raw.len - m->open.at + n;
+    return m->looked >= LONG_TAIL && open < m->looked + m->looked / 8 && open < METER_TAIL &&
+           m->open.count < m->limit;
+}
+
+static enum err look(struct token_meter *m, struct str bytes, bool brief)
+{
+    enum err e = cut_if_lowered(m);
     while (e == ERR_OK && bytes.n > 0 && !m->is_cut) {
         size_t open = m->raw.len - m->open.at;
         size_t take = MIN(bytes.n, METER_TAIL - open);
@@ -240,8 +249,43 @@ enum err meter_feed(struct token_meter *m, struct str bytes)
         if (e == ERR_OK && !m->is_cut && m->raw.len - m->open.at == METER_TAIL) e = force(m);
         if (e == ERR_OK) forget(m);
     }
+    size_t open = m->raw.len - m->open.at;
+    m->running = e == ERR_OK && !(brief && open >= LONG_TAIL) && meter_run_begins(m);
+    m->looked = m->running ? 0 : open;
+    if (e == ERR_OK) e = count_tail(m);
+    if (m->raw.cap > RAW_KEPT && m->raw.len < RAW_LEAST) buf_shrink(&m->raw, RAW_LEAST);
+    return e;
+}
+
+enum err meter_feed(struct token_meter *m, struct str bytes)
+{
+    enum err e = ERR_OK;
+    bool done = can_wait(m, bytes.n);
+    ASSERT(!m->finished);
+    if (m->is_cut || bytes.n == 0) return ERR_OK;
+    if (m->v == NULL) {
+        estimate_some(m, bytes);
+        return ERR_OK;
+    }
+    if (done)
+        e = buf_append(&m->raw, bytes.p, bytes.n);
+    else
+        m->tail_known = false;
+    if (m->running && bytes.n < METER_TAIL - (m->raw.len - m->open.at) &&
+        m->open.count < m->limit) {
+        e = buf_append(&m->raw, bytes.p, bytes.n);
+        if (e != ERR_OK) return e;
+        done = meter_run_goes_on(m);
+        if (!done) m->raw.len -= bytes.n;
+    }
+    if (!done) {
+        /* Of runs that always end at once another is not begun each time. */
+        bool brief = m->running && m->raw.len - m->open.at < m->run.began + m->run.began / 8;
+        meter_run_ends(m);
+        e = look(m, bytes, brief);
+    }
     if (e == ERR_OK) deliver(m);
-    m->running = e == ERR_OK && meter_run_begins(m);
+    give_cache(m);
     return e;
 }
 
@@ -250,7 +294,7 @@ enum err meter_finish(struct token_meter *m)
     enum err e = ERR_OK;
     ASSERT(!m->finished);
     m->finished = true;
-    m->running = false;
+    if (m->v != NULL) meter_run_ends(m);
     if (m->is_cut) return ERR_OK;
     if (m->v == NULL) {
         if (token_estimate_count(&m->estimate) > m->limit) {
@@ -265,6 +309,7 @@ enum err meter_finish(struct token_meter *m)
     e = cut_if_lowered(m);
     if (e == ERR_OK && !m->is_cut) e = process(m, m->raw.len, true);
     if (e == ERR_OK) deliver(m);
+    give_cache(m);
     return e;
 }
 
@@ -272,13 +317,7 @@ uint64_t meter_count(struct token_meter *m)
 {
     if (m->is_cut) return m->cut_count;
     if (m->v == NULL) return token_estimate_count(&m->estimate);
-    if (!m->tail_known) {
-        uint64_t n = 0;
-        enum err e = m->running ? meter_run_count(m, &n)
-                                : meter_count_from(m, m->open, m->raw.len, &n);
-        if (e != ERR_OK) return m->open.count;
-        m->tail_count = n;
-        m->tail_known = true;
-    }
-    return m->open.count + m->tail_count;
+    enum err e = count_tail(m);
+    give_cache(m);
+    return e == ERR_OK ? m->open.count + m->tail_count : m->open.count;
 }

@@ -8,7 +8,10 @@
  *
  * The result never depends on how the bytes were split into feeds. Memory is bounded: the tail is
  * at most METER_TAIL bytes (an endless run of one character class, say); beyond that the count goes
- * on but meter_exact() is false. The cost of a feed depends on its length and on the tail only.
+ * on but meter_exact() is false. The cost of a feed depends on its length alone: a run of
+ * characters of one kind is followed as it grows, and any other tail of more than a hundred bytes
+ * (different marks upon one character, vocabularies with a pattern of their own) is looked at when
+ * it is an eighth longer. Till then the count is the one of the last look, see meter_counted().
  *
  * Cutting. With a limit of N tokens the cut is the end of token N of the text tokenised to the
  * piece boundary behind it, moved back to a character boundary (with NFC vocabularies: to where
@@ -57,6 +60,9 @@ enum err meter_finish(struct token_meter *m) MUSTCHECK;
 /* Tokens of what has been fed, as if the text ended here; after a cut, of what stands before the
  * cut. It may go DOWN as text arrives. */
 uint64_t meter_count(struct token_meter *m);
+/* Of how many bytes: all that were fed, or, in a long tail that is not followed, at least all but
+ * an eighth of the tail. */
+uint64_t meter_counted(const struct token_meter *m);
 /* How many bytes from the beginning of the text may be delivered. Never goes down. */
 uint64_t meter_deliverable(const struct token_meter *m);
 /* True when the limit was passed: *ret_offset (may be NULL) is where the text must end, which

@@ -16,15 +16,15 @@ enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t
     struct piece piece;
     uint64_t count = 0;
     enum err e;
-    struct piece_cache *cache = piece_cache_take(m->v);
-    pieces_init(&it, m->v, m->mode, &m->scratch, meter_raw(m, from.at, to), true, from.skip);
+    struct piece_cache *cache = meter_cache(m);
+    if (cache == NULL) return ERR_NOMEM;
+    pieces_init(&it, m->v, m->mode, &cache->scratch, meter_raw(m, from.at, to), true, from.skip);
     while ((e = pieces_next(&it, &piece)) == ERR_OK) {
         uint64_t n = 1;
         if (piece.added == VOCAB_NO_TOKEN) e = piece_count(cache, m->v, piece.p, piece.n, &n);
         if (e != ERR_OK) break;
         count += n;
     }
-    piece_cache_give(m->v, cache);
     if (e != ERR_AGAIN) return e;
     *ret = count;
     return ERR_OK;
@@ -35,15 +35,15 @@ enum err meter_count_from(struct token_meter *m, struct meter_place from, size_t
 static enum err place_inside(struct token_meter *m, size_t at, size_t n, size_t below, size_t most,
                              size_t *ret, bool *ret_found)
 {
+    struct pieces_scratch *s = &m->cache->scratch;
     size_t chars = 0;
     for (size_t i = 1; i < n && at + i < below; i++) {
         if (((unsigned char)m->raw.data[at + i] & 0xc0) == 0x80 || ++chars % LONG_CLUSTER != 0)
             continue;
-        buf_clear(&m->scratch.clean);
-        enum err e = clean_append(m->raw.data + at, i, m->v->h->normal, &m->scratch.points,
-                                  &m->scratch.clean);
+        buf_clear(&s->clean);
+        enum err e = clean_append(m->raw.data + at, i, m->v->h->normal, &s->points, &s->clean);
         if (e != ERR_OK) return e;
-        if (m->scratch.clean.len > most) return ERR_OK;
+        if (s->clean.len > most) return ERR_OK;
         *ret = at + i;
         *ret_found = true;
     }
@@ -57,6 +57,7 @@ static enum err place_inside(struct token_meter *m, size_t at, size_t n, size_t 
 static enum err boundary_before(struct token_meter *m, struct meter_place from, size_t below,
                                 size_t clean, size_t *ret, bool *ret_found)
 {
+    struct pieces_scratch *s = &m->cache->scratch;
     unsigned how = m->v->h->normal;
     size_t at = from.at, gone = 0; /* clean bytes behind from.at */
     size_t most = SIZE_MAX;        /* clean bytes behind m->open.at, once there */
@@ -82,11 +83,11 @@ static enum err boundary_before(struct token_meter *m, struct meter_place from, 
             if (e != ERR_OK) return e;
         }
         if (!whole) return ERR_OK;
-        buf_clear(&m->scratch.clean);
-        enum err e = clean_append(m->raw.data + at, n, how, &m->scratch.points, &m->scratch.clean);
+        buf_clear(&s->clean);
+        enum err e = clean_append(m->raw.data + at, n, how, &s->points, &s->clean);
         if (e != ERR_OK) return e;
         at += n;
-        gone += m->scratch.clean.len;
+        gone += s->clean.len;
     }
 }
 
@@ -100,6 +101,7 @@ static void settle(struct token_meter *m, size_t at, uint64_t count)
 
 enum err meter_choose_cut(struct token_meter *m, size_t clean)
 {
+    if (meter_cache(m) == NULL) return ERR_NOMEM;
     size_t at = 0, below = SIZE_MAX;
     /* What was called deliverable is not taken back. */
     size_t least = m->deliverable > m->base ? (size_t)(m->deliverable - m->base) : 0;

@@ -17,8 +17,17 @@ struct piece_cache *piece_cache_take(const struct vocab *v)
     }
     enum { LINE = 64 };
     struct piece_cache *c = aligned_alloc(LINE, (sizeof *c + LINE - 1) / LINE * LINE);
-    if (c != NULL) memset(c, 0, sizeof *c);
+    if (c == NULL) return NULL;
+    memset(c, 0, sizeof *c);
+    pieces_scratch_init(&c->scratch);
     return c;
+}
+
+static void cache_free(struct piece_cache *c)
+{
+    if (c == NULL) return;
+    pieces_scratch_done(&c->scratch);
+    free(c);
 }
 
 void piece_cache_give(const struct vocab *v, struct piece_cache *c)
@@ -33,7 +42,31 @@ void piece_cache_give(const struct vocab *v, struct piece_cache *c)
                                                     memory_order_release, memory_order_relaxed))
             return;
     }
-    free(c);
+    cache_free(c);
+}
+
+struct bpe_run *piece_run_take(const struct vocab *v)
+{
+    for (int i = 0; i < PIECE_CACHE_POOL; i++) {
+        if (atomic_load_explicit(&v->pool->runs[i], memory_order_relaxed) == NULL) continue;
+        struct bpe_run *r = atomic_exchange_explicit(&v->pool->runs[i], NULL, memory_order_acquire);
+        if (r == NULL) continue;
+        bpe_run_clear(r);
+        return r;
+    }
+    return bpe_run_new(PIECE_RUN_MOST);
+}
+
+void piece_run_give(const struct vocab *v, struct bpe_run *r)
+{
+    if (r == NULL) return;
+    for (int i = 0; i < PIECE_CACHE_POOL; i++) {
+        struct bpe_run *none = NULL;
+        if (atomic_compare_exchange_strong_explicit(&v->pool->runs[i], &none, r,
+                                                    memory_order_release, memory_order_relaxed))
+            return;
+    }
+    bpe_run_free(r);
 }
 
 void vocab_cache_stats(const struct vocab *v, struct vocab_cache_stats *ret)
@@ -46,8 +79,10 @@ void vocab_cache_stats(const struct vocab *v, struct vocab_cache_stats *ret)
 
 void piece_pool_done(struct piece_pool *pool)
 {
-    for (int i = 0; i < PIECE_CACHE_POOL; i++)
-        free(atomic_exchange_explicit(&pool->idle[i], NULL, memory_order_acquire));
+    for (int i = 0; i < PIECE_CACHE_POOL; i++) {
+        cache_free(atomic_exchange_explicit(&pool->idle[i], NULL, memory_order_acquire));
+        bpe_run_free(atomic_exchange_explicit(&pool->runs[i], NULL, memory_order_acquire));
+    }
 }
 
 /* A piece, or a part of one: joined by whole characters or not. */

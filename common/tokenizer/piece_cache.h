@@ -10,14 +10,17 @@
 #ifndef TOKENIZER_PIECE_CACHE_H
 #define TOKENIZER_PIECE_CACHE_H
 
+#include "tokenizer/bpe.h"
+#include "tokenizer/pieces.h"
 #include "tokenizer/vocab_file.h"
 
 enum {
-    PIECE_CACHE_BITS = 15,    /* sets */
-    PIECE_CACHE_WAYS = 4,     /* pieces of a set, the latest first: one line of memory */
-    PIECE_CACHE_LONGEST = 15, /* bytes of a piece in it */
-    PIECE_CACHE_POOL = 16,    /* caches that a vocabulary keeps */
-    PIECE_KEY_COUNT = 60,     /* the number of tokens is in the bits of `hi` from here on */
+    PIECE_CACHE_BITS = 15,         /* sets */
+    PIECE_CACHE_WAYS = 4,          /* pieces of a set, the latest first: one line of memory */
+    PIECE_CACHE_LONGEST = 15,      /* bytes of a piece in it */
+    PIECE_CACHE_POOL = 16,         /* caches that a vocabulary keeps */
+    PIECE_RUN_MOST = 3 * 4096 + 4, /* bytes of a run that a meter follows: U+FFFD is three */
+    PIECE_KEY_COUNT = 60,          /* the number of tokens is in the bits of `hi` from here on */
 
     /* Longer pieces are kept whole, each in a place of one of these sizes: their bytes, their
      * length, their number of tokens. */
@@ -32,11 +35,13 @@ enum {
 struct piece_cache {
     _Alignas(64) struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
     unsigned char longer[PIECE_PLACES][1 << PIECE_CACHE_LONG_BITS];
-    uint64_t asked, missed; /* pieces looked up, and not found, since it was taken */
+    uint64_t asked, missed;        /* pieces looked up, and not found, since it was taken */
+    struct pieces_scratch scratch; /* for whoever has it */
 };
 
 struct piece_pool {
     _Atomic(struct piece_cache *) idle[PIECE_CACHE_POOL];
+    _Atomic(struct bpe_run *) runs[PIECE_CACHE_POOL];
     _Atomic uint64_t asked, missed; /* of all caches, up to when they were given back */
 };
 void piece_pool_done(struct piece_pool *pool);
@@ -44,6 +49,11 @@ void piece_pool_done(struct piece_pool *pool);
 /* NULL when memory is out: count without. */
 struct piece_cache *piece_cache_take(const struct vocab *v);
 void piece_cache_give(const struct vocab *v, struct piece_cache *c); /* NULL is fine */
+
+/* The same for the prefixes of a run: cleared, of PIECE_RUN_MOST bytes, always of this vocabulary.
+ * A hundred kilobytes or two that only a stream that is in a long run needs. */
+struct bpe_run *piece_run_take(const struct vocab *v);
+void piece_run_give(const struct vocab *v, struct bpe_run *r); /* NULL is fine */
 
 static inline size_t piece_cache_set(struct vocab_key k)
 {

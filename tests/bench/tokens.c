@@ -243,6 +243,7 @@ static void runs(struct vocab *v)
         { "signs, not ASCII", { "…", "–", "€", "!", "→", "•", "«", "=" } },
         { "digits", { "7", "0", "3" } },
         { "not UTF-8", { "\xff", "\xfe" } },
+        { "marks to be sorted", { "\xcc\x81", "\xcc\xa3", "\xcd\x85", "\xcc\xb4" } },
     };
     /* where the deltas are looked at: 1 KB, the 4 KB before a tail is full, beyond 100 KB */
     enum { AT = 4, SIZE = 110000 };

@@ -96,6 +96,7 @@ for (const r of results) {
   r.hard = await lines([ours, "hard", f.vocab]);
   r.stream = {};
   for (const k of ["prose", "code", "chinese"]) r.stream[k] = await lines([ours, "stream", f.vocab, file(k)]);
+  r.runs = await lines([ours, "runs", f.vocab]);
   [r.chat] = await lines([ours, "chat", f.vocab]);
   [r.load] = await lines([ours, "load", f.vocab]);
   r.memory = await memory(f);
@@ -137,5 +138,8 @@ for (const r of results) {
   out(`| ${r.family} | ${s.prose[0].ns} | ${s.code[0].ns} | ${s.chinese[0].ns} | ${s.prose[1].ns} | ${((1000 * s.prose[0].allocations) / s.prose[0].deltas).toFixed(2)} | ${r.chat.us} | ${r.chat.tokens} | ${r.chat.method} `
     + `| ${r.load.first_ms} | ${r.load.best_ms} | ${m.rss.toFixed(1)} | ${m.shared.toFixed(1)} | ${m.own.toFixed(1)} |`);
 }
+out("", "### Endless runs fed three or four bytes at a time: ns per delta at 1 KB · 4 KB · beyond 100 KB", "",
+  `| run | ${results.map((r) => r.family).join(" | ")} |`, `|---|${"--:|".repeat(results.length)}`);
+results[0].runs.forEach((x, i) => out(`| ${x.run} | ${results.map((r) => [r.runs[i].ns_1k, r.runs[i].ns_4k, r.runs[i].ns_100k].join(" · ")).join(" | ")} |`));
 if (!python) out("", "Not here: Python with pip, so tiktoken, tokenizers and gigatoken of Python were not measured.");
 if (!native || !existsSync(native)) out("", "Not here: cargo, so no counters of Rust were measured.");
