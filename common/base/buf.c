@@ -43,30 +43,14 @@ enum err buf_reserve(struct buf *b, size_t n, char **ret)
     return ERR_OK;
 }
 
-enum err buf_append(struct buf *b, const void *data, size_t n)
+enum err buf_append_growing(struct buf *b, const void *data, size_t n)
 {
     char *at;
-    if (n == 0) return ERR_OK;
     enum err e = buf_reserve(b, n, &at);
     if (e != ERR_OK) return e;
     memcpy(at, data, n);
     b->len += n;
     return ERR_OK;
-}
-
-enum err buf_append_str(struct buf *b, struct str s)
-{
-    return buf_append(b, s.p, s.n);
-}
-
-enum err buf_appendz(struct buf *b, const char *z)
-{
-    return buf_append(b, z, strlen(z));
-}
-
-enum err buf_append_char(struct buf *b, char c)
-{
-    return buf_append(b, &c, 1);
 }
 
 enum err buf_append_all(struct buf *b, const struct str *parts, size_t n)

@@ -11,6 +11,8 @@
 #define BASE_BUF_H
 
 #include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/str.h"
@@ -24,10 +26,10 @@ void buf_init(struct buf *b, size_t max);
 void buf_done(struct buf *b);  /* frees; the buffer can be initialised again */
 void buf_clear(struct buf *b); /* forgets the content, keeps the memory */
 
-enum err buf_append(struct buf *b, const void *data, size_t n) MUSTCHECK;
-enum err buf_append_str(struct buf *b, struct str s) MUSTCHECK;
-enum err buf_appendz(struct buf *b, const char *z) MUSTCHECK;
-enum err buf_append_char(struct buf *b, char c) MUSTCHECK;
+static inline enum err buf_append(struct buf *b, const void *data, size_t n) MUSTCHECK;
+static inline enum err buf_append_str(struct buf *b, struct str s) MUSTCHECK;
+static inline enum err buf_appendz(struct buf *b, const char *z) MUSTCHECK;
+static inline enum err buf_append_char(struct buf *b, char c) MUSTCHECK;
 /* All of them, one behind the other, or nothing: buf_put(b, STR("x-id: "), id, STR("\r\n")). */
 enum err buf_append_all(struct buf *b, const struct str *parts, size_t n) MUSTCHECK;
 #define buf_put(b, ...)                                    \
@@ -47,6 +49,28 @@ void buf_consume(struct buf *b, size_t n);
 void buf_shrink(struct buf *b, size_t n);
 /* The content with a NUL behind it (not part of len); "" when it could not get the byte for it. */
 const char *buf_z(struct buf *b);
+
+/* Most appends find room: that is decided where they are made. */
+enum err buf_append_growing(struct buf *b, const void *data, size_t n) MUSTCHECK;
+static inline enum err buf_append(struct buf *b, const void *data, size_t n)
+{
+    if (n >= b->cap - b->len) return n > 0 ? buf_append_growing(b, data, n) : ERR_OK;
+    if (n > 0) memcpy(b->data + b->len, data, n);
+    b->len += n;
+    return ERR_OK;
+}
+static inline enum err buf_append_str(struct buf *b, struct str s)
+{
+    return buf_append(b, s.p, s.n);
+}
+static inline enum err buf_appendz(struct buf *b, const char *z)
+{
+    return buf_append(b, z, strlen(z));
+}
+static inline enum err buf_append_char(struct buf *b, char c)
+{
+    return buf_append(b, &c, 1);
+}
 
 static inline struct str buf_str(const struct buf *b)
 {

@@ -64,4 +64,15 @@ static inline struct list_node *list_pop_front(struct list_node *head)
     return n;
 }
 
+/* All of `from` goes in front of what is in the list. */
+static inline void list_splice_front(struct list_node *head, struct list_node *from)
+{
+    if (list_empty(from)) return;
+    from->prev->next = head->next;
+    head->next->prev = from->prev;
+    from->next->prev = head;
+    head->next = from->next;
+    list_init(from);
+}
+
 #endif

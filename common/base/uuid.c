@@ -3,9 +3,13 @@
 
 void uuid_v7(const struct clock *clock, const struct rng *rng, char out[UUID_LEN + 1])
 {
+    uuid_v7_at(clock_wall_ms(clock), rng, out);
+}
+
+void uuid_v7_at(uint64_t ms, const struct rng *rng, char out[UUID_LEN + 1])
+{
     unsigned char b[16];
     char hex[33];
-    uint64_t ms = clock_wall_ms(clock);
     rng->fill(rng->ctx, b + 6, 10);
     for (int i = 0; i < 6; i++) b[i] = (unsigned char)(ms >> (40 - 8 * i));
     b[6] = (unsigned char)(0x70 | (b[6] & 0x0f));

@@ -123,9 +123,9 @@ struct h1_head {
     uint64_t content_length; /* of H1_BODY_LENGTH, else 0; at most 2^63 - 1 */
     bool keep_alive;         /* the connection may carry another message after this one */
     bool upgrade;            /* Connection names "upgrade" */
-    struct h1_field fields[H1_MAX_HEADERS];
     size_t fields_len;
     uint8_t first[H1_KNOWN_MAX]; /* 1 + place of the first field of that name; 0: none */
+    struct h1_field fields[H1_MAX_HEADERS];
 };
 
 struct h1_request {
@@ -145,7 +145,7 @@ struct h1_response {
     struct str reason;
 };
 
-/* Before the first byte of each message. (Zeroing the whole struct does the same, and more.) */
+/* Before the first byte of each message: zeroes all but the fields' places. */
 void h1_begin(struct h1_head *head);
 
 enum h1_status h1_parse_request(const char *buf, size_t n, const struct h1_limits *limits,
@@ -172,6 +172,7 @@ struct str h1_known_name(enum h1_known k); /* in lower case */
  * names beside them: h1_connection_has(). */
 bool h1_is_hop_by_hop(struct str name);
 bool h1_known_is_hop_by_hop(enum h1_known k);
+bool h1_field_is_hop_by_hop(const struct h1_field *f);
 
 /* The tokens of all Connection fields: struct h1_tokens it = { 0 }; while
  * (h1_connection_next(head, &it, &token)) ... */

@@ -112,15 +112,21 @@ bool h1_known_is_hop_by_hop(enum h1_known k)
 
 bool h1_is_hop_by_hop(struct str name)
 {
-    return h1_known_is_hop_by_hop(h1_known_of(name)) || str_ieq(name, STR("http2-settings"));
+    const struct h1_field f = { .name = name, .known = h1_known_of(name) };
+    return h1_field_is_hop_by_hop(&f);
+}
+
+bool h1_field_is_hop_by_hop(const struct h1_field *f)
+{
+    return f->known != H1_UNKNOWN ? h1_known_is_hop_by_hop(f->known)
+                                  : str_ieq(f->name, STR("http2-settings"));
 }
 
 /* --- looking things up --- */
 
 void h1_begin(struct h1_head *head)
 {
-    head->scan_from = 0;
-    head->start_checked = false;
+    memset(head, 0, offsetof(struct h1_head, fields));
 }
 
 struct str h1_header(const struct h1_head *head, struct str name)

@@ -9,6 +9,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/slab.h"
+
 enum { MAX_EVENTS = 256, MAX_POSTED = 65536 };
 
 struct task {
@@ -25,7 +27,9 @@ struct loop {
     int epoll_fd, event_fd;
     bool stop;
     const struct clock *clock;
-    uint64_t now;
+    uint64_t now, turn;
+    bool saw_all; /* what had happened when this turn began, however much */
+    struct slab blocks;
 
     /* A slot per added descriptor: an event names slot and generation, so that one that was removed
      * is recognised. */
@@ -66,6 +70,7 @@ struct loop *loop_new(const struct clock *clock)
     l->next_generation = 1;
     l->heap_cap = 64;
     l->heap = xcalloc(l->heap_cap, sizeof *l->heap);
+    slab_init(&l->blocks, LOOP_BLOCK, LOOP_BLOCKS_RESTING);
     loop_refresh_now(l);
     return l;
 }
@@ -78,6 +83,16 @@ uint64_t loop_now_ns(const struct loop *l)
 uint64_t loop_refresh_now(struct loop *l)
 {
     return l->now = clock_mono_ns(l->clock);
+}
+
+uint64_t loop_turn(const struct loop *l)
+{
+    return l->turn;
+}
+
+struct slab *loop_blocks(struct loop *l)
+{
+    return &l->blocks;
 }
 
 /* --- descriptors --- */
@@ -111,7 +126,7 @@ enum err loop_add(struct loop *l, struct loop_io *io, int fd, unsigned watch, lo
         l->slots_cap = cap;
     }
     uint32_t slot = l->free_slots[--l->free_len];
-    *io = (struct loop_io){ fd, watch, fn, ctx, l->next_generation, slot };
+    *io = (struct loop_io){ fd, watch, fn, ctx, l->next_generation, slot, l->turn, 0 };
     if (++l->next_generation == 0) l->next_generation = 1;
 
     struct epoll_event ev = { .events = epoll_bits(watch), .data.u64 = io_tag(io) };
@@ -129,6 +144,7 @@ void loop_watch(struct loop *l, struct loop_io *io, unsigned watch)
     if (io->generation == 0 || io->watch == watch) return;
     struct epoll_event ev = { .events = epoll_bits(watch), .data.u64 = io_tag(io) };
     io->watch = watch;
+    io->watched_at = l->turn;
     ASSERT(epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, io->fd, &ev) == 0);
 }
 
@@ -139,6 +155,11 @@ void loop_remove(struct loop *l, struct loop_io *io)
     l->slots[io->slot] = NULL;
     l->free_slots[l->free_len++] = io->slot;
     io->generation = 0;
+}
+
+bool loop_is_quiet(const struct loop *l, const struct loop_io *io)
+{
+    return l->saw_all && io->watched_at < l->turn && io->happened_at < l->turn;
 }
 
 /* --- timers --- */
@@ -273,15 +294,33 @@ static int wait_ms(const struct loop *l)
     return ms > 60000 ? 60000 : (int)ms;
 }
 
-static void dispatch(struct loop *l, const struct epoll_event *ev)
+/* NULL: removed since, or the eventfd. */
+static struct loop_io *io_of(const struct loop *l, const struct epoll_event *ev)
 {
     uint32_t slot = (uint32_t)ev->data.u64, generation = (uint32_t)(ev->data.u64 >> 32);
-    if (generation == 0) {
+    struct loop_io *io = generation != 0 ? l->slots[slot] : NULL;
+    return io != NULL && io->generation == generation ? io : NULL;
+}
+
+/* Before any of them is handled: who handles one may ask about the others. */
+static void note(struct loop *l, const struct epoll_event *events, int n)
+{
+    l->turn++;
+    l->saw_all = n >= 0 && n < MAX_EVENTS;
+    for (int i = 0; i < n; i++) {
+        struct loop_io *io = io_of(l, &events[i]);
+        if (io != NULL) io->happened_at = l->turn;
+    }
+}
+
+static void dispatch(struct loop *l, const struct epoll_event *ev)
+{
+    if (ev->data.u64 == 0) {
         run_posted(l);
         return;
     }
-    struct loop_io *io = l->slots[slot];
-    if (io == NULL || io->generation != generation) return; /* removed earlier in this turn */
+    struct loop_io *io = io_of(l, ev);
+    if (io == NULL) return; /* removed earlier in this turn */
     unsigned happened = (ev->events & EPOLLIN ? LOOP_READ : 0) |
                         (ev->events & EPOLLOUT ? LOOP_WRITE : 0) |
                         (ev->events & EPOLLHUP ? LOOP_HANGUP : 0) |
@@ -298,6 +337,7 @@ void loop_run(struct loop *l)
         int n = epoll_wait(l->epoll_fd, events, MAX_EVENTS, wait_ms(l));
         ASSERT(n >= 0 || errno == EINTR);
         loop_refresh_now(l);
+        note(l, events, n);
         for (int i = 0; i < n; i++) dispatch(l, &events[i]);
         run_timers(l);
         run_deferred(l);
@@ -322,5 +362,6 @@ void loop_free(struct loop *l)
     free(l->heap);
     free(l->posted.items);
     free(l->deferred.items);
+    slab_done(&l->blocks);
     free(l);
 }

@@ -31,6 +31,8 @@ struct loop_io {
     void *ctx;
     uint32_t generation; /* nonzero while added */
     uint32_t slot;
+    uint64_t watched_at,
+        happened_at; /* turns: when `watch` was set, when something happened last */
 };
 
 /* Embedded in whatever waits. Zero it before first use; it may be set again while it is set, which
@@ -61,6 +63,16 @@ void loop_watch(struct loop *l, struct loop_io *io, unsigned watch);
 /* After this, fn is not called again, also not for events of the turn that is being handled. Does
  * not close the fd. */
 void loop_remove(struct loop *l, struct loop_io *io);
+
+/* Pieces of LOOP_BLOCK bytes for buffers, shared by what runs on this thread. */
+enum { LOOP_BLOCK = 4096, LOOP_BLOCKS_RESTING = 512 };
+struct slab *loop_blocks(struct loop *l);
+
+/* Goes up with each wake-up. */
+uint64_t loop_turn(const struct loop *l);
+/* Whether nothing had happened to the descriptor, of what it is watched for, when this turn began:
+ * known without a system call. False also when that is not known. */
+bool loop_is_quiet(const struct loop *l, const struct loop_io *io);
 
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t at_ns, loop_fn fn, void *ctx);
 static inline bool loop_timer_is_set(const struct loop_timer *t)

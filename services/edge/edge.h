@@ -13,6 +13,7 @@
 #include "client/address.h"
 #include "limits/admit.h"
 #include "base/list.h"
+#include "base/slab.h"
 #include "config/follower.h"
 #include "client/guard.h"
 #include "http/h1.h"
@@ -113,8 +114,9 @@ struct worker {
     struct pools *pools;   /* connections to upstream servers */
     struct loop_timer housekeeping;
     struct shown_address shown[SHOWN_ADDRESSES];
-    char scratch[SCRATCH_SIZE]; /* one read at a time */
-    struct buf gather;          /* for building heads */
+    char scratch[SCRATCH_SIZE];                            /* one read at a time */
+    struct slab request_memory, flow_memory, asked_memory; /* of what each request needs */
+    struct buf gather, fields; /* for building heads, and lines of them */
     struct count_scratch *counting;
 };
 

@@ -21,7 +21,9 @@ enum {
     ACCEPTS_PER_TURN = 64,
     HOUSEKEEPING_MS = 1000,
     ACCEPT_REST_MS = 100,
-    GATHER_MAX = 256 * 1024
+    RESTING = 256, /* pieces of memory of requests */
+    GATHER_MAX = 256 * 1024,
+    FIELDS_MAX = 128 * 1024
 };
 
 enum err worker_listen(const struct edge_settings *s, int *ret_fd, struct why *why)
@@ -128,7 +130,10 @@ void workers_start(struct edge *e)
         w->tokens = tokens_new(e->keyring);
         list_init(&w->clients);
         list_init(&w->drained);
+        slab_init(&w->request_memory, sizeof(struct h1_request), RESTING);
+        flow_slabs(w, RESTING);
         buf_init(&w->gather, GATHER_MAX);
+        buf_init(&w->fields, FIELDS_MAX);
         w->counting = count_scratch_new();
         ASSERT(loop_add(w->loop, &w->listen_io, e->listen_fd, LOOP_READ | LOOP_EXCLUSIVE, on_accept,
                         w) == ERR_OK);
@@ -167,6 +172,7 @@ static void use_rules(void *ctx)
     ruleset_unref(t->w->rules);
     t->w->rules = ruleset_ref(t->rules);
     tokens_forget(t->w->tokens);
+    pools_forget_servers(t->w->pools);
     sem_post(t->done);
 }
 
@@ -229,8 +235,12 @@ void workers_stop(struct edge *e)
         tokens_free(w->tokens);
         ruleset_unref(w->rules);
         buf_done(&w->gather);
+        buf_done(&w->fields);
         count_scratch_free(w->counting);
-        loop_free(w->loop);
+        loop_free(w->loop); /* what it still had to free comes back to the slabs */
+        slab_done(&w->request_memory);
+        slab_done(&w->flow_memory);
+        slab_done(&w->asked_memory);
     }
     free(e->workers);
 }

@@ -117,7 +117,7 @@ servedTest('servers are chosen', {
 
   await step('hashes: a header, a user, the beginning of the prompt', async () => {
     const seen = new Set();
-    for (let s = 0; s < 12; s++) {
+    for (let s = 0; s < 40; s++) {
       const one = await who('header', {}, { headers: { 'x-session': `s${s}` } });
       seen.add(one);
       for (let i = 0; i < 3; i++) assert.equal(await who('header', {}, { headers: { 'x-session': `s${s}` } }), one);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/slab.h"
 #include "certs.h"
 #include "client_proxy.h"
 #include "flow/flow.h"
@@ -13,7 +14,7 @@
 #include "rt/tls.h"
 
 enum {
-    FIRST_READ = 4096,
+    FIRST_READ = LOOP_BLOCK - 1,
     READ_AHEAD = 1024,
     PIPELINE_MAX = 64 * 1024,   /* bytes read ahead while a request is being answered */
     OUT_MAX = 64 * 1024 * 1024, /* of one answer: more than any that is held back as a whole */
@@ -27,10 +28,17 @@ static void finish_answer(struct client *c);
 static void try_request(struct client *c);
 static void on_body_bytes(struct client *c);
 
+/* The deadline moves with everything that happens; the timer only when it would come too late. */
 static void set_timer(struct client *c, int64_t ms)
 {
-    loop_timer_set(c->w->loop, &c->timer, loop_now_ns(c->w->loop) + (uint64_t)ms * 1000000u,
-                   on_timer, c);
+    c->deadline = loop_now_ns(c->w->loop) + (uint64_t)ms * 1000000u;
+    if (!loop_timer_is_set(&c->timer) || c->deadline < c->timer.at_ns)
+        loop_timer_set(c->w->loop, &c->timer, c->deadline, on_timer, c);
+}
+
+static void clear_timer(struct client *c)
+{
+    c->deadline = 0;
 }
 
 static const struct edge_settings *settings(const struct client *c)
@@ -66,8 +74,8 @@ void client_account(struct client *c)
 static void free_later(void *ctx)
 {
     struct client *c = ctx;
-    free(c->request);
-    buf_done(&c->in);
+    client_drop_request(c);
+    client_drop_input(c);
     free(c);
 }
 
@@ -108,7 +116,7 @@ void client_stop(struct client *c)
 static void linger(struct client *c)
 {
     c->state = CLIENT_LINGER;
-    buf_done(&c->in);
+    client_drop_input(c);
     conn_end_output(&c->conn);
     conn_pause(&c->conn, false);
     set_timer(c, LINGER_MS);
@@ -151,7 +159,7 @@ static void begin_flow(struct client *c)
     }
     if (c->in.data != was) client_rebase(c);
     c->state = CLIENT_BUSY;
-    loop_timer_clear(c->w->loop, &c->timer);
+    clear_timer(c);
     flow_run(c->flow);
 }
 
@@ -197,7 +205,7 @@ static void try_request(struct client *c)
     struct h1_error why;
     if (c->in.len == 0) return;
     if (c->request == NULL) {
-        c->request = calloc(1, sizeof *c->request);
+        c->request = slab_get(&c->w->request_memory);
         if (c->request == NULL) {
             client_kill(c);
             return;
@@ -278,7 +286,8 @@ static void read_some(struct client *c)
             return;
         }
         char *at;
-        size_t want = MIN(room(c), (size_t)(c->in.cap > FIRST_READ ? SCRATCH_SIZE : FIRST_READ)), n;
+        slab_lend(loop_blocks(c->w->loop), &c->in);
+        size_t want = MIN(room(c), (size_t)(c->in.cap > LOOP_BLOCK ? SCRATCH_SIZE : FIRST_READ)), n;
         if (want == 0) {
             conn_pause(&c->conn, true);
             return;
@@ -291,7 +300,7 @@ static void read_some(struct client *c)
         if (c->in.data != was && c->state == CLIENT_BODY) client_rebase(c);
         enum err e = conn_read(&c->conn, at, want, &n);
         if (e == ERR_AGAIN) {
-            if (c->in.len == 0) buf_done(&c->in);
+            if (c->in.len == 0) client_drop_input(c);
             return;
         }
         if (e != ERR_OK) {
@@ -359,6 +368,11 @@ void client_drain(struct client *c)
 static void on_timer(void *ctx)
 {
     struct client *c = ctx;
+    if (c->deadline == 0) return;
+    if (loop_now_ns(c->w->loop) < c->deadline) {
+        loop_timer_set(c->w->loop, &c->timer, c->deadline, on_timer, c);
+        return;
+    }
     switch (c->state) {
     case CLIENT_PROXY: destroy(c, true); break;
     case CLIENT_HEAD:
@@ -387,7 +401,7 @@ static void after_drained(struct client *c)
     if (c->state == CLIENT_FLUSH) {
         finish_answer(c);
     } else if (c->state == CLIENT_BUSY) {
-        loop_timer_clear(c->w->loop, &c->timer);
+        clear_timer(c);
         if (c->flow != NULL) flow_client_drained(c->flow);
     }
 }
@@ -434,74 +448,6 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
 
 /* --- answering --- */
 
-/* Whether the whole body of the request in progress has been read, and how many bytes it has. While
- * a flow is busy it is. */
-static bool body_is_here(const struct client *c, size_t *ret_n)
-{
-    const struct h1_head *h = &c->request->head;
-    *ret_n = 0;
-    if (c->state == CLIENT_BUSY) {
-        *ret_n = c->flow != NULL ? flow_body_bytes(c->flow) : 0;
-        return true;
-    }
-    if (h->framing == H1_BODY_NONE) return true;
-    if (h->framing != H1_BODY_LENGTH || c->in.len - h->len < h->content_length) return false;
-    *ret_n = (size_t)h->content_length;
-    return true;
-}
-
-void client_answer(struct client *c, int status, struct str fields, enum client_framing framing,
-                   uint64_t length)
-{
-    struct buf *b = &c->w->gather;
-    bool old = c->request != NULL && c->request->head.len > 0 &&
-               c->request->head.version_minor == 0;
-    size_t n;
-    if (c->dead) return;
-    if (c->state == CLIENT_BODY && !body_is_here(c, &n)) c->must_close = true;
-    if (daemon_is_draining(c->w->edge->daemon)) c->must_close = true;
-    if (framing == FRAME_CHUNKED && old) framing = FRAME_CLOSE;
-    if (framing == FRAME_CLOSE) c->must_close = true;
-    c->framing = framing;
-    c->answer_begun = true;
-    buf_clear(b);
-    char room[STR_U64_ROOM];
-    enum err e = buf_put(b, STR("HTTP/1.1 "), str_of_u64((uint64_t)status, room), STR(" "),
-                         str_of(reply_reason(status)), STR("\r\n"));
-    if (e == ERR_OK) e = buf_append_str(b, fields);
-    if (e == ERR_OK && framing == FRAME_LENGTH)
-        e = buf_put(b, STR("content-length: "), str_of_u64(length, room), STR("\r\n"));
-    if (e == ERR_OK && framing == FRAME_CHUNKED)
-        e = buf_appendz(b, "transfer-encoding: chunked\r\n");
-    if (e == ERR_OK)
-        e = buf_appendz(b, c->must_close ? "connection: close\r\n\r\n"
-                           : old         ? "connection: keep-alive\r\n\r\n"
-                                         : "\r\n");
-    if (e == ERR_OK) e = conn_write(&c->conn, buf_str(b));
-    if (e != ERR_OK) c->broken = true;
-    if (c->flow != NULL) flow_note_sent(c->flow, b->len);
-}
-
-bool client_answer_begun(const struct client *c)
-{
-    return c->answer_begun;
-}
-
-bool client_send(struct client *c, struct str data)
-{
-    enum err e = ERR_OK;
-    if (c->dead || c->broken) return false;
-    if (data.n == 0 || c->framing == FRAME_NONE) return true;
-    if (c->flow != NULL) flow_note_sent(c->flow, data.n);
-    if (c->framing == FRAME_CHUNKED) {
-        char head[CHUNKED_HEADER_MAX];
-        e = conn_write(&c->conn, str_n(head, chunked_header(data.n, head)));
-    }
-    if (e == ERR_OK) e = conn_write(&c->conn, data);
-    if (e == ERR_OK && c->framing == FRAME_CHUNKED) e = conn_write(&c->conn, STR("\r\n"));
-    return e == ERR_OK;
-}
-
 /* A flush that finds the connection broken tells it later, on the loop. */
 void client_flush(struct client *c)
 {
@@ -513,8 +459,8 @@ void client_flush(struct client *c)
     }
     client_account(c);
     if (conn_waiting(&c->conn) == 0)
-        loop_timer_clear(c->w->loop, &c->timer);
-    else if (!loop_timer_is_set(&c->timer))
+        clear_timer(c);
+    else if (c->deadline == 0)
         set_write_timer(c);
 }
 
@@ -529,18 +475,6 @@ void client_rebase(struct client *c)
     struct h1_limits limits = head_limits(c);
     h1_begin(&c->request->head);
     ASSERT(h1_parse_request(c->in.data, c->in.len, &limits, c->request, &why) == H1_DONE);
-}
-
-void client_release_request(struct client *c)
-{
-    if (c->request == NULL) return;
-    size_t n = 0;
-    size_t used = body_is_here(c, &n) ? c->request->head.len + n : c->in.len;
-    free(c->request);
-    c->request = NULL;
-    buf_consume(&c->in, MIN(used, c->in.len));
-    if (c->in.len == 0) buf_done(&c->in);
-    conn_pause(&c->conn, false);
 }
 
 static void next_request(void *ctx)

@@ -31,9 +31,10 @@ struct client {
     enum client_state state;
     struct buf in; /* request bytes: head and body of the one in progress, and what follows */
     struct h1_request
-        *request; /* slices of in; freed when the answer has begun and nobody needs it */
+        *request; /* slices of in; goes when the answer has begun and nobody needs it */
     struct flow *flow;
     struct loop_timer timer;
+    uint64_t deadline; /* when what is waited for must have come; 0: nothing is */
     uint64_t head_began, linger_bytes;
     int64_t accounted;          /* bytes of memory that this connection stands for */
     uint64_t requests;          /* so far */
@@ -50,6 +51,9 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
                    enum guard_verdict verdict);
 /* Tells the memory account what the connection and its request hold now. */
 void client_account(struct client *c);
+/* The memory of what it read, and of the request in progress, is of no use any more. */
+void client_drop_input(struct client *c);
+void client_drop_request(struct client *c);
 /* Ends the connection at once; the flow is told. */
 void client_kill(struct client *c);
 /* Draining: idle ones are closed, busy ones end after their answer. */

@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/slab.h"
 #include "rt/tls.h"
 
 static void set_watch(struct conn *c)
@@ -164,7 +165,7 @@ void conn_close(struct conn *c, bool reset)
     }
     close(c->fd);
     c->fd = -1;
-    buf_done(&c->out);
+    slab_take_back(loop_blocks(c->loop), &c->out);
 }
 
 void conn_end_output(struct conn *c)
@@ -203,12 +204,15 @@ enum err conn_peek(struct conn *c, void *into, size_t cap, size_t *ret_n)
 bool conn_is_quiet(struct conn *c)
 {
     char byte;
+    if (c->tls == NULL && !c->read_paused && loop_is_quiet(c->loop, &c->io)) return true;
     if (c->tls != NULL) return tls_is_quiet(c->tls);
     return recv(c->fd, &byte, 1, MSG_PEEK) < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
 enum err conn_write(struct conn *c, struct str data)
 {
+    if (data.n == 0) return ERR_OK;
+    slab_lend(loop_blocks(c->loop), &c->out);
     return buf_append_str(&c->out, data);
 }
 
@@ -238,7 +242,8 @@ enum err conn_flush(struct conn *c)
     }
     c->sent = c->tls != NULL ? tls_bytes_written(c->tls) : c->sent + sent;
     buf_consume(&c->out, sent);
-    if (c->out.len == 0) buf_done(&c->out); /* idle connections keep no memory */
+    /* Idle connections keep no memory. */
+    if (c->out.len == 0) slab_take_back(loop_blocks(c->loop), &c->out);
     set_watch(c);
     return ERR_OK;
 }

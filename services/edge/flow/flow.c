@@ -147,15 +147,23 @@ size_t flow_memory(const struct flow *f)
     return f->answer != NULL ? n + answer_memory(f->answer) : n;
 }
 
+void flow_slabs(struct worker *w, size_t most)
+{
+    slab_init(&w->flow_memory, sizeof(struct flow), most);
+    slab_init(&w->asked_memory, sizeof(struct asked), most);
+}
+
 struct flow *flow_new(struct client *c)
 {
-    struct flow *f = calloc(1, sizeof *f);
-    struct asked *asked = calloc(1, sizeof *asked);
+    struct flow *f = slab_get(&c->w->flow_memory);
+    struct asked *asked = slab_get(&c->w->asked_memory);
     if (f == NULL || asked == NULL) {
-        free(f);
-        free(asked);
+        slab_put(&c->w->flow_memory, f);
+        slab_put(&c->w->asked_memory, asked);
         return NULL;
     }
+    memset(f, 0, sizeof *f);
+    memset(asked, 0, sizeof *asked);
     f->asked = asked;
     arena_init(&asked->arena, FLOW_ARENA_MAX);
     f->w = c->w;
@@ -167,7 +175,7 @@ struct flow *flow_new(struct client *c)
     f->is_head = c->request->method == H1_HEAD;
     buf_init(&f->gather, ANSWER_WHOLE_MAX);
     note_address(f, c);
-    uuid_v7(c->w->edge->clock, c->w->edge->rng, f->id);
+    uuid_v7_at(f->began_wall_ms, c->w->edge->rng, f->id);
     f->request_id = f->id;
     atomic_fetch_add(&c->w->edge->inflight, 1);
     c->w->flows++;

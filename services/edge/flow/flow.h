@@ -28,6 +28,8 @@ struct flow;
 enum flow_state { FLOW_BODY, FLOW_COUNT, FLOW_ADMIT, FLOW_WAIT, FLOW_RELAY, FLOW_DONE };
 const char *flow_state_name(enum flow_state s);
 
+/* Sets up a worker's memory for flows; so many pieces of each kind may rest. */
+void flow_slabs(struct worker *w, size_t most);
 /* For a request whose head is parsed. NULL: out of memory. */
 struct flow *flow_new(struct client *c);
 /* Checks what the head tells. False when it was answered (the flow is gone). */

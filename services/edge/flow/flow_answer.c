@@ -9,7 +9,6 @@
 #include "flow_impl.h"
 
 enum {
-    FIELDS_MAX = 128 * 1024,
     PROGRESS_NS_STEP = 1000000000,
     HOLD_MAX = 64 * 1024 /* bytes in front of a stream's first output that are held back */
 };
@@ -96,16 +95,18 @@ static bool is_event_stream(const struct h1_response *res)
 /* Fields of the upstream that end here: connection, framing, and what the gateway says itself. */
 static bool is_dropped(const struct flow *f, const struct h1_head *h, const struct h1_field *fl)
 {
-    static const char *const prefixes[] = { "x-aigw-", "x-ratelimit-", "anthropic-ratelimit-" };
+    static const struct str prefixes[] = { { "x-aigw-", 7 },
+                                           { "x-ratelimit-", 12 },
+                                           { "anthropic-ratelimit-", 20 } };
     if (fl->known == H1_CONTENT_LENGTH || fl->known == H1_X_REQUEST_ID ||
         fl->known == H1_SET_COOKIE)
         return true;
     if (fl->known == H1_CONTENT_ENCODING && f->mode != RELAY_RAW) return true;
-    if (h1_is_hop_by_hop(fl->name) ||
+    if (h1_field_is_hop_by_hop(fl) ||
         (h->first[H1_CONNECTION] != 0 && h1_connection_has(h, fl->name)))
         return true;
-    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
-        struct str p = str_of(prefixes[i]);
+    for (size_t i = 0; i < ARRAY_LEN(prefixes) && fl->known == H1_UNKNOWN; i++) {
+        struct str p = prefixes[i];
         bool ours = i == 0 || f->ticket->outcome.requests.present ||
                     f->ticket->outcome.tokens.present;
         if (ours && fl->name.n > p.n && str_ieq(str_n(fl->name.p, p.n), p)) return true;
@@ -223,7 +224,7 @@ static void refuse_denied(struct flow *f, int status)
 static void on_head(void *ctx, const struct h1_response *res)
 {
     struct flow *f = ctx;
-    struct buf fields;
+    struct buf *fields = &f->w->fields;
     struct str coding = h1_header_known(&res->head, H1_CONTENT_ENCODING);
     f->last_byte_ns = loop_now_ns(f->w->loop);
     flow_attempt_answered(f, (unsigned)res->status);
@@ -239,17 +240,16 @@ static void on_head(void *ctx, const struct h1_response *res)
         return;
     }
     f->status = res->status;
-    buf_init(&fields, FIELDS_MAX);
-    enum err e = answer_fields(f, res, &fields);
+    buf_clear(fields);
+    enum err e = answer_fields(f, res, fields);
     if (e == ERR_OK && f->mode != RELAY_RAW && !begin_meter(f)) e = ERR_NOMEM;
     if (e == ERR_OK && f->mode != RELAY_RAW)
-        f->whole_fields = str_n(str_dupz(buf_str(&fields)), fields.len);
+        f->whole_fields = str_n(str_dupz(buf_str(fields)), fields->len);
     if (e == ERR_OK) {
         f->state = FLOW_RELAY;
-        if (f->mode == RELAY_RAW) begin_raw(f, res, buf_str(&fields));
+        if (f->mode == RELAY_RAW) begin_raw(f, res, buf_str(fields));
         flow_arm(f);
     }
-    buf_done(&fields);
     if (e != ERR_OK) give_up(f, "The upstream failed: its answer's head is too large.");
 }
 

@@ -59,7 +59,7 @@ struct asked {
     struct js_val *found;         /* by place in matching_body_wants() */
     struct match_values *members; /* the same as texts */
     struct params *params;        /* of the route, when the body was scanned; NULL: none */
-    struct str head, body;        /* as they go upstream; sent again on a retry */
+    struct str body;              /* as it goes upstream; sent again on a retry */
     struct balance_ask ask;       /* of the upstream it goes to now */
     struct waiter waiter;         /* while no server has room */
     struct buf edited;            /* the body, when it is not the client's own */
@@ -241,7 +241,7 @@ bool flow_peek_body(struct flow *f);
 
 /* flow_send.c: builds the request. ERR_LIMIT, ERR_NOMEM. */
 enum err flow_build_body(struct flow *f) MUSTCHECK;
-enum err flow_build_head(struct flow *f) MUSTCHECK;
+enum err flow_build_head(struct flow *f, struct buf *b) MUSTCHECK;
 
 /* flow_upstream.c: which server it goes to, and what is tried next. */
 /* Sets the timer by what is waited for now. */

@@ -9,12 +9,7 @@
 #include "flow_impl.h"
 #include "dialects/splice.h"
 
-enum {
-    MAX_SPLICES = 8 + SNAP_PARAMS_MAX,
-    SPLICE_MAX = 4096,
-    HEAD_MAX = 128 * 1024,
-    HEAD_USUAL = 1024
-};
+enum { MAX_SPLICES = 8 + SNAP_PARAMS_MAX, SPLICE_MAX = 4096 };
 
 struct splices {
     struct splice v[MAX_SPLICES];
@@ -188,8 +183,9 @@ static bool is_ours(const struct flow *f, const struct h1_head *h, const struct 
     case H1_X_FORWARDED_PROTO: return true;
     default: break;
     }
-    if (h1_is_hop_by_hop(fl->name) || flow_is_trace_field(f, fl)) return true;
-    if (fl->name.n > 7 && str_ieq(str_n(fl->name.p, 7), STR("x-aigw-"))) return true;
+    if (h1_field_is_hop_by_hop(fl) || flow_is_trace_field(f, fl)) return true;
+    if (fl->known == H1_UNKNOWN && fl->name.n > 7 && str_ieq(str_n(fl->name.p, 7), STR("x-aigw-")))
+        return true;
     /* What Connection names goes too, but it cannot strip what the request needs. */
     return h->first[H1_CONNECTION] != 0 && fl->known != H1_CONTENT_TYPE &&
            h1_connection_has(h, fl->name);
@@ -222,29 +218,22 @@ static enum err target(const struct flow *f, struct buf *b)
                    usual ? none : str_of_u64(f->server->port, port), STR("\r\n"));
 }
 
-enum err flow_build_head(struct flow *f)
+enum err flow_build_head(struct flow *f, struct buf *b)
 {
     const struct h1_request *q = f->client->request;
-    struct buf b;
-    char *at, room[STR_U64_ROOM];
-    buf_init(&b, HEAD_MAX);
-    enum err e = buf_reserve(&b, HEAD_USUAL, &at);
-    if (e == ERR_OK) e = target(f, &b);
+    char room[STR_U64_ROOM];
+    enum err e = target(f, b);
     for (size_t i = 0; i < q->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &q->head.fields[i];
         if (!is_ours(f, &q->head, fl) && !edits_drop(&f->route->request, fl->name))
-            e = field(&b, fl->name, fl->value);
+            e = field(b, fl->name, fl->value);
     }
-    if (e == ERR_OK) e = edits_append(&f->route->request, &b);
-    if (e == ERR_OK) e = credential_field(f, &b);
-    if (e == ERR_OK) e = buf_appendz(&b, "accept-encoding: identity\r\n");
-    if (e == ERR_OK) e = field(&b, STR("x-request-id"), str_of(f->request_id));
-    if (e == ERR_OK) e = flow_trace_fields(f, &b);
+    if (e == ERR_OK) e = edits_append(&f->route->request, b);
+    if (e == ERR_OK) e = credential_field(f, b);
+    if (e == ERR_OK) e = buf_appendz(b, "accept-encoding: identity\r\n");
+    if (e == ERR_OK) e = field(b, STR("x-request-id"), str_of(f->request_id));
+    if (e == ERR_OK) e = flow_trace_fields(f, b);
     if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
-        e = field(&b, STR("content-length"), str_of_u64(f->asked->body.n, room));
-    if (e == ERR_OK) e = buf_appendz(&b, "\r\n");
-    if (e == ERR_OK) e = arena_dup(&f->asked->arena, buf_str(&b), &f->asked->head);
-    if (b.data != NULL) memset(b.data, 0, b.len); /* it held a credential */
-    buf_done(&b);
-    return e;
+        e = field(b, STR("content-length"), str_of_u64(f->asked->body.n, room));
+    return e == ERR_OK ? buf_append(b, "\r\n", 2) : e;
 }

@@ -11,11 +11,11 @@ enum err flow_own_fields(struct flow *f, struct buf *out)
 {
     static const struct admit_outcome none;
     const struct admit_outcome *o = f->ticket != NULL ? &f->ticket->outcome : &none;
-    uint64_t now = edge_now_ns(f->w), upstream = f->sent_ns > 0 ? now - f->sent_ns : 0;
-    uint64_t overhead = now - f->began_ns > upstream ? (now - f->began_ns - upstream) / 1000 : 0;
+    uint64_t ours_ns = (f->sent_ns > 0 ? f->sent_ns : edge_now_ns(f->w)) - f->began_ns;
     char room[STR_U64_ROOM];
     enum err e = buf_put(out, STR("x-request-id: "), str_of(f->request_id),
-                         STR("\r\nx-aigw-overhead-us: "), str_of_u64(overhead, room), STR("\r\n"));
+                         STR("\r\nx-aigw-overhead-us: "), str_of_u64(ours_ns / 1000, room),
+                         STR("\r\n"));
     if (e == ERR_OK && f->rules != NULL)
         e = buf_put(out, STR("x-aigw-revision: "), str_of_u64(f->rules->snap->revision, room),
                     STR("\r\n"));
@@ -29,7 +29,7 @@ void flow_attempt_begins(struct flow *f)
         f->attempts_n--;
     }
     f->attempts = xrealloc(f->attempts, (f->attempts_n + 1) * sizeof *f->attempts);
-    f->attempt_began_ns = edge_now_ns(f->w);
+    f->attempt_began_ns = loop_now_ns(f->w->loop);
     f->attempts[f->attempts_n++] = (struct attempt){ .upstream = f->upstream, .server = f->server };
 }
 
@@ -40,7 +40,7 @@ void flow_attempt_answered(struct flow *f, unsigned status)
 
 void flow_attempt_ends(struct flow *f)
 {
-    f->attempts[f->attempts_n - 1].ms = (edge_now_ns(f->w) - f->attempt_began_ns) / 1000000u;
+    f->attempts[f->attempts_n - 1].ms = (loop_now_ns(f->w->loop) - f->attempt_began_ns) / 1000000u;
 }
 
 void flow_forget_request(struct flow *f)
@@ -49,7 +49,7 @@ void flow_forget_request(struct flow *f)
     token_unref(f->asked->token);
     arena_done(&f->asked->arena);
     buf_done(&f->asked->edited);
-    free(f->asked);
+    slab_put(&f->w->asked_memory, f->asked);
     f->asked = NULL;
 }
 
@@ -214,7 +214,7 @@ static void release(void *ctx)
     free((char *)(uintptr_t)f->model.p);
     free((char *)(uintptr_t)f->whole_fields.p);
     worker_flow_gone(f->w);
-    free(f);
+    slab_put(&f->w->flow_memory, f);
 }
 
 void flow_settle(struct flow *f, enum usage_outcome outcome)

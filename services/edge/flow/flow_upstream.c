@@ -86,20 +86,28 @@ void flow_arm(struct flow *f)
     /* Nothing tells that a connection stands: it is looked at when the next wait could end. */
     if (f->exchange != NULL && !exchange_is_connected(f->exchange))
         until = MIN(until, MAX(now, f->attempt_began_ns) + f->upstream->first_byte_ms * 1000000u);
-    loop_timer_set(f->w->loop, &f->timer, until, on_timer, f);
+    /* A timer that fires too early is armed again. */
+    if (!loop_timer_is_set(&f->timer) || until < f->timer.at_ns)
+        loop_timer_set(f->w->loop, &f->timer, until, on_timer, f);
 }
 
 /* --- attempts --- */
 
 static void start_attempt(struct flow *f, bool fresh)
 {
+    struct buf *head = &f->w->gather;
     struct exchange_tls tls = { f->rules->tls[f->upstream->index], f->upstream->tls_server_name,
                                 f->rules->transports[f->upstream->index] };
+    buf_clear(head);
+    if (flow_build_head(f, head) != ERR_OK) {
+        flow_refuse(f, REFUSE_INTERNAL, STR("The request's head cannot be built."), NULL);
+        return;
+    }
     flow_attempt_begins(f);
     f->state = FLOW_WAIT;
-    f->attempt_began_ns = loop_now_ns(f->w->loop);
-    f->exchange = exchange_start(f->w->pools, f->server, &tls, f->asked->head, f->asked->body,
+    f->exchange = exchange_start(f->w->pools, f->server, &tls, buf_str(head), f->asked->body,
                                  f->is_head, fresh, &flow_exchange_events, f);
+    memset(head->data, 0, head->len); /* it held a credential */
     f->sent_ns = edge_now_ns(f->w);
     flow_arm(f);
 }
@@ -109,10 +117,6 @@ static void go(struct flow *f, bool fresh)
 {
     f->server = &f->upstream->servers[f->seat.server];
     balance_mark_tried(f->asked->ask.tried, f->seat.server);
-    if (flow_build_head(f) != ERR_OK) {
-        flow_refuse(f, REFUSE_INTERNAL, STR("The request's head cannot be built."), NULL);
-        return;
-    }
     start_attempt(f, fresh);
 }
 
@@ -172,7 +176,7 @@ static void turn_to(struct flow *f, const struct snap_upstream *u, struct str mo
     f->model_wanted = model;
     f->retries_left = u->retries;
     f->asked->ask = (struct balance_ask){ .hash = hash_of(f) };
-    group_count_request(group(f));
+    group_count_request(group(f), loop_now_ns(f->w->loop));
 }
 
 static bool has_fallback(const struct flow *f)
@@ -283,12 +287,18 @@ static void refuse_unserved(struct flow *f, enum balance_verdict v, uint64_t wai
                     NULL);
 }
 
+static enum balance_verdict take_place(struct flow *f, bool queue, struct seat *ret,
+                                       uint64_t *ret_wait_ms)
+{
+    return group_take(group(f), &f->asked->ask, loop_now_ns(f->w->loop), queue, ret, ret_wait_ms);
+}
+
 /* A place at the upstream, or at a fallback; or a wait for one; or an answer of ours. */
 static void find_place(struct flow *f)
 {
     uint64_t wait_ms = 0;
     for (;;) {
-        enum balance_verdict v = group_take(group(f), &f->asked->ask, true, &f->seat, &wait_ms);
+        enum balance_verdict v = take_place(f, true, &f->seat, &wait_ms);
         if (v == BALANCE_OK) {
             launch(f, false);
             return;
@@ -373,10 +383,8 @@ bool flow_may_try_again(const struct flow *f)
 /* A place for the next attempt: on another server, or at a fallback. */
 static bool find_next(struct flow *f, struct seat *ret)
 {
-    struct asked *a = f->asked;
     uint64_t wait_ms;
-    bool found = f->retries_left > 0 &&
-                 group_take(group(f), &a->ask, false, ret, &wait_ms) == BALANCE_OK;
+    bool found = f->retries_left > 0 && take_place(f, false, ret, &wait_ms) == BALANCE_OK;
     if (found && !group_may_retry(group(f))) {
         seat_leave(ret);
         found = false;
@@ -387,7 +395,7 @@ static bool find_next(struct flow *f, struct seat *ret)
     }
     while (!found && has_fallback(f)) {
         fall_back(f);
-        found = group_take(group(f), &a->ask, false, ret, &wait_ms) == BALANCE_OK;
+        found = take_place(f, false, ret, &wait_ms) == BALANCE_OK;
     }
     return found;
 }
@@ -442,7 +450,9 @@ static void note_way(struct flow *f)
 
 void flow_note_head(struct flow *f, const struct h1_response *res)
 {
-    uint64_t wall_ms = clock_wall_ms(flow_edge(f)->clock), wait = cooldown_of(res, wall_ms);
+    uint64_t now = loop_now_ns(f->w->loop);
+    uint64_t wall_ms = f->began_wall_ms + (now - f->began_ns) / 1000000u;
+    uint64_t wait = cooldown_of(res, wall_ms);
     /* A credential of ours that is not taken, or not paid for, is the server's failure. A 403 may
      * be about what was asked: who asks so must not be able to take the server from others. */
     bool denied = flow_is_denied(f, (unsigned)res->status), ours = denied && res->status != 403;
@@ -455,7 +465,7 @@ void flow_note_head(struct flow *f, const struct h1_response *res)
         (void)snprintf(why, sizeof why, "status %d", res->status);
         seat_failed(&f->seat, why);
     } else if (res->status != 429) {
-        seat_succeeded(&f->seat);
+        seat_succeeded(&f->seat, now);
     }
 }
 

@@ -75,6 +75,20 @@ static uint64_t retry_after(const struct h1_response *res, uint64_t wall_ms)
     return v.n > 0 ? until(v, "%a, %d %b %Y %H:%M:%S GMT", wall_ms) : 0;
 }
 
+/* Most answers say nothing of limits: that is seen at a glance. */
+static bool tells_limits(const struct h1_head *h)
+{
+    static const struct str openai = { "x-ratelimit-", 12 },
+                            anthropic = { "anthropic-ratelimit-", 20 };
+    for (size_t i = 0; i < h->fields_len; i++) {
+        struct str name = h->fields[i].name;
+        if (h->fields[i].known != H1_UNKNOWN || name.n <= openai.n) continue;
+        if (str_ieq(str_n(name.p, openai.n), openai)) return true;
+        if (name.n > anthropic.n && str_ieq(str_n(name.p, anthropic.n), anthropic)) return true;
+    }
+    return false;
+}
+
 static uint64_t rate_limit(const struct h1_response *res, uint64_t wall_ms)
 {
     static const char *const openai[] = { "requests", "tokens" };
@@ -82,6 +96,7 @@ static uint64_t rate_limit(const struct h1_response *res, uint64_t wall_ms)
                                              "output-tokens" };
     char name[64];
     uint64_t most = 0, wait;
+    if (!tells_limits(&res->head)) return 0;
     for (size_t i = 0; i < ARRAY_LEN(openai); i++) {
         (void)snprintf(name, sizeof name, "x-ratelimit-remaining-%s", openai[i]);
         if (!str_eqz(h1_header(&res->head, str_of(name)), "0")) continue;

@@ -177,11 +177,11 @@ void group_free(struct group *g)
 /* --- places --- */
 
 /* With the lock. */
-static enum balance_verdict take(struct group *g, struct balance_ask *ask, struct seat *ret,
-                                 uint64_t *ret_at)
+static enum balance_verdict take(struct group *g, struct balance_ask *ask, uint64_t now,
+                                 struct seat *ret, uint64_t *ret_at)
 {
     size_t i;
-    ask->now = now_ns(g);
+    ask->now = now;
     ask->rng = g->herd->fleet->o.rng;
     enum balance_verdict v = balance_choose(g->u, g->states, ask, &i, ret_at);
     if (v != BALANCE_OK) return v;
@@ -205,7 +205,7 @@ static void serve_queue(struct herd *h, struct list_node *given)
     uint64_t at;
     while (!list_empty(&h->queue)) {
         struct waiter *w = LIST_ENTRY(h->queue.next, struct waiter, node);
-        if (take(w->group, &w->ask, &w->seat, &at) != BALANCE_OK) return;
+        if (take(w->group, &w->ask, now_ns(w->group), &w->seat, &at) != BALANCE_OK) return;
         list_remove(&w->node);
         count_queued(h, -1);
         list_push_back(given, &w->node);
@@ -220,14 +220,14 @@ static void call(struct list_node *given)
     }
 }
 
-enum balance_verdict group_take(struct group *g, const struct balance_ask *ask, bool queue,
-                                struct seat *ret, uint64_t *ret_wait_ms)
+enum balance_verdict group_take(struct group *g, const struct balance_ask *ask, uint64_t now,
+                                bool queue, struct seat *ret, uint64_t *ret_wait_ms)
 {
     struct balance_ask mine = *ask;
     uint64_t at = 0;
     pthread_mutex_lock(&g->herd->lock);
     enum balance_verdict v = queue && !list_empty(&g->herd->queue) ? BALANCE_FULL
-                                                                   : take(g, &mine, ret, &at);
+                                                                   : take(g, &mine, now, ret, &at);
     pthread_mutex_unlock(&g->herd->lock);
     if (v == BALANCE_NONE || v == BALANCE_LIMITED)
         *ret_wait_ms = at > mine.now ? (at - mine.now + ms - 1) / ms : at > 0;
@@ -255,7 +255,7 @@ static void tell(struct group *g, const struct fleet_event *ev)
     if (o->event != NULL) o->event(o->ctx, ev);
 }
 
-void seat_succeeded(struct seat *s)
+void seat_succeeded(struct seat *s, uint64_t now)
 {
     struct group *g = s->group;
     struct fleet_event ev;
@@ -263,7 +263,7 @@ void seat_succeeded(struct seat *s)
     list_init(&given);
     pthread_mutex_lock(&g->herd->lock);
     bool news = note(g, s->server,
-                     health_succeeded(&g->states[s->server]->health, g->u, s->probe, now_ns(g)),
+                     health_succeeded(&g->states[s->server]->health, g->u, s->probe, now),
                      "its probes succeeded", &ev);
     s->probe = false;
     if (news) serve_queue(g->herd, &given);
@@ -401,10 +401,10 @@ static size_t budget_slot(struct herd *h, uint64_t now)
     return i;
 }
 
-void group_count_request(struct group *g)
+void group_count_request(struct group *g, uint64_t now)
 {
     pthread_mutex_lock(&g->herd->lock);
-    g->herd->budget[budget_slot(g->herd, now_ns(g))].requests++;
+    g->herd->budget[budget_slot(g->herd, now)].requests++;
     pthread_mutex_unlock(&g->herd->lock);
 }
 

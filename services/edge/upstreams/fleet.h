@@ -63,11 +63,12 @@ struct seat {
 
 /* Chooses a server and takes a place there. hash and tried of *ask are the request's. None is fit:
  * *ret_wait_ms is when one may be fit again; 0: unknown. queue: with BALANCE_FULL the caller is
- * going to wait, so it does not pass others who do. */
-enum balance_verdict group_take(struct group *g, const struct balance_ask *ask, bool queue,
-                                struct seat *ret, uint64_t *ret_wait_ms);
+ * going to wait, so it does not pass others who do. now: a reading of the fleet's clock, which may
+ * be a little old; each request would read it several times. */
+enum balance_verdict group_take(struct group *g, const struct balance_ask *ask, uint64_t now,
+                                bool queue, struct seat *ret, uint64_t *ret_wait_ms);
 /* What became of it; once or more often, before the place is left. why: of a failure. */
-void seat_succeeded(struct seat *s);
+void seat_succeeded(struct seat *s, uint64_t now);
 void seat_failed(struct seat *s, const char *why);
 /* The server asks to be left alone for so long; limited: until its rate limit lets it go on. */
 void seat_cool(struct seat *s, uint64_t ms, bool limited);
@@ -92,7 +93,7 @@ enum err group_wait(struct group *g, const struct balance_ask *ask, struct loop 
 bool group_forget(struct waiter *w);
 
 /* A request for this upstream began: its share of the retry budget. */
-void group_count_request(struct group *g);
+void group_count_request(struct group *g, uint64_t now);
 /* Takes one retry out of the budget; false when it is used up. */
 bool group_may_retry(struct group *g);
 

@@ -19,14 +19,18 @@ enum {
     READS_PER_TURN = 8,
     IDLE_PER_SERVER = 256,
     DISCARD_MAX = 64 * 1024, /* bytes of an answer that nobody wants */
-    MAX_SERVERS = 65536
+    MAX_SERVERS = 65536,
+    KNOWN_SERVERS = 64
 };
 static const uint64_t idle_ns = 30000000000u, forget_ns = 600000000000u, discard_ns = 1000000000u;
 
 struct pool {
     struct pools *pools;
-    struct list_node idle; /* of exchange, latest first */
-    size_t idle_n;
+    struct list_node idle;  /* of exchange, latest first */
+    struct list_node fresh; /* those that became idle in this turn: whether they are quiet is not
+                               known yet */
+    uint64_t fresh_turn;
+    size_t idle_n; /* of both */
     unsigned turn; /* among a name's addresses */
     uint64_t used_at;
     size_t exchanges;          /* all that point here */
@@ -38,6 +42,10 @@ struct pools {
     struct pools_options o;
     struct h1_response response; /* parsed heads of answers, one at a time */
     struct map by_server;        /* server id and URL -> struct pool */
+    struct {
+        const struct snap_server *server;
+        struct pool *pool;
+    } known[KNOWN_SERVERS]; /* of this configuration, by address */
     struct curl_links *curl;
 };
 
@@ -97,8 +105,14 @@ static void bury(struct exchange *x, bool reset)
     loop_defer(loop, free_later, x);
 }
 
+static void settle_fresh(struct pool *p)
+{
+    list_splice_front(&p->idle, &p->fresh);
+}
+
 static void drop_idle(struct pool *p)
 {
+    settle_fresh(p);
     while (!list_empty(&p->idle)) bury(LIST_ENTRY(p->idle.next, struct exchange, node), false);
 }
 
@@ -134,6 +148,11 @@ void pools_free(struct pools *p)
     free(p);
 }
 
+void pools_forget_servers(struct pools *p)
+{
+    memset(p->known, 0, sizeof p->known);
+}
+
 void pools_sweep(struct pools *p)
 {
     uint64_t now = loop_now_ns(p->o.loop);
@@ -141,6 +160,7 @@ void pools_sweep(struct pools *p)
     size_t i = 0;
     while ((e = map_next(&p->by_server, &i)) != NULL) {
         struct pool *pool = e->value;
+        settle_fresh(pool);
         LIST_EACH_SAFE(n, &pool->idle)
         {
             struct exchange *x = LIST_ENTRY(n, struct exchange, node);
@@ -150,28 +170,40 @@ void pools_sweep(struct pools *p)
         /* No configuration names this server any more, or nobody uses it. */
         (void)map_remove(&p->by_server, e->key);
         pool_free(pool);
+        pools_forget_servers(p);
     }
     curl_links_sweep(p->curl);
 }
 
-static struct pool *pool_of(struct pools *p, const struct snap_server *s)
+static struct pool *look_up(struct pools *p, const struct snap_server *s)
 {
     char key[1200];
     int n = snprintf(key, sizeof key, "%.*s %.*s", STR_ARG(s->id), STR_ARG(s->url));
     struct str k = str_n(key, MIN((size_t)n, sizeof key - 1));
     struct pool *pool = map_get(&p->by_server, k);
-    if (pool != NULL) {
-        pool->used_at = loop_now_ns(p->o.loop);
-        return pool;
-    }
+    if (pool != NULL) return pool;
     pool = xcalloc(1, sizeof *pool);
-    pool->used_at = loop_now_ns(p->o.loop);
     pool->pools = p;
     list_init(&pool->idle);
+    list_init(&pool->fresh);
     if (map_put(&p->by_server, k, pool, NULL) != ERR_OK) {
         free(pool);
         return NULL;
     }
+    return pool;
+}
+
+/* A server's address names it as long as its configuration is used. */
+static struct pool *pool_of(struct pools *p, const struct snap_server *s)
+{
+    size_t i = (uintptr_t)s / sizeof *s % KNOWN_SERVERS;
+    if (p->known[i].server != s) {
+        p->known[i].pool = look_up(p, s);
+        p->known[i].server = s;
+    }
+    struct pool *pool = p->known[i].pool;
+    ASSERT(pool != NULL);
+    pool->used_at = loop_now_ns(p->o.loop);
     return pool;
 }
 
@@ -197,7 +229,10 @@ static void become_idle(struct exchange *x)
     x->idle_since = loop_now_ns(p->pools->o.loop);
     conn_pause(&x->conn, false);
     buf_done(&x->in);
-    list_push_front(&p->idle, &x->node);
+    uint64_t turn = loop_turn(p->pools->o.loop);
+    if (p->fresh_turn != turn) settle_fresh(p);
+    p->fresh_turn = turn;
+    list_push_front(&p->fresh, &x->node);
     p->idle_n++;
 }
 
@@ -418,8 +453,10 @@ static enum err connect_to(struct exchange *x, const struct snap_server *s,
  * for (it would be taken for the answer to the next request). NULL: none. */
 static struct exchange *take_idle(struct pool *pool)
 {
-    while (!list_empty(&pool->idle)) {
-        struct exchange *x = LIST_ENTRY(pool->idle.next, struct exchange, node);
+    if (pool->fresh_turn != loop_turn(pool->pools->o.loop)) settle_fresh(pool);
+    while (pool->idle_n > 0) {
+        struct list_node *first = list_empty(&pool->idle) ? pool->fresh.next : pool->idle.next;
+        struct exchange *x = LIST_ENTRY(first, struct exchange, node);
         if (!conn_is_quiet(&x->conn)) {
             bury(x, false);
             continue;
@@ -442,7 +479,6 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
         return curl_exchange_start(p->curl, s, tls, head, body, is_head, fresh, ev, ctx);
     struct pool *pool = pool_of(p, s);
     enum err e = ERR_OK;
-    ASSERT(pool != NULL);
     pool_use_tls(pool, s->tls ? tls->context : NULL);
     struct exchange *x = fresh ? NULL : take_idle(pool);
     if (x == NULL) {

@@ -44,6 +44,8 @@ struct pools_options {
 };
 struct pools *pools_new(const struct pools_options *o);
 void pools_free(struct pools *p); /* no exchange may be left */
+/* The configuration is another: servers of the old one may stand at the same addresses. */
+void pools_forget_servers(struct pools *p);
 /* Closes connections that were idle for too long. */
 void pools_sweep(struct pools *p);
 

@@ -73,11 +73,11 @@ static int teardown(void **state)
     return 0;
 }
 
-static enum balance_verdict take(struct group *g, struct seat *ret)
+static enum balance_verdict take(const struct fixture *x, struct seat *ret)
 {
     struct balance_ask ask = { .hash = 0 };
     uint64_t wait;
-    return group_take(g, &ask, true, ret, &wait);
+    return group_take(x->group, &ask, x->clock.mono, true, ret, &wait);
 }
 
 static void stop(void *ctx)
@@ -117,14 +117,14 @@ static void places_go_to_those_who_wait_in_order(void **state)
     struct seat a = { .group = NULL }, b = { .group = NULL }, c = { .group = NULL };
     struct one w[4];
     int turn = 0;
-    assert_int_equal(take(x->group, &a), BALANCE_OK);
-    assert_int_equal(take(x->group, &b), BALANCE_OK);
+    assert_int_equal(take(x, &a), BALANCE_OK);
+    assert_int_equal(take(x, &b), BALANCE_OK);
     assert_int_not_equal(a.server, b.server);
-    assert_int_equal(take(x->group, &c), BALANCE_FULL);
+    assert_int_equal(take(x, &c), BALANCE_FULL);
     for (int i = 0; i < 3; i++) assert_int_equal(wait_for(x, &w[i], &turn), ERR_OK);
     assert_int_equal(wait_for(x, &w[3], &turn), ERR_LIMIT); /* it is full */
     seat_leave(&a);
-    assert_int_equal(take(x->group, &c), BALANCE_FULL); /* nobody passes those who wait */
+    assert_int_equal(take(x, &c), BALANCE_FULL); /* nobody passes those who wait */
     seat_leave(&b);
     run(x);
     assert_int_equal(w[0].when, 1);
@@ -134,7 +134,7 @@ static void places_go_to_those_who_wait_in_order(void **state)
     assert_false(group_forget(&w[0].w)); /* it has a place */
     seat_leave(&w[0].w.seat);
     seat_leave(&w[1].w.seat);
-    assert_int_equal(take(x->group, &c), BALANCE_OK);
+    assert_int_equal(take(x, &c), BALANCE_OK);
     seat_leave(&c);
     seat_leave(&c); /* there is none any more */
     struct fleet_group_stats g;
@@ -151,11 +151,11 @@ static void time_makes_places_too(void **state)
     struct seat a = { .group = NULL }, b = { .group = NULL };
     struct one w;
     int turn = 0;
-    assert_int_equal(take(x->group, &a), BALANCE_OK);
+    assert_int_equal(take(x, &a), BALANCE_OK);
     seat_cool(&a, 500, true);
     assert_int_equal(x->last, FLEET_COOLING);
     seat_leave(&a);
-    assert_int_equal(take(x->group, &b), BALANCE_OK);
+    assert_int_equal(take(x, &b), BALANCE_OK);
     assert_int_equal(wait_for(x, &w, &turn), ERR_OK);
     fleet_tick(x->fleet);
     assert_null(w.w.seat.group);
@@ -171,12 +171,12 @@ static void retries_are_a_share_of_the_requests(void **state)
 {
     struct fixture *x = *state;
     int n = 0;
-    for (int i = 0; i < 50; i++) group_count_request(x->group);
+    for (int i = 0; i < 50; i++) group_count_request(x->group, x->clock.mono);
     while (group_may_retry(x->group)) n++;
     assert_int_equal(n, 12); /* 20 % of 50, and 2 */
     clock_fake_advance(&x->clock, 5000 * MS);
     assert_false(group_may_retry(x->group));
-    for (int i = 0; i < 5; i++) group_count_request(x->group);
+    for (int i = 0; i < 5; i++) group_count_request(x->group, x->clock.mono);
     assert_true(group_may_retry(x->group));
     assert_false(group_may_retry(x->group));
     clock_fake_advance(&x->clock, 20000 * MS); /* all of it is past: what there always is */
@@ -193,7 +193,7 @@ static void state_outlives_a_configuration_and_goes_with_the_last(void **state)
     struct fleet_group_stats g;
     struct fleet_server_stats s[2];
     u.servers = servers;
-    assert_int_equal(take(x->group, &a), BALANCE_OK);
+    assert_int_equal(take(x, &a), BALANCE_OK);
     size_t bad = a.server;
     seat_failed(&a, "broken");
     assert_int_equal(x->last, FLEET_EJECTED);
@@ -221,11 +221,11 @@ static void *come_and_go(void *ctx)
     struct fixture *x = ctx;
     for (int i = 0; i < TURNS; i++) {
         struct seat s = { .group = NULL };
-        if (take(x->group, &s) != BALANCE_OK) continue;
+        if (take(x, &s) != BALANCE_OK) continue;
         if (i % 7 == 0)
             seat_failed(&s, "broken");
         else
-            seat_succeeded(&s);
+            seat_succeeded(&s, x->clock.mono);
         seat_leave(&s);
     }
     return NULL;
