@@ -7,6 +7,7 @@
 #ifndef BASE_SKIP_H
 #define BASE_SKIP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -48,6 +49,24 @@ static inline const char *skip_json_plain(const char *p, const char *end)
         if (at < 16) return p + at;
     }
     while (p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20) p++;
+    return p;
+}
+
+/* The same; sets *high when some of what is passed over, or may be, is not ASCII. */
+static inline const char *skip_json_noting(const char *p, const char *end, bool *high)
+{
+    skip_bytes all = { 0 };
+    unsigned at = 16;
+    for (; at == 16 && end - p >= 16; p += at) {
+        skip_bytes v = skip_load(p);
+        at = skip_first(skip_hits_json(v));
+        all |= v;
+    }
+    skip_words w = (skip_words)all;
+    if (((w[0] | w[1]) & UINT64_C(0x8080808080808080)) != 0) *high = true;
+    if (at < 16) return p;
+    for (; p < end && *p != '"' && *p != '\\' && (unsigned char)*p >= 0x20; p++)
+        if ((*p & 0x80) != 0) *high = true;
     return p;
 }
 

@@ -40,6 +40,18 @@ static char *text_of(size_t n, char fill)
     return p;
 }
 
+/* The same place; and what is not ASCII in front of it is never missed. */
+static void notes_what_is_high(const char *p, const char *end)
+{
+    const char *to = json_plainly(p, end);
+    bool high = false, is_high = false;
+    for (const char *q = p; q < to; q++) is_high = is_high || (*q & 0x80) != 0;
+    assert_ptr_equal(skip_json_noting(p, end, &high), to);
+    assert_true(high || !is_high);
+    for (const char *q = p; q < end; q++) is_high = is_high || (*q & 0x80) != 0;
+    assert_true(is_high || !high);
+}
+
 /* One byte of each value, at each place of texts of each length. */
 static void finds_each_byte_at_each_place(void **state)
 {
@@ -54,6 +66,7 @@ static void finds_each_byte_at_each_place(void **state)
                 p[at] = (char)c;
                 assert_ptr_equal(skip_json_plain(p, p + n), json_plainly(p, p + n));
                 assert_ptr_equal(skip_json_ascii(p, p + n), ascii_plainly(p, p + n));
+                notes_what_is_high(p, p + n);
                 assert_ptr_equal(skip_to_any(p, p + n, any), any_plainly(p, p + n, any));
             }
             p[at] = 'a';
@@ -78,6 +91,7 @@ static void finds_the_first_of_many(void **state)
         for (size_t from = 0; from <= n; from++) {
             assert_ptr_equal(skip_json_plain(p + from, p + n), json_plainly(p + from, p + n));
             assert_ptr_equal(skip_json_ascii(p + from, p + n), ascii_plainly(p + from, p + n));
+            notes_what_is_high(p + from, p + n);
             assert_ptr_equal(skip_to_any(p + from, p + n, any), any_plainly(p + from, p + n, any));
         }
         free(p);

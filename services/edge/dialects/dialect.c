@@ -115,20 +115,35 @@ enum err scan_want(bool ok, const char *name, const char *what, const char **ret
     return why_set(why, ERR_INVALID, "%s: %s", name, what);
 }
 
+/* Only small ASCII letters, digits and '_': nothing else spells it, and it spells nothing else. */
+static bool is_spelled_plainly(struct str key)
+{
+    for (size_t i = 0; i < key.n; i++) {
+        char c = key.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return false;
+    }
+    return true;
+}
+
+static enum err take_member(const struct scan_member *m, struct js_val v, void *into,
+                            const char **ret_param, struct why *why)
+{
+    struct js_val *to = (struct js_val *)(void *)((char *)into + m->offset);
+    if (to->raw.p != NULL) return scan_want(false, m->name, "given twice", ret_param, why);
+    *to = v;
+    return ERR_OK;
+}
+
 static enum err scan_member_of(struct str key, struct js_val v, const struct scan_member *members,
                                size_t n, void *into, const char **ret_param, struct why *why)
 {
+    bool plain = is_spelled_plainly(key);
     for (size_t i = 0; i < n; i++) {
-        if (!js_key_is(key, members[i].name)) {
-            enum err e = scan_spelling(key, members[i].name, ret_param, why);
-            if (e != ERR_OK) return e;
-            continue;
-        }
-        struct js_val *to = (struct js_val *)(void *)((char *)into + members[i].offset);
-        if (to->raw.p != NULL)
-            return scan_want(false, members[i].name, "given twice", ret_param, why);
-        *to = v;
-        return ERR_OK;
+        const struct scan_member *m = &members[i];
+        bool same = plain ? str_eq(key, str_n(m->name, m->name_n)) : js_key_is(key, m->name);
+        if (same) return take_member(m, v, into, ret_param, why);
+        enum err e = plain ? ERR_OK : scan_spelling(key, m->name, ret_param, why);
+        if (e != ERR_OK) return e;
     }
     return ERR_OK;
 }

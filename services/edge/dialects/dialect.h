@@ -187,7 +187,7 @@ bool chunk_add_form(struct chunk *c, enum delta_form form, enum delta_kind kind,
  * absent. Each at most once, spelled as it is. */
 struct scan_member {
     const char *name;
-    size_t offset;
+    size_t name_n, offset;
 };
 enum err scan_members(struct js_val root, const struct scan_member *members, size_t n, void *into,
                       const char **ret_param, struct why *why) MUSTCHECK;

@@ -13,9 +13,9 @@ struct wanted {
     struct js_val stream, n, best_of;
 };
 
-#define M(name, field)                       \
-    {                                        \
-        name, offsetof(struct wanted, field) \
+#define M(name, field)                                         \
+    {                                                          \
+        name, sizeof(name) - 1, offsetof(struct wanted, field) \
     }
 
 static const struct scan_member members[] = {

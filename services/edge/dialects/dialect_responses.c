@@ -16,9 +16,9 @@ struct wanted {
     struct js_val stream, background, previous, conversation, prompt;
 };
 
-#define M(name, field)                       \
-    {                                        \
-        name, offsetof(struct wanted, field) \
+#define M(name, field)                                         \
+    {                                                          \
+        name, sizeof(name) - 1, offsetof(struct wanted, field) \
     }
 
 static const struct scan_member members[] = {

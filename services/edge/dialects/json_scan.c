@@ -30,7 +30,10 @@ static const char *skip_space(const char *p, const char *end)
 
 static const char *check_string(const char *p, const char *end)
 {
-    for (p++; (p = skip_json_plain(p, end)) < end; p++) {
+    const char *start = ++p;
+    bool high = false;
+    for (; (p = skip_json_noting(p, end, &high)) < end; p++) {
+        if (*p == '"' && high && !str_is_utf8(str_n(start, (size_t)(p - start)))) return NULL;
         if (*p == '"') return p + 1;
         if (*p != '\\' || ++p >= end) return NULL;
         if (*p == 'u') {
@@ -110,7 +113,6 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
     size_t depth = 0;
     bool may_close = false; /* right behind an opening bracket */
     const char *p = text.p, *end = text.p + text.n, *start;
-    if (!str_is_utf8(text)) return why_set(why, ERR_INVALID, "not valid UTF-8");
     p = start = skip_space(p, end);
     while (state != AFTER_VALUE || depth > 0) {
         p = skip_space(p, end);
@@ -153,6 +155,14 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
     return ERR_OK;
 }
 
+/* Strings are checked as they pass, and nothing else may hold what is not ASCII: whether the whole
+ * is UTF-8 is asked only to say what is wrong. */
+static enum err told(enum err e, struct str text, struct why *why)
+{
+    if (e == ERR_OK || str_is_utf8(text)) return e;
+    return why_set(why, ERR_INVALID, "not valid UTF-8");
+}
+
 /* Two copies of the pass: most documents are looked into for nothing. */
 enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct js_val *ret,
                           struct js_val *ret_found, struct why *why)
@@ -160,12 +170,12 @@ enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct 
     struct js_seek seek;
     if (js_wants_count(wants) == 0) return js_parse(text, ret, why);
     js_seek_init(&seek, wants, ret_found);
-    return parse(text, &seek, ret, why);
+    return told(parse(text, &seek, ret, why), text, why);
 }
 
 enum err js_parse(struct str text, struct js_val *ret, struct why *why)
 {
-    return parse(text, NULL, ret, why);
+    return told(parse(text, NULL, ret, why), text, why);
 }
 
 /* --- walking what was validated --- */

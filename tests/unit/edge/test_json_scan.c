@@ -150,9 +150,15 @@ static void finds_what_spoils_a_string_anywhere(void **state)
         const char *text;
         bool good;
     } pieces[] = {
-        { "\\n", true },      { "\\u12aF", true },  { "\\\\", true }, { "\\\"", true },
-        { "\xc3\xa9", true }, { "\x7f", true },     { "\n", false },  { "\x1f", false },
-        { "\\x", false },     { "\\u12g4", false }, { "\"", false },  { "\xc3", false },
+        { "\\n", true },           { "\\u12aF", true },
+        { "\\\\", true },          { "\\\"", true },
+        { "\xc3\xa9", true },      { "\\n\xc3\xa9", true },
+        { "\xc3\xa9\\n", true },   { "\xc3\\n\xa9", false },
+        { "\xed\xa0\x80", false }, { "\xf0\x9f\x98\x80", true },
+        { "\x7f", true },          { "\n", false },
+        { "\x1f", false },         { "\\x", false },
+        { "\\u12g4", false },      { "\"", false },
+        { "\xc3", false },
     };
     struct js_val v;
     (void)state;
