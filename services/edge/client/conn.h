@@ -70,10 +70,6 @@ const char *conn_tls_problem(const struct conn *c);
 void conn_end_output(struct conn *c);
 /* Gathers; sent by conn_flush(). ERR_LIMIT when too much waits. */
 enum err conn_write(struct conn *c, struct str data) MUSTCHECK;
-/* The parts behind what waits, at once and without gathering them first; what the socket does not
- * take is copied. Like conn_write() and conn_flush() otherwise. */
-enum { CONN_PARTS_MAX = 4 };
-enum err conn_send(struct conn *c, const struct str *parts, size_t n) MUSTCHECK;
 /* Sends what it can: ERR_OK also when some waits (CONN_DRAINED follows); ERR_IO when broken. */
 enum err conn_flush(struct conn *c) MUSTCHECK;
 /* Bytes that the peer's side has taken so far: a slow reader frees the kernel's buffer long before
