@@ -72,6 +72,10 @@ void conn_end_output(struct conn *c);
 enum err conn_write(struct conn *c, struct str data) MUSTCHECK;
 /* Sends what it can: ERR_OK also when some waits (CONN_DRAINED follows); ERR_IO when broken. */
 enum err conn_flush(struct conn *c) MUSTCHECK;
+/* conn_write() of each part, CONN_PARTS_MAX at most, and conn_flush(). What the socket takes at
+ * once is not copied. */
+enum { CONN_PARTS_MAX = 4 };
+enum err conn_send(struct conn *c, const struct str *parts, size_t n) MUSTCHECK;
 /* Bytes that the peer's side has taken so far: a slow reader frees the kernel's buffer long before
  * it can be written to again. */
 uint64_t conn_taken(const struct conn *c);
