@@ -94,15 +94,21 @@ static bool is_json(struct str type)
 /* Decodes the model's name and looks it up. */
 static enum err set_model(struct flow *f, struct js_val string)
 {
-    struct buf name;
-    buf_init(&name, MODEL_NAME_MAX);
-    enum err e = js_decode(string, &name);
+    struct str raw = str_n(string.raw.p + 1, string.raw.n - 2), name = raw;
+    struct buf decoded;
+    enum err e = ERR_OK;
+    buf_init(&decoded, MODEL_NAME_MAX);
+    if (memchr(raw.p, '\\', raw.n) != NULL) {
+        e = js_decode(string, &decoded);
+        name = buf_str(&decoded);
+    }
+    if (e == ERR_OK && name.n > MODEL_NAME_MAX) e = ERR_LIMIT;
     if (e == ERR_OK) {
         free((char *)(uintptr_t)f->model.p);
-        f->model = str_n(str_dupz(buf_str(&name)), name.len);
+        f->model = str_n(str_dupz(name), name.n);
         f->model_cfg = match_model(f->rules->matching, f->model);
     }
-    buf_done(&name);
+    buf_done(&decoded);
     return e;
 }
 
