@@ -7,13 +7,15 @@
  *   match [--seconds S]
  *
  * One JSON line each: {"by","namespaces","ns","linear_ns"}. ns: CPU time of one decision, the best
- * batch.
+ * batch. Then {"credential","ns"}: what it costs to know who asks, by key and by signed token.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "rt/crypto.h"
+#include "services/edge/match/tokens.h"
 #include "tests/unit/edge/support_match.h"
 
 enum { MOST = 10000, REQUESTS = 512, BATCHES_LEAST = 5 };
@@ -151,6 +153,121 @@ static void measure(struct world *w, enum by by, unsigned n, double seconds)
     matching_free(m);
 }
 
+static int by_hmac(const void *a, const void *b)
+{
+    const struct snap_key *x = a, *y = b;
+    return memcmp(x->hmac, y->hmac, sizeof x->hmac);
+}
+
+/* --- credentials --- */
+
+/* A token of 2048-bit RSA, good until 2100, and its public key: made for this and used nowhere. */
+static const char jwks[] =
+    "{\"keys\":[{\"kty\":\"RSA\",\"kid\":\"k1\",\"e\":\"AQAB\",\"n\":\""
+    "tky06W7vj1QSB4VOmA5LaaV1yZOpPaDLWmZvPAFFUlzuTDcRGS--O4e_heF4JfGxYoiK429A6AAIvMbVKQLV"
+    "10rta5h2VKHPZbonWlJY42kuHKOQr88cDA62ZMxXkASSa0_2QUxUH9ctPs6wNnnJ54SkE3u7JzPsqL_uBAj7"
+    "hMqo2sbVxh5KPlxPnxbeDGq-simie-5sZXIVhgG6-3EzruDpYwRWaF896Wk7ymtuMAomxb-zqJ15wv3Lw5Ze"
+    "iIOh_KeKsi02LrxrzhTddE7zuH_1DMZp29pTDixiY4JolvZ88E5VC25y5w8d68qaTfGsoqTFmIPVNDlBktCI"
+    "VL-vxw"
+    "\"}]}";
+static const char jwt[] =
+    "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6ImsxIn0.eyJpc3MiOiJodHRwczovL2lkLmV4YW1w"
+    "bGUiLCJzdWIiOiIwYzlmNWE3ZS05MGYxLTRiMWUtOGEzZS02YTVhNDNmMGEwMDEiLCJhdWQiOlsiZ2F0ZXdh"
+    "eSJdLCJpYXQiOjE3MDAwMDAwMDAsImV4cCI6NDEwMjQ0NDgwMCwiZ3JvdXBzIjpbInJlZCIsImVuZ2luZWVy"
+    "aW5nIiwiZXZlcnlvbmUiXSwiZW1haWwiOiJzb21lYm9keUBjb3JwLmV4YW1wbGUiLCJuYW1lIjoiU29tZSBC"
+    "b2R5IiwidGVuYW50IjoiY29ycCJ9.E9gqunqOlajsKa6QK7FisDl2Iq4kBg3qcDq75zwW4Bes0-ULfQq51Dr"
+    "V8JjwTv2cayry1ayAhK-7BQRXz5v0C8Y9PIdL9qE3a4jnECqeAIz2LTpRBp1bjhWOrSkcT3AmgzkxEnPTSiH"
+    "rQ71dLmiklB9R48Q-2EzDTkGdUFJKYnHuLA3mXxxy9Pct1_Vp_Ys8XPvuxWuiVbY65-xclgK2OwQ26jGHB4_"
+    "Fh7L2applkIryGYp_7IhTABkcBXVsUABycPZ7ZdfWHOo3QXGPR1oIMSWx4WEbylNVhxysfsB7QQBUhku4rf9"
+    "hB5k52KxvFBDZx3222_FRDGDiwheHEbFPug";
+
+/* ns: CPU time of one, the best of many batches. */
+static double best_credential(void (*one)(void *ctx), void *ctx, unsigned batch, double seconds)
+{
+    uint64_t best = UINT64_MAX, begin = cpu_ns();
+    while ((double)(cpu_ns() - begin) < seconds * 1e9) {
+        uint64_t from = cpu_ns();
+        for (unsigned k = 0; k < batch; k++) one(ctx);
+        best = MIN(best, cpu_ns() - from);
+    }
+    return (double)best / batch;
+}
+
+struct credentials {
+    struct snapshot snap;
+    struct matching *matching;
+    struct tokens *tokens;
+    unsigned found;
+};
+
+static void find_key(void *ctx)
+{
+    static const char pepper[32] = "0123456789abcdef0123456789abcde";
+    struct credentials *c = ctx;
+    unsigned char hmac[SNAP_HMAC_LEN];
+    crypto_hmac_sha256(str_n(pepper, sizeof pepper),
+                       STR("sk-aigw-0123456789abcdef0123456789abcdef"), hmac);
+    c->found += match_key(&c->snap, hmac) != NULL;
+}
+
+static void verify(void *ctx)
+{
+    struct credentials *c = ctx;
+    struct token *t;
+    struct why why;
+    ASSERT(tokens_verify(c->tokens, &c->snap, c->matching, str_of(jwt), 1800000000, &t, &why) ==
+           ERR_OK);
+    token_unref(t);
+}
+
+static void verify_anew(void *ctx)
+{
+    tokens_forget(((struct credentials *)ctx)->tokens);
+    verify(ctx);
+}
+
+static void measure_credentials(double seconds)
+{
+    static struct snap_key keys[MOST];
+    static const struct str audience[] = { { "gateway", 7 } };
+    static const struct snap_namespace space = { .slug = { "a", 1 }, .auth = SNAP_AUTH_JWT };
+    struct snap_issuer issuer = { .id = STR("i1"),
+                                  .slug = STR("corp"),
+                                  .issuer = STR("https://id.example"),
+                                  .enabled = true,
+                                  .audiences = { audience, 1 },
+                                  .algorithms = 1u << JWT_RS256,
+                                  .jwks = STR(""),
+                                  .refresh_s = 600,
+                                  .leeway_s = 60 };
+    struct credentials c = { .found = 0 };
+    struct rng_fake rng;
+    struct why why;
+    issuer.jwks = str_of(jwks);
+    rng_fake_init(&rng, 1);
+    for (size_t i = 0; i < MOST; i++) rng.rng.fill(rng.rng.ctx, keys[i].hmac, sizeof keys[i].hmac);
+    qsort(keys, MOST, sizeof *keys, by_hmac);
+    c.snap = (struct snapshot){ .namespaces = &space,
+                                .namespaces_n = 1,
+                                .issuers = &issuer,
+                                .issuers_n = 1,
+                                .keys = keys,
+                                .keys_n = MOST };
+    ASSERT(matching_new(&c.snap, &c.matching, &why) == ERR_OK);
+    struct keyring *keyring = keyring_new(clock_system(), NULL, NULL);
+    keyring_use(keyring, &c.snap);
+    c.tokens = tokens_new(keyring);
+    printf("{\"credential\":\"key, among %d\",\"ns\":%.0f}\n", MOST,
+           best_credential(find_key, &c, 1000, seconds));
+    printf("{\"credential\":\"token of %zu bytes, seen before\",\"ns\":%.0f}\n", sizeof jwt - 1,
+           best_credential(verify, &c, 1000, seconds));
+    printf("{\"credential\":\"token, new (RS256)\",\"ns\":%.0f}\n",
+           best_credential(verify_anew, &c, 10, seconds));
+    tokens_free(c.tokens);
+    keyring_free(keyring);
+    matching_free(c.matching);
+}
+
 int main(int argc, char **argv)
 {
     static const unsigned sizes[] = { 10, 1000, MOST };
@@ -162,5 +279,6 @@ int main(int argc, char **argv)
     w->spaces = xcalloc(MOST, sizeof *w->spaces);
     for (int by = 0; by < BY_MAX; by++)
         for (size_t i = 0; i < ARRAY_LEN(sizes); i++) measure(w, (enum by)by, sizes[i], seconds);
+    measure_credentials(seconds);
     return 0;
 }
