@@ -8,6 +8,7 @@
  * good snapshot. Signals: see rt/daemon.h.
  */
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "records/access_log.h"
@@ -214,6 +215,18 @@ static void upstream_changed(void *ctx, const struct fleet_event *ev)
     checker_tell(e->checker, ev);
 }
 
+static struct guard *make_guard(const struct edge_settings *s)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) files.rlim_cur = RLIM_INFINITY;
+    struct guard *g = guard_new((uint64_t)s->max_connections, (uint64_t)s->max_per_address,
+                                (uint64_t)s->memory_max, files.rlim_cur);
+    if (guard_connections_max(g) < (uint64_t)s->max_connections)
+        log_warn("MAX_CONNECTIONS are not to be had: the process may have too few descriptors",
+                 LI("connections", guard_connections_max(g)), LI("descriptors", files.rlim_cur));
+    return g;
+}
+
 static struct edge *make(struct daemon *d)
 {
     struct edge *e = xcalloc(1, sizeof *e);
@@ -226,8 +239,7 @@ static struct edge *make(struct daemon *d)
     e->metrics = daemon_metrics(d);
     e->listen_fd = -1;
     e->drains = strcmp(s->client_gone, "drain") == 0;
-    e->guard = guard_new((uint64_t)s->max_connections, (uint64_t)s->max_per_address,
-                         (uint64_t)s->memory_max);
+    e->guard = make_guard(s);
     e->workers_n = s->workers > 0 ? (unsigned)s->workers : (unsigned)MAX(cpus, 1L);
     e->workers = xcalloc(e->workers_n, sizeof *e->workers);
     pthread_mutex_init(&e->rules_lock, NULL);

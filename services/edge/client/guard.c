@@ -8,7 +8,7 @@
 #include "base/map.h"
 
 struct guard {
-    uint64_t connections_max, per_address, memory_max;
+    uint64_t connections_max, per_address, memory_max, told_max;
     _Atomic uint64_t connections, told;
     _Atomic int64_t memory;
     _Atomic uint64_t full, address, shut, shed;
@@ -16,14 +16,17 @@ struct guard {
     struct map by_address; /* how many, as a pointer-sized number; only with per_address */
 };
 
-struct guard *guard_new(uint64_t connections, uint64_t per_address, uint64_t memory)
+struct guard *guard_new(uint64_t connections, uint64_t per_address, uint64_t memory,
+                        uint64_t descriptors)
 {
     struct guard *g = xcalloc(1, sizeof *g);
-    g->connections_max = connections;
+    uint64_t own = MIN((uint64_t)GUARD_OWN_DESCRIPTORS, descriptors / 2), rest = descriptors - own;
+    g->told_max = MIN((uint64_t)GUARD_TOLD_MAX, rest / 8);
+    g->connections_max = MIN(connections, MAX((rest - g->told_max) / 2, UINT64_C(1)));
     g->per_address = per_address;
     g->memory_max = memory;
     pthread_mutex_init(&g->lock, NULL);
-    map_init(&g->by_address, (size_t)connections + 1);
+    map_init(&g->by_address, (size_t)g->connections_max + 1);
     return g;
 }
 
@@ -33,6 +36,11 @@ void guard_free(struct guard *g)
     map_done(&g->by_address);
     pthread_mutex_destroy(&g->lock);
     free(g);
+}
+
+uint64_t guard_connections_max(const struct guard *g)
+{
+    return g->connections_max;
 }
 
 /* One client's addresses: an IPv4 address, or the /64 that an IPv6 network hands to one. */
@@ -80,7 +88,7 @@ static void leave_address(struct guard *g, const struct sockaddr_storage *addr)
 
 static enum guard_verdict turn_away(struct guard *g, enum guard_verdict v)
 {
-    if (atomic_fetch_add(&g->told, 1) < GUARD_TOLD_MAX) {
+    if (atomic_fetch_add(&g->told, 1) < g->told_max) {
         atomic_fetch_add(v == GUARD_FULL ? &g->full : &g->address, 1);
         return v;
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How much of the edge clients may have: connections, in all and per address, and memory. Who comes
- * beyond a bound is still accepted and told so (503), up to GUARD_TOLD_MAX at a time; only then are
- * connections closed without a word. Any thread; memory is one atomic, which workers move in steps.
+ * beyond a bound is still accepted and told so (503), up to GUARD_TOLD_MAX at a time (fewer where
+ * the process may have few descriptors); only then are connections closed without a word. Any
+ * thread; memory is one atomic, which workers move in steps.
  */
 #ifndef EDGE_GUARD_H
 #define EDGE_GUARD_H
@@ -13,7 +14,7 @@
 
 #include "base/err.h"
 
-enum { GUARD_TOLD_MAX = 1024, GUARD_STEP = 64 * 1024 };
+enum { GUARD_TOLD_MAX = 1024, GUARD_STEP = 64 * 1024, GUARD_OWN_DESCRIPTORS = 128 };
 
 enum guard_verdict {
     GUARD_IN,
@@ -25,8 +26,11 @@ enum guard_verdict {
 struct guard;
 
 /* connections: in all; per_address: of one IPv4 address or IPv6 /64, 0: unbounded; memory: bytes,
- * 0: unbounded. */
-struct guard *guard_new(uint64_t connections, uint64_t per_address, uint64_t memory);
+ * 0: unbounded; descriptors: that the process may have. Connections are at most as many as these
+ * suffice for, with one for an upstream beside each, and what the process needs itself. */
+struct guard *guard_new(uint64_t connections, uint64_t per_address, uint64_t memory,
+                        uint64_t descriptors);
+uint64_t guard_connections_max(const struct guard *g);
 void guard_free(struct guard *g);
 
 /* A connection comes; AF_UNSPEC: its address is not known yet, and not counted. All but SHUT end
