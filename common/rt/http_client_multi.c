@@ -11,7 +11,8 @@
 #include "rt/http_client_multi_impl.h"
 
 enum {
-    IN_MAX = 256 * 1024, /* of an answer that nobody takes */
+    IN_MAX = 256 * 1024,        /* of an answer that nobody takes */
+    HELD_MAX = 8 * 1024 * 1024, /* of it, in curl */
     INTERIMS_MAX = 10,
     CACHED_CONNECTIONS = 256
 };
@@ -23,6 +24,8 @@ struct watched {
 };
 
 static void tell(struct http_multi *m);
+static void withdraw(struct http_transfer *t);
+static void has_news(struct http_transfer *t);
 
 static void global_init(void)
 {
@@ -50,11 +53,38 @@ static void collect(struct http_multi *m)
     }
 }
 
+static void hold(struct http_transfer *t, bool holding)
+{
+    if (t->holding == holding) return;
+    t->holding = holding;
+    t->m->held += holding ? 1 : (size_t)-1;
+}
+
+/* What a paused stream still gets, since others on its connection are read, is kept by curl as far
+ * as the stream's window goes, which is tens of megabytes. */
+static void bound_held(struct http_multi *m)
+{
+    LIST_EACH_SAFE(n, &m->all)
+    {
+        struct http_transfer *t = LIST_ENTRY(n, struct http_transfer, in_all);
+        curl_off_t came = 0;
+        if (!t->holding || t->done) continue;
+        (void)curl_easy_getinfo(t->easy, CURLINFO_SIZE_DOWNLOAD_T, &came);
+        if ((uint64_t)came < t->taken + HELD_MAX) continue;
+        t->wrong = "its answer came much faster than the client takes it";
+        withdraw(t);
+        t->done = true;
+        t->code = CURLE_WRITE_ERROR;
+        has_news(t);
+    }
+}
+
 static void act(struct http_multi *m, curl_socket_t fd, int what)
 {
     int running;
     (void)curl_multi_socket_action(m->multi, fd, what, &running);
     collect(m);
+    if (m->held > 0) bound_held(m);
     tell(m);
 }
 
@@ -159,11 +189,12 @@ size_t http_transfer_on_body(char *data, size_t size, size_t n, void *ctx)
     struct http_transfer *t = ctx;
     if (!t->head_whole) return refuse(t, "a body came before its head");
     if (t->in.len > 0 && t->in.len + size * n > IN_MAX) {
-        t->holding = true;
+        hold(t, true);
         has_news(t);
         return CURL_WRITEFUNC_PAUSE;
     }
     if (buf_append(&t->in, data, size * n) != ERR_OK) return refuse(t, "out of memory");
+    t->taken += size * n;
     has_news(t);
     return size * n;
 }
@@ -223,6 +254,7 @@ static void bury(struct http_transfer *t)
     t->dead = true;
     list_remove(&t->node);
     list_remove(&t->in_all);
+    hold(t, false);
     if (!t->done) withdraw(t);
     /* What the handle points at goes with the transfer. */
     (void)curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
@@ -319,6 +351,10 @@ static void tell_one(struct http_transfer *t)
         if (t->dead) return;
         buf_done(&t->head);
     }
+    if (t->done && t->wrong != NULL) {
+        finish(t);
+        return;
+    }
     if (t->paused) return;
     if (t->in.len > 0) {
         struct buf in = t->in;
@@ -342,7 +378,7 @@ static void tell_one(struct http_transfer *t)
     if (t->done) {
         finish(t);
     } else if (t->holding) {
-        t->holding = false;
+        hold(t, false);
         (void)curl_easy_pause(t->easy, CURLPAUSE_CONT); /* may bring something at once */
     }
 }
@@ -440,6 +476,16 @@ void http_multi_free(struct http_multi *m)
     forget(m->proxy_password);
     free(m->proxy_ca_file);
     free(m);
+}
+
+bool http_multi_is_stuck(const struct http_multi *m)
+{
+    return m->held > 0 && m->http_version != CURL_HTTP_VERSION_1_1;
+}
+
+bool http_multi_is_idle(const struct http_multi *m)
+{
+    return list_empty(&m->all) && !m->telling && !m->tell_planned;
 }
 
 void http_multi_resolve(struct http_multi *m, const char *entry)

@@ -39,7 +39,11 @@ struct http_multi_options {
 };
 
 struct http_multi *http_multi_new(const struct http_multi_options *o); /* NULL: not to be had */
-void http_multi_free(struct http_multi *m); /* no transfer may be left; NULL is fine */
+/* A transfer is paused and curl holds more of its answer: whatever else happens on its connection
+ * brings more of it into memory. Others had better go elsewhere. */
+bool http_multi_is_stuck(const struct http_multi *m);
+bool http_multi_is_idle(const struct http_multi *m); /* it has no transfer */
+void http_multi_free(struct http_multi *m);          /* no transfer may be left; NULL is fine */
 /* Where the proxy's name leads, "host:port:address"; connections that stand stay. */
 void http_multi_resolve(struct http_multi *m, const char *entry);
 /* Where the server is, instead of the connect_to it was made with. */

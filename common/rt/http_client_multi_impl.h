@@ -19,6 +19,7 @@ struct http_multi {
     CURLSH *share; /* sessions of TLS */
     struct loop_timer timer;
     struct list_node all, ready; /* transfers; those that have something to tell */
+    size_t held;                 /* transfers of which curl holds more */
     bool telling, tell_planned;
     CURL *spare[HTTP_MULTI_SPARES];
     size_t spares;
@@ -36,6 +37,7 @@ struct http_transfer {
     void *ctx;
     struct list_node node, in_all; /* in ready, in all */
     struct buf head, in;           /* what came, and was not told */
+    uint64_t taken;                /* of the body, from curl */
     char *body, *target;           /* of the request */
     struct curl_slist *fields, *connect_to, *resolve;
     unsigned interims;

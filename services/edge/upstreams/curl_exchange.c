@@ -27,6 +27,7 @@ enum {
     FIELDS_MAX = 2 * H1_MAX_HEADERS, /* a client's, and those that were added */
     KEY_MAX = 1400,
     HOST_PORT_MAX = 300,
+    MULTIS = 8,
     MAX_LINKS = 65536
 };
 static const uint64_t idle_ns = 60000000000u;
@@ -34,7 +35,9 @@ static const uint64_t idle_ns = 60000000000u;
 struct link {
     struct curl_links *links;
     struct transport *transport;
-    struct http_multi *multi;
+    /* The first takes what comes, the others while those before them have a stream that is
+     * stuck: its client does not read, and connections are shared. */
+    struct http_multi *multis[MULTIS];
     bool whole_url; /* a plain server behind a plain proxy: the target is its whole URL */
     char *origin;   /* http://host:port */
     unsigned turn;  /* among a name's addresses */
@@ -73,7 +76,7 @@ struct curl_links *curl_links_new(const struct pools_options *o)
 
 static void link_free(struct link *k)
 {
-    http_multi_free(k->multi);
+    for (size_t i = 0; i < MULTIS; i++) http_multi_free(k->multis[i]);
     transport_unref(k->transport);
     free(k->origin);
     free(k);
@@ -96,6 +99,11 @@ void curl_links_sweep(struct curl_links *l)
     size_t i = 0;
     while ((e = map_next(&l->by_way, &i)) != NULL) {
         struct link *k = e->value;
+        for (size_t j = 1; j < MULTIS; j++) {
+            if (k->multis[j] == NULL || !http_multi_is_idle(k->multis[j])) continue;
+            http_multi_free(k->multis[j]);
+            k->multis[j] = NULL;
+        }
         if (k->exchanges > 0 || now - k->used_at < idle_ns) continue;
         (void)map_remove(&l->by_way, e->key);
         link_free(k);
@@ -109,17 +117,17 @@ static void host_port(char *out, size_t cap, struct str host, unsigned port)
     (void)snprintf(out, cap, "%s%.*s%s:%u", v6 ? "[" : "", STR_ARG(host), v6 ? "]" : "", port);
 }
 
-static struct http_multi *connect_link(struct curl_links *l, const struct transport *t,
-                                       const struct snap_server *s, const char *origin)
+static struct http_multi *multi_new(const struct link *k, const struct snap_server *s)
 {
+    const struct transport *t = k->transport;
     char url[HOST_PORT_MAX + 16], at[HOST_PORT_MAX];
     bool renamed = s->tls && t->server_name != NULL;
     host_port(at, sizeof at, renamed ? str_of(t->server_name) : s->host, s->port);
     (void)snprintf(url, sizeof url, "%s://%s", s->tls ? "https" : "http", at);
     host_port(at, sizeof at, s->host, s->port);
     return http_multi_new(&(struct http_multi_options){
-        .loop = l->o.loop,
-        .url = renamed ? url : origin,
+        .loop = k->links->o.loop,
+        .url = renamed ? url : k->origin,
         .connect_to = renamed && t->proxy != NULL ? at : NULL,
         .version = t->http == SNAP_HTTP_1_1 ? HTTP_MULTI_1_1
                    : t->http == SNAP_HTTP_2 ? HTTP_MULTI_2
@@ -136,24 +144,30 @@ static struct http_multi *connect_link(struct curl_links *l, const struct transp
     });
 }
 
+/* NULL: out of memory. */
+static struct http_multi *multi_of(struct link *k, const struct snap_server *s)
+{
+    size_t i = 0;
+    while (i < MULTIS - 1 && k->multis[i] != NULL && http_multi_is_stuck(k->multis[i])) i++;
+    if (k->multis[i] == NULL) k->multis[i] = multi_new(k, s);
+    return k->multis[i];
+}
+
 static struct link *link_new(struct curl_links *l, struct transport *t, const struct snap_server *s)
 {
     char origin[HOST_PORT_MAX + 16], at[HOST_PORT_MAX];
     host_port(at, sizeof at, s->host, s->port);
     (void)snprintf(origin, sizeof origin, "%s://%s", s->tls ? "https" : "http", at);
-    struct http_multi *multi = connect_link(l, t, s, origin);
-    if (multi == NULL) return NULL;
     struct link *k = xcalloc(1, sizeof *k);
     k->links = l;
     k->transport = transport_ref(t);
-    k->multi = multi;
     k->origin = xstrdup(origin);
     k->whole_url = !s->tls && t->http != SNAP_HTTP_2 &&
                    (t->proxy_kind == SNAP_PROXY_HTTP || t->proxy_kind == SNAP_PROXY_HTTPS);
     return k;
 }
 
-/* NULL: out of memory, or too many. */
+/* NULL: too many. */
 static struct link *link_to(struct curl_links *l, struct transport *t, const struct snap_server *s)
 {
     char key[KEY_MAX];
@@ -162,7 +176,6 @@ static struct link *link_to(struct curl_links *l, struct transport *t, const str
     struct link *k = map_get(&l->by_way, way);
     if (k == NULL) {
         k = link_new(l, t, s);
-        if (k == NULL) return NULL;
         if (map_put(&l->by_way, way, k, NULL) != ERR_OK) {
             link_free(k);
             return NULL;
@@ -173,7 +186,7 @@ static struct link *link_to(struct curl_links *l, struct transport *t, const str
 }
 
 /* Tells curl where to connect to. */
-static enum err locate(struct link *k, const struct snap_server *s)
+static enum err locate(struct link *k, struct http_multi *m, const struct snap_server *s)
 {
     struct transport *t = k->transport;
     struct snap_server proxy = { .host = str_of(t->proxy_host), .port = t->proxy_port };
@@ -189,14 +202,14 @@ static enum err locate(struct link *k, const struct snap_server *s)
     if (inet_ntop(addr.ss_family, from, text, sizeof text) == NULL) return ERR_INVALID;
     if (!by_proxy) {
         host_port(at, sizeof at, str_of(text), s->port);
-        http_multi_connect_to(k->multi, at);
+        http_multi_connect_to(m, at);
         return ERR_OK;
     }
     bool v6 = addr.ss_family == AF_INET6;
     (void)snprintf(entry, sizeof entry, "%s:%u:%s%s%s", t->proxy_host, t->proxy_port, v6 ? "[" : "",
                    text, v6 ? "]" : "");
     /* A proxy that is named by an address needs no look-up, nor does curl take one for [::1]. */
-    http_multi_resolve(k->multi, strchr(t->proxy_host, ':') == NULL ? entry : NULL);
+    http_multi_resolve(m, strchr(t->proxy_host, ':') == NULL ? entry : NULL);
     return ERR_OK;
 }
 
@@ -312,7 +325,8 @@ static enum err take_apart(struct str head, struct http_field *fields, size_t ma
     return ERR_OK;
 }
 
-static enum err send_request(struct curl_exchange *x, struct str head, struct str body, bool fresh)
+static enum err send_request(struct curl_exchange *x, struct http_multi *m, struct str head,
+                             struct str body, bool fresh)
 {
     struct link *k = x->link;
     struct http_field fields[FIELDS_MAX];
@@ -326,7 +340,7 @@ static enum err send_request(struct curl_exchange *x, struct str head, struct st
     }
     r.last = r.last && fresh; /* a connection of its own is what a check asks for */
     if (e == ERR_OK) {
-        x->transfer = http_transfer_start(k->multi, &r, &events, x);
+        x->transfer = http_transfer_start(m, &r, &events, x);
         if (x->transfer == NULL) e = ERR_NOMEM;
     }
     buf_done(&target);
@@ -347,11 +361,12 @@ struct exchange *curl_exchange_start(struct curl_links *l, const struct snap_ser
     x->ev = ev;
     x->ctx = ctx;
     x->is_head = is_head;
+    struct http_multi *m = multi_of(k, s);
     x->fail_why = "its name has no address";
-    enum err e = locate(k, s);
+    enum err e = m != NULL ? locate(k, m, s) : ERR_NOMEM;
     if (e == ERR_OK) {
         x->fail_why = "the request cannot be sent";
-        e = send_request(x, head, body, fresh);
+        e = send_request(x, m, head, body, fresh);
     }
     /* What is wrong by now is told later, like everything else. */
     if (e != ERR_OK) loop_timer_set(l->o.loop, &x->fail_timer, loop_now_ns(l->o.loop), fail_now, x);
