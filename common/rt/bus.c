@@ -464,7 +464,8 @@ struct bus *bus_new(const struct bus_options *o)
     return b;
 }
 
-/* The client library wakes a thread to free a message: once for many, where there are many. */
+/* The client library wakes a thread to free a message: once for many, where there are many. Large
+ * ones are not kept for long: the memory of one is that of the next, and still in the cache. */
 void bus_msg_done(struct bus *b, natsMsg *m)
 {
     natsMsg *spent[BUS_SPENT];
@@ -475,10 +476,11 @@ void bus_msg_done(struct bus *b, natsMsg *m)
     }
     pthread_mutex_lock(&b->spent_lock);
     b->spent[b->spent_n++] = m;
-    if (b->spent_n == BUS_SPENT) {
-        n = BUS_SPENT;
-        memcpy(spent, b->spent, sizeof spent);
-        b->spent_n = 0;
+    b->spent_bytes += (size_t)MAX(natsMsg_GetDataLength(m), 0);
+    if (b->spent_n == BUS_SPENT || b->spent_bytes >= BUS_SPENT_BYTES) {
+        n = b->spent_n;
+        memcpy(spent, b->spent, n * sizeof *spent);
+        b->spent_n = b->spent_bytes = 0;
     }
     pthread_mutex_unlock(&b->spent_lock);
     while (n > 0) natsMsg_Destroy(spent[--n]);

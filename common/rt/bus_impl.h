@@ -33,7 +33,7 @@ enum {
 struct requests;
 struct services;
 
-enum { BUS_SPENT = 64 };
+enum { BUS_SPENT = 64, BUS_SPENT_BYTES = 64 * 1024 };
 
 struct bus {
     struct bus_options o; /* its strings are ours */
@@ -57,7 +57,7 @@ struct bus {
 
     pthread_mutex_t spent_lock;
     natsMsg *spent[BUS_SPENT]; /* of one that batches: messages to be freed */
-    size_t spent_n;
+    size_t spent_n, spent_bytes;
 
     pthread_mutex_t state_lock;
     bool reported; /* what on_state was told last */

@@ -62,6 +62,24 @@ out:
     return e;
 }
 
+void spool_segment_renew(struct spool_segment *g)
+{
+    g->tail = g->read_at = g->synced = sizeof(struct segment_header);
+    g->open = 0;
+    g->sealed = g->read = false;
+    spool_segment_prepare(g);
+}
+
+void spool_segment_prepare(struct spool_segment *g)
+{
+#ifdef MADV_POPULATE_WRITE
+    /* Its pages and blocks are had here, not at a worker's first store into each. Only faster. */
+    (void)madvise(g->map, g->size, MADV_POPULATE_WRITE);
+#else
+    (void)g;
+#endif
+}
+
 void spool_segment_free(struct spool_segment *g)
 {
     (void)munmap(g->map, g->size);
@@ -107,7 +125,7 @@ static enum err change_segment(struct spool *s, struct spool_writer *w, bool bey
     list_push_back(&s->own.segments, &g->in_dir);
     list_push_back(&s->todo, &g->in_todo);
     g->order = s->next_order++;
-    segment_set_order(g->map, g->order);
+    segment_use(g->map, g->order);
     (void)pthread_mutex_unlock(&s->lock);
     if (w->current != NULL) atomic_store(&w->current->sealed, true);
     w->current = g;

@@ -11,9 +11,9 @@
  * and what was written survives kill -9 of the process from the moment the call returns. A thread
  * of the spool (the keeper) has the disk take it every sync_ms (fdatasync): a power failure loses
  * at most that (of progress, what the system has written back by itself). The keeper also makes
- * spare segments, moves records that would hold an old segment, deletes segments whose records are
- * all delivered, and adopts directories whose owner is dead: what was open there comes out of
- * spool_next() marked as crashed, what was settled as it is.
+ * spare segments, moves records that would hold an old segment, takes segments whose records are
+ * all delivered for use again (two; others are deleted), and adopts directories whose owner is
+ * dead: what was open there comes out of spool_next() marked as crashed, what was settled as it is.
  *
  * Threads: a worker writes through its own writer (a short lock of its own, shared with the keeper
  * only); ONE thread calls spool_next(); spool_done() may be called by any.

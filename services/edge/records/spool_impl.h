@@ -18,7 +18,10 @@
 #include "spool.h"
 #include "spool_segment.h"
 
-enum { SPOOL_PATH_MAX = 1024 };
+enum {
+    SPOOL_PATH_MAX = 1024,
+    SPOOL_SPARES = 2 /* that are kept for use again; others are deleted */
+};
 
 /* A directory of segments whose lock we hold: our own, or an adopted one. */
 struct spool_dir {
@@ -92,6 +95,11 @@ struct spool {
 /* Makes an empty segment file in our directory; not in any list yet. ERR_LIMIT: would pass
  * max_bytes (unless beyond_max); ERR_IO: the disk refused. */
 enum err spool_segment_make(struct spool *s, bool beyond_max, struct spool_segment **ret) MUSTCHECK;
+/* One of our own of which all is done is as if it were new, but for what is in it. Not in any list
+ * any more. */
+void spool_segment_renew(struct spool_segment *g);
+/* Has the system get ready what the first store into each page would have to wait for. */
+void spool_segment_prepare(struct spool_segment *g);
 /* Unmaps, deletes the file, frees. Not in any list any more. */
 void spool_segment_remove(struct spool *s, struct spool_segment *g);
 void spool_segment_free(struct spool_segment *g); /* leaves the file */

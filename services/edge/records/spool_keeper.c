@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The keeper: the spool's own thread. Every sync_ms it forces to disk what was written, moves open
- * records out of old segments, deletes segments of which everything is delivered, and now and then
- * looks for directories of the dead. In between it makes a spare segment as soon as one was taken.
+ * records out of old segments, keeps segments of which everything is delivered for use again or
+ * deletes them, and now and then looks for directories of the dead. In between it has a spare
+ * segment ready as soon as one was taken.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,25 +24,6 @@ struct move {
     struct spool_segment *from;
     size_t offset;
 };
-
-static void make_spare(struct spool *s)
-{
-    struct spool_segment *g;
-    (void)pthread_mutex_lock(&s->lock);
-    bool wanted = s->spares_n == 0;
-    s->spare_wanted = false;
-    (void)pthread_mutex_unlock(&s->lock);
-    if (!wanted) return;
-    if (spool_segment_make(s, false, &g) != ERR_OK) return; /* the writer will try, and report it */
-#ifdef MADV_POPULATE_WRITE
-    /* Its pages and blocks are had here, not at a worker's first store into each. Only faster. */
-    (void)madvise(g->map, g->size, MADV_POPULATE_WRITE);
-#endif
-    (void)pthread_mutex_lock(&s->lock);
-    list_push_back(&s->spares, &g->in_todo);
-    s->spares_n++;
-    (void)pthread_mutex_unlock(&s->lock);
-}
 
 /* --- moving --- */
 
@@ -134,14 +116,31 @@ void spool_sync(struct spool *s)
     (void)pthread_mutex_unlock(&s->keeper_lock);
 }
 
-/* --- deleting --- */
+/* --- using again, and deleting --- */
+
+static size_t spares(struct spool *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    size_t n = s->spares_n;
+    (void)pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
+static void add_spare(struct spool *s, struct spool_segment *g)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    list_push_back(&s->spares, &g->in_todo);
+    s->spares_n++;
+    (void)pthread_mutex_unlock(&s->lock);
+}
 
 static bool is_dead(struct spool_segment *g)
 {
     return atomic_load(&g->sealed) && atomic_load(&g->read) && atomic_load(&g->live) == 0;
 }
 
-static void remove_dead(struct spool *s)
+/* The keeper's lock is held. */
+static void reclaim(struct spool *s)
 {
     struct list_node dead, dirs;
     list_init(&dead);
@@ -163,10 +162,34 @@ static void remove_dead(struct spool *s)
     }
     (void)pthread_mutex_unlock(&s->lock);
     struct list_node *n;
-    while ((n = list_pop_front(&dead)) != NULL)
-        spool_segment_remove(s, LIST_ENTRY(n, struct spool_segment, in_dir));
+    while ((n = list_pop_front(&dead)) != NULL) {
+        struct spool_segment *g = LIST_ENTRY(n, struct spool_segment, in_dir);
+        if (g->dir != &s->own || s->bytes > s->o.max_bytes || spares(s) >= SPOOL_SPARES) {
+            spool_segment_remove(s, g);
+        } else {
+            spool_segment_renew(g);
+            add_spare(s, g);
+        }
+    }
     while ((n = list_pop_front(&dirs)) != NULL)
         spool_adopted_remove(s, LIST_ENTRY(n, struct spool_dir, in_spool));
+}
+
+static void make_spare(struct spool *s)
+{
+    struct spool_segment *g;
+    (void)pthread_mutex_lock(&s->lock);
+    bool wanted = s->spares_n == 0;
+    s->spare_wanted = false;
+    (void)pthread_mutex_unlock(&s->lock);
+    if (!wanted) return;
+    (void)pthread_mutex_lock(&s->keeper_lock);
+    reclaim(s);
+    (void)pthread_mutex_unlock(&s->keeper_lock);
+    if (spares(s) > 0) return;
+    if (spool_segment_make(s, false, &g) != ERR_OK) return; /* the writer will try, and report it */
+    spool_segment_prepare(g);
+    add_spare(s, g);
 }
 
 /* --- the thread --- */
@@ -187,7 +210,7 @@ static void turn(struct spool *s)
         segment_set_state(segment_at(moves[i].from->map, moves[i].offset), SEGMENT_DONE);
         moves[i].from->live--;
     }
-    remove_dead(s);
+    reclaim(s);
     (void)pthread_mutex_unlock(&s->keeper_lock);
 }
 

@@ -16,9 +16,10 @@ void segment_init(char *map, uint32_t number)
     memcpy(map, &h, sizeof h);
 }
 
-void segment_set_order(char *map, uint64_t order)
+void segment_use(char *map, uint64_t order)
 {
     struct segment_header *h = (struct segment_header *)(void *)map;
+    h->uses++;
     h->order = order;
 }
 
@@ -28,7 +29,7 @@ enum err segment_check(const char *map, size_t size, struct segment_header *ret)
     if (size < sizeof h) return ERR_INVALID;
     memcpy(&h, map, sizeof h);
     if (memcmp(h.magic, segment_magic, sizeof h.magic) != 0) return ERR_INVALID;
-    if (h.version != SEGMENT_VERSION) return ERR_UNSUPPORTED;
+    if (h.version < 1 || h.version > SEGMENT_VERSION) return ERR_UNSUPPORTED;
     *ret = h;
     return ERR_OK;
 }
@@ -39,10 +40,12 @@ size_t segment_frame_size(const struct segment_entry *e)
     return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-static uint32_t frame_crc(const struct segment_frame *f)
+static uint32_t frame_crc(const char *map, const struct segment_frame *f)
 {
     size_t from = offsetof(struct segment_frame, magic);
-    return hash_crc32c(0, (const char *)f + from, sizeof *f - from + f->name_n + f->text_n);
+    const struct segment_header *h = (const struct segment_header *)(const void *)map;
+    uint32_t seed = h->version == 1 ? 0 : (uint32_t)h->order;
+    return hash_crc32c(seed, (const char *)f + from, sizeof *f - from + f->name_n + f->text_n);
 }
 
 struct segment_frame *segment_at(char *map, size_t at)
@@ -61,6 +64,9 @@ size_t segment_append(char *map, size_t tail, const struct segment_entry *e)
     size_t length = segment_frame_size(e);
     char *body = (char *)(f + 1);
     ASSERT(e->id.n == SEGMENT_ID_LEN && e->name.n <= SEGMENT_NAME_MAX);
+    f->length = 0; /* what is there may be of an earlier use */
+    f->state = SEGMENT_LIVE;
+    f->reserved = f->reserved2 = 0;
     f->output_tokens = e->output_tokens;
     f->cost_nano = e->cost_nano;
     f->duration_ms = e->duration_ms;
@@ -73,7 +79,7 @@ size_t segment_append(char *map, size_t tail, const struct segment_entry *e)
     memcpy(f->id, e->id.p, SEGMENT_ID_LEN);
     memcpy(body, e->name.p, e->name.n);
     memcpy(body + e->name.n, e->text.p, e->text.n);
-    f->crc = frame_crc(f);
+    f->crc = frame_crc(map, f);
     __atomic_store_n(&f->length, (uint32_t)length, __ATOMIC_RELEASE);
     return length;
 }
@@ -111,7 +117,7 @@ bool segment_is_frame(const char *map, size_t size, size_t at)
     if (length > size - at || f->name_n > SEGMENT_NAME_MAX) return false;
     size_t need = sizeof *f + f->name_n + (size_t)f->text_n;
     if (length != (need + ALIGN - 1) / ALIGN * ALIGN) return false;
-    return f->crc == frame_crc(f);
+    return f->crc == frame_crc(map, f);
 }
 
 enum err segment_next(const char *map, size_t size, size_t *at, bool *ret_damaged)
@@ -128,6 +134,7 @@ enum err segment_next(const char *map, size_t size, size_t *at, bool *ret_damage
         memcpy(&word, map + i, sizeof word);
         damaged = damaged || word != 0;
     }
-    *ret_damaged = damaged;
+    const struct segment_header *h = (const struct segment_header *)(const void *)map;
+    *ret_damaged = damaged && h->uses <= 1;
     return ERR_NOT_FOUND;
 }

@@ -4,11 +4,13 @@
  * in a file of fixed size that was filled with zeros before its first use. Pure functions over the
  * mapped bytes: no I/O here, any thread as far as the ranges differ.
  *
- *      | header, 64 | frame | frame | … | zeros                          |
- *      0            64                  tail                         size
+ *      | header, 64 | frame | frame | … | zeros, or what was there before |
+ *      0            64                  tail                          size
  *
- * A frame's length is stored last, so that a writer killed in the middle leaves zeros. A power
- * failure may lose any page: what has no good checksum is skipped, reading goes on behind it.
+ * A frame's length is stored last. A power failure may lose any page: what has no good checksum is
+ * skipped, reading goes on behind it. A file is used again as it is when all its records are done:
+ * each use has an order of its own, with which checksums begin, so that frames of an earlier use
+ * are none. (Files of version 1 were used once, and their checksums began with 0.)
  */
 #ifndef EDGE_SPOOL_SEGMENT_H
 #define EDGE_SPOOL_SEGMENT_H
@@ -18,14 +20,15 @@
 #include "base/err.h"
 #include "base/str.h"
 
-enum { SEGMENT_VERSION = 1, SEGMENT_ID_LEN = 36, SEGMENT_NAME_MAX = 63 };
+enum { SEGMENT_VERSION = 2, SEGMENT_ID_LEN = 36, SEGMENT_NAME_MAX = 63 };
 
 struct segment_header {
     char magic[8]; /* "AIGWSPL" and a NUL */
     uint32_t version;
     uint32_t number; /* unique in its directory */
     uint64_t order;  /* in which segments came into use, from 1; 0: not used */
-    char reserved[40];
+    uint32_t uses;   /* how often this one did; above 1, its end holds frames of before */
+    char reserved[36];
 };
 
 /* OPEN: text is what counts should its request never be settled. SETTLE: text is final. */
@@ -37,7 +40,7 @@ enum segment_state { SEGMENT_LIVE = 0, SEGMENT_DONE = 1, SEGMENT_ORPHAN = 2 };
 
 struct segment_frame {
     uint32_t length; /* of all, a multiple of 8; stored last, with release order */
-    uint32_t crc;    /* CRC-32C from magic to the end of the text */
+    uint32_t crc;    /* CRC-32C, begun with the order, from magic to the end of the text */
     /* These change in place, and are not in the checksum: one aligned store each. */
     uint64_t output_tokens;
     int64_t cost_nano;
@@ -56,10 +59,11 @@ struct segment_frame {
 _Static_assert(sizeof(struct segment_header) == 64, "part of the format");
 _Static_assert(sizeof(struct segment_frame) == 96, "part of the format");
 
-/* Writes the header of an empty segment, and later that it is in use. */
+/* Writes the header of an empty segment, and later that it is in use, for the first time or again.
+ */
 void segment_init(char *map, uint32_t number);
-void segment_set_order(char *map, uint64_t order);
-/* ERR_INVALID: no segment; ERR_UNSUPPORTED: of another version. */
+void segment_use(char *map, uint64_t order);
+/* ERR_INVALID: no segment; ERR_UNSUPPORTED: of a version that is not known. */
 enum err segment_check(const char *map, size_t size, struct segment_header *ret) MUSTCHECK;
 
 struct segment_entry {
@@ -86,7 +90,7 @@ void segment_set_state(struct segment_frame *f, enum segment_state s);
 bool segment_is_frame(const char *map, size_t size, size_t at);
 /* Reads what another process left: finds the first good frame at or behind *at, and moves *at to
  * it; *ret_damaged says whether bytes that are no frame had to be skipped. ERR_NOT_FOUND: none up
- * to the end. */
+ * to the end (which is not damaged by what an earlier use left there). map holds a header. */
 enum err segment_next(const char *map, size_t size, size_t *at, bool *ret_damaged) MUSTCHECK;
 
 #endif

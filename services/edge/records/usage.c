@@ -189,6 +189,7 @@ void usage_stats(struct usage *u, struct usage_stats *ret)
         .settled = st.settled,
         .spool_bytes = st.bytes,
         .published = ps.published,
+        .messages = ps.messages,
         .duplicates = ps.duplicates,
         .retries = ps.retries,
         .refused = u->refused,

@@ -87,7 +87,8 @@ bool usage_flush(struct usage *u, int timeout_ms);
 struct usage_stats {
     uint64_t open, settled; /* now */
     uint64_t spool_bytes;   /* on disk now */
-    uint64_t published;     /* acknowledged by JetStream */
+    uint64_t published;     /* acknowledged by JetStream … */
+    uint64_t messages;      /* … in so many messages */
     uint64_t duplicates;    /* of those, known to it before */
     uint64_t retries;       /* attempts that failed */
     uint64_t refused;       /* usage_open() calls that said no */

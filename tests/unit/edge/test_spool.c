@@ -637,6 +637,130 @@ static void workers_reader_and_acknowledgements_go_on_together(void **state)
     assert_int_equal(count_dirs(*state), 0);
 }
 
+/* --- segments that are used again --- */
+
+static unsigned count_segments(const struct place *p)
+{
+    char path[1024];
+    unsigned n = 0;
+    struct dirent *e, *f;
+    DIR *d = opendir(p->dir);
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        if (!uuid_is_valid(str_of(e->d_name))) continue;
+        (void)snprintf(path, sizeof path, "%s/%s", p->dir, e->d_name);
+        DIR *below = opendir(path);
+        assert_non_null(below);
+        while ((f = readdir(below)) != NULL) n += str_ends(str_of(f->d_name), STR(".seg")) ? 1 : 0;
+        (void)closedir(below);
+    }
+    (void)closedir(d);
+    return n;
+}
+
+/* Settles and delivers records 0 … n-1, then opens n and settles n + 1; neither is delivered. */
+static void use_often_and_die(const struct place *p, unsigned n)
+{
+    struct spool_options o = options(p);
+    struct spool *s = open_spool(&o);
+    struct spool_item i;
+    for (unsigned k = 0; k < n; k++) {
+        settle(s, begin(s, 0, k), k);
+        if (spool_next(s, &i) != ERR_OK || number_of(i.id) != k) _exit(1);
+        spool_done(s, &i.ref, 1);
+        if (k % 100 == 99) wait_ms(10); /* the keeper takes back what is done */
+    }
+    (void)begin(s, 0, n);
+    settle(s, begin(s, 0, n + 1), n + 1);
+    if (count_segments(p) > 12) _exit(2);
+    (void)raise(SIGKILL);
+}
+
+static void what_an_earlier_use_left_in_a_segment_never_comes_out(void **state)
+{
+    enum { N = 3000 }; /* some forty segments */
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) use_often_and_die(*state, N);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    struct spool_options o = options(*state);
+    struct spool *s = open_spool(&o);
+    struct spool_item i;
+    unsigned seen = 0;
+    while (spool_next(s, &i) == ERR_OK) {
+        assert_true(i.adopted);
+        assert_in_range(number_of(i.id), N, N + 1);
+        assert_int_equal(i.crashed, number_of(i.id) == N);
+        seen++;
+        spool_done(s, &i.ref, 1);
+    }
+    assert_int_equal(seen, 2);
+    assert_int_equal(stats(s).damaged, 0);
+    spool_free(s);
+    assert_int_equal(count_dirs(*state), 0);
+}
+
+/* --- what version 1 of the format left --- */
+
+static size_t put_frame(char *map, size_t at, enum segment_type type, unsigned n,
+                        uint32_t open_offset)
+{
+    char id[64], text[64];
+    (void)snprintf(text, sizeof text, "%s %u", type == SEGMENT_OPEN ? "open" : "settled", n);
+    struct segment_entry e = { .type = type,
+                               .id = id_of(id, n),
+                               .name = STR("team-a"),
+                               .text = str_of(text),
+                               .open_number = open_offset > 0 ? 7 : 0,
+                               .open_offset = open_offset };
+    return at + segment_append(map, at, &e);
+}
+
+static void a_spool_of_version_1_is_read(void **state)
+{
+    const struct place *p = *state;
+    char path[1200], map[4096] __attribute__((aligned(64))) = "";
+    struct segment_header *h = (struct segment_header *)(void *)map;
+    (void)mkdir(p->dir, 0700);
+    (void)snprintf(path, sizeof path, "%s/01944d2e-8a00-7cc3-98c4-dc0c0c07398f", p->dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    segment_init(map, 7);
+    h->version = 1;
+    h->order = 3;
+    size_t at = put_frame(map, sizeof *h, SEGMENT_OPEN, 0, 0);
+    at = put_frame(map, at, SEGMENT_SETTLE, 0, sizeof *h);
+    at = put_frame(map, at, SEGMENT_OPEN, 1, 0);
+    size_t last = at;
+    at = put_frame(map, at, SEGMENT_SETTLE, 2, 0);
+    /* Its checksums began with 0 whatever the order. */
+    h->order = 4;
+    assert_true(segment_is_frame(map, sizeof map, last));
+    h->version = 2;
+    assert_false(segment_is_frame(map, sizeof map, last));
+    h->version = 1;
+    (void)snprintf(path + strlen(path), 16, "/00000007.seg");
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(map, 1, sizeof map, f), sizeof map);
+    (void)fclose(f);
+
+    struct spool_options o = options(p);
+    struct spool *s = open_spool(&o);
+    struct spool_item i;
+    unsigned settled = 0, crashed = 0;
+    while (spool_next(s, &i) == ERR_OK) {
+        *(i.crashed ? &crashed : &settled) |= 1u << number_of(i.id);
+        spool_done(s, &i.ref, 1);
+    }
+    assert_int_equal(settled, 1 << 0 | 1 << 2);
+    assert_int_equal(crashed, 1 << 1);
+    assert_int_equal(stats(s).damaged, 0);
+    spool_free(s);
+    assert_int_equal(count_dirs(p), 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_place, remove_place)
@@ -647,6 +771,8 @@ int main(void)
         T(open_records_of_the_dead_come_out_as_crashed),
         T(kill_9_in_the_middle_of_writing_loses_nothing),
         T(torn_records_are_skipped_and_the_rest_is_read),
+        T(what_an_earlier_use_left_in_a_segment_never_comes_out),
+        T(a_spool_of_version_1_is_read),
         T(a_file_that_is_no_segment_is_kept),
         T(a_full_spool_opens_nothing_but_settles),
         T(records_have_a_largest_size),
