@@ -112,6 +112,7 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
     char stack[JS_MAX_DEPTH];
     size_t depth = 0;
     bool may_close = false; /* right behind an opening bracket */
+    if (text.n == 0) return bad(why, text, text.p, "unexpected end"); /* text.p may be NULL */
     const char *p = text.p, *end = text.p + text.n, *start;
     p = start = skip_space(p, end);
     while (state != AFTER_VALUE || depth > 0) {
@@ -180,16 +181,15 @@ enum err js_parse(struct str text, struct js_val *ret, struct why *why)
 
 /* --- walking what was validated --- */
 
-/* Texts are long and are passed over more often than read: quote to quote, since few are escaped.
- */
 static const char *skip_string(const char *p, const char *end)
 {
-    const char *start = p, *near = end - p > 24 ? p + 24 : end;
-    for (p++; p < near; p++) { /* keys are short */
+    const char *start = p++, *near = end - p > 32 ? p + 32 : end;
+    for (;; p += 2) { /* keys are short */
+        p = skip_json_plain(p, near);
+        if (p >= near) break;
         if (*p == '"') return p + 1;
-        if (*p == '\\') p++;
     }
-    for (p--;;) {
+    for (p = near - 1;;) { /* texts are long, and few of their quotes are escaped */
         p = memchr(p + 1, '"', (size_t)(end - p - 1));
         size_t slashes = 0;
         ASSERT(p != NULL); /* it was validated */
@@ -225,6 +225,7 @@ void js_iter_init(struct js_iter *it, struct js_val container)
     bool inside = js_is(container, JS_OBJECT) || js_is(container, JS_ARRAY);
     it->p = inside ? container.raw.p + 1 : NULL;
     it->end = inside ? container.raw.p + container.raw.n - 1 : NULL;
+    it->members = js_is(container, JS_OBJECT);
 }
 
 static bool at_next(struct js_iter *it)
@@ -234,24 +235,30 @@ static bool at_next(struct js_iter *it)
     return it->p < it->end;
 }
 
-bool js_next_element(struct js_iter *it, struct js_val *ret)
+static void take_value(struct js_iter *it, struct js_val *ret)
 {
-    if (!at_next(it)) return false;
     const char *start = it->p;
     it->p = skip_value(start, it->end);
     *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(it->p - start)) };
+}
+
+bool js_next_element(struct js_iter *it, struct js_val *ret)
+{
+    if (it->members || !at_next(it)) return false;
+    take_value(it, ret);
     return true;
 }
 
 bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret)
 {
-    if (!at_next(it)) return false;
+    if (!it->members || !at_next(it)) return false;
     const char *key = it->p + 1;
     it->p = skip_string(it->p, it->end);
     *ret_key = str_n(key, (size_t)(it->p - 1 - key));
     it->p = skip_space(it->p, it->end) + 1; /* the colon */
     it->p = skip_space(it->p, it->end);
-    return js_next_element(it, ret);
+    take_value(it, ret);
+    return true;
 }
 
 struct js_val js_get(struct js_val object, const char *key)
@@ -284,7 +291,7 @@ static size_t utf8_length(char first)
 const char *js_string_end(const char *p, const char *end)
 {
     const char *behind = check_string(p - 1, end);
-    return behind != NULL && str_is_utf8(str_n(p, (size_t)(behind - 1 - p))) ? behind - 1 : NULL;
+    return behind != NULL ? behind - 1 : NULL;
 }
 
 static uint32_t hex4(const char *p)
@@ -347,10 +354,9 @@ size_t js_raw_prefix(struct js_val string, uint64_t n)
     return (size_t)(p - start);
 }
 
-bool js_key_is(struct str raw_key, const char *name)
+bool js_escaped_key_is(struct str raw_key, const char *name)
 {
     struct str want = str_of(name);
-    if (raw_key.n == 0 || memchr(raw_key.p, '\\', raw_key.n) == NULL) return str_eq(raw_key, want);
     const char *p = raw_key.p, *end = raw_key.p + raw_key.n;
     size_t at = 0;
     while (p < end) {

@@ -25,17 +25,27 @@ enum err js_parse(struct str text, struct js_val *ret, struct why *why) MUSTCHEC
 /* Walks a container of a text that js_parse() took. */
 struct js_iter {
     const char *p, *end;
+    bool members; /* of an object; else elements */
 };
 void js_iter_init(struct js_iter *it,
                   struct js_val container); /* nothing to see in what is no container */
-/* The next member; key is raw, without its quotes. False at the end. */
+/* The next member; key is raw, without its quotes. False at the end, and of what is no object. The
+ * same for elements, of what is no array. */
 bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret);
 bool js_next_element(struct js_iter *it, struct js_val *ret);
 
 /* The first member of that name, or one with raw.p == NULL. */
 struct js_val js_get(struct js_val object, const char *key);
 /* Compares a raw key, whose escapes are honoured. */
-bool js_key_is(struct str raw_key, const char *name);
+bool js_escaped_key_is(struct str raw_key, const char *name);
+static inline bool js_key_is(struct str raw_key, const char *name)
+{
+    size_t n = strlen(name); /* of most names the compiler knows it */
+    if (raw_key.n < n) return false;
+    if (raw_key.n == n && memcmp(raw_key.p, name, n) != 0) return false;
+    if (n == 0 || memchr(raw_key.p, '\\', raw_key.n) == NULL) return raw_key.n == n;
+    return js_escaped_key_is(raw_key, name);
+}
 /* The same without regard to case, as Go's encoding/json and others find their fields: also U+017F
  * is an s, and U+212A a k. name is in lower case. */
 bool js_key_is_like(struct str raw_key, const char *name);

@@ -179,12 +179,65 @@ static void finds_what_spoils_a_string_anywhere(void **state)
             }
 }
 
+/* An object has no elements, an array no members, and what is neither has none of both. */
+static void walks_what_it_is(void **state)
+{
+    static const char *const texts[] = { "{\"a\":{\"b\":5},\"\":5}", "[[1],{\"a\":2}]", "5",
+                                         "\"a\"" };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct js_val v, el;
+        struct js_iter it;
+        struct str key;
+        assert_int_equal(js_parse(str_of(texts[i]), &v, NULL), ERR_OK);
+        js_iter_init(&it, v);
+        if (v.type != JS_ARRAY) assert_false(js_next_element(&it, &el));
+        if (v.type != JS_OBJECT) assert_false(js_next_member(&it, &key, &el));
+    }
+}
+
+/* Quotes and backslashes anywhere, near and far. */
+static void passes_over_strings(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < 100; n++) {
+        for (size_t slashes = 0; slashes <= 3; slashes++) {
+            char text[256];
+            struct js_val v, el;
+            struct js_iter it;
+            size_t at = 0;
+            memcpy(text, "[\"", 2), at = 2;
+            memset(text + at, 'x', n), at += n;
+            memset(text + at, '\\', 2 * slashes), at += 2 * slashes;
+            memcpy(text + at, "\\\"y\",7]", 7), at += 7;
+            assert_int_equal(js_parse(str_n(text, at), &v, NULL), ERR_OK);
+            js_iter_init(&it, v);
+            assert_true(js_next_element(&it, &el));
+            assert_int_equal(el.raw.n, n + 2 * slashes + 5);
+            assert_true(js_next_element(&it, &el) && str_eqz(el.raw, "7"));
+        }
+    }
+}
+
+static void compares_keys(void **state)
+{
+    (void)state;
+    assert_true(js_key_is(STR("content"), "content") && js_key_is(STR(""), ""));
+    assert_true(js_key_is(STR("\\u0063ontent"), "content"));
+    assert_true(js_key_is(STR("a\\\\b"), "a\\b") && !js_key_is(STR("a\\b"), "a\\b"));
+    assert_false(js_key_is(STR("content"), "contents") || js_key_is(STR("contents"), "content"));
+    assert_false(js_key_is(STR("conten\\u0054"), "content") || js_key_is(STR("a"), ""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_json_and_nothing_else),
         cmocka_unit_test(bounds_depth),
         cmocka_unit_test(walks_members),
+        cmocka_unit_test(walks_what_it_is),
+        cmocka_unit_test(passes_over_strings),
+        cmocka_unit_test(compares_keys),
         cmocka_unit_test(decodes_strings_and_finds_prefixes),
         cmocka_unit_test(finds_what_spoils_a_string_anywhere),
     };
