@@ -463,8 +463,10 @@ size_t answer_memory(const struct answer *a)
 bool answer_is_exact(const struct answer *a)
 {
     if (a->o.vocab == NULL || a->o.guess || a->uncounted) return false;
-    for (size_t i = 0; i < a->texts_n; i++)
-        if (!meter_exact(a->texts[i].meter)) return false;
+    for (size_t i = 0; i < a->texts_n; i++) {
+        const struct token_meter *m = a->texts[i].meter;
+        if (m != NULL ? !meter_exact(m) : !vocab_exact(a->o.vocab)) return false;
+    }
     return true;
 }
 

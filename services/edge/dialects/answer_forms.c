@@ -99,7 +99,7 @@ static bool is_of(const struct form *f, struct str at, struct known *ret)
 static bool takes_text(const struct answer *a, const struct form *f)
 {
     const struct text *t = &a->texts[f->text];
-    return !t->finished && !meter_cut(t->meter, NULL);
+    return !t->finished && !answer_is_cut(t);
 }
 
 static const struct form *find(struct answer *a, struct str at, struct known *ret)

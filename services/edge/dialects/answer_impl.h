@@ -13,10 +13,11 @@
 struct text {
     enum delta_kind kind;
     uint32_t choice, item;
-    struct token_meter *meter;
-    uint64_t count; /* of the meter, when last asked, and of those before it */
+    struct token_meter *meter; /* NULL: it needed none yet */
+    uint64_t count;            /* of the meter, when last asked, and of those before it */
     bool finished;
-    /* What came before an end that was none: the text went on, with another meter. */
+    /* What came before an end that was none, and the text went on with another meter; or all of it,
+     * that was counted as a whole. */
     uint64_t before_bytes, before_tokens;
 };
 
@@ -87,6 +88,7 @@ void answer_marks_done(struct mark *marks, const struct mark few[MARKS_FEW]);
 enum err answer_feed_chunk(struct answer *a, bool each, struct mark *marks) MUSTCHECK;
 /* Feeds bytes behind those that the text has. */
 enum err answer_feed_text(struct answer *a, struct text *t, struct str bytes) MUSTCHECK;
+bool answer_is_cut(const struct text *t);
 /* Bytes that were fed, in all. */
 uint64_t answer_fed(const struct text *t);
 /* The most tokens that a string of JSON can bring, by what stands between its quotes. */

@@ -20,15 +20,23 @@ static enum err text_of(struct answer *a, const struct delta *d, size_t *ret)
     }
     struct text *t = &a->texts[a->texts_n];
     *t = (struct text){ .kind = d->kind, .choice = d->choice, .item = d->item };
-    t->meter = meter_new(a->o.vocab, SPECIAL_CONTROL);
-    if (t->meter == NULL) return ERR_NOMEM;
     return *ret = a->texts_n++, ERR_OK;
 }
 
 /* Of all the text's bytes, how many may be delivered. */
 uint64_t answer_deliverable(const struct text *t)
 {
-    return t->before_bytes + meter_deliverable(t->meter);
+    return t->before_bytes + (t->meter != NULL ? meter_deliverable(t->meter) : 0);
+}
+
+uint64_t answer_fed(const struct text *t)
+{
+    return t->before_bytes + (t->meter != NULL ? meter_fed(t->meter) : 0);
+}
+
+bool answer_is_cut(const struct text *t)
+{
+    return t->meter != NULL && meter_cut(t->meter, NULL);
 }
 
 /* A text that goes on behind its finish reason, as it should not: what was counted stays. */
@@ -36,7 +44,7 @@ static enum err reopen(struct answer *a, struct text *t)
 {
     struct token_meter *next = meter_new(a->o.vocab, SPECIAL_CONTROL);
     if (next == NULL) return ERR_NOMEM;
-    t->before_bytes += meter_fed(t->meter);
+    t->before_bytes = answer_fed(t);
     t->before_tokens = t->count;
     meter_free(t->meter);
     t->meter = next;
@@ -46,20 +54,21 @@ static enum err reopen(struct answer *a, struct text *t)
 }
 
 /* What is left of the budget for this text. */
-static void set_limit(struct answer *a, struct text *t)
+static uint64_t budget(const struct answer *a, const struct text *t)
 {
     uint64_t others = t->before_tokens;
-    if (a->o.limit == METER_NO_LIMIT) return;
+    if (a->o.limit == METER_NO_LIMIT) return METER_NO_LIMIT;
     for (size_t i = 0; i < a->texts_n; i++)
         if (&a->texts[i] != t) others += a->texts[i].count;
-    meter_set_limit(t->meter, a->o.limit > others ? a->o.limit - others : 0);
+    return a->o.limit > others ? a->o.limit - others : 0;
 }
 
 enum err answer_finish_text(struct answer *a, struct text *t)
 {
     if (t->finished) return ERR_OK;
     t->finished = true;
-    set_limit(a, t);
+    if (t->meter == NULL) return ERR_OK; /* it has no byte */
+    meter_set_limit(t->meter, budget(a, t));
     enum err e = meter_finish(t->meter);
     t->count = t->before_tokens + meter_count(t->meter);
     return e;
@@ -75,7 +84,7 @@ enum err answer_finish_all(struct answer *a)
 bool answer_any_cut(const struct answer *a)
 {
     for (size_t i = 0; i < a->texts_n; i++)
-        if (meter_cut(a->texts[i].meter, NULL)) return true;
+        if (answer_is_cut(&a->texts[i])) return true;
     return false;
 }
 
@@ -85,7 +94,9 @@ static enum err decode(struct answer *a, const struct delta *d, uint64_t had, st
 {
     buf_clear(&a->scratch);
     struct str all = d->text.raw;
-    if (d->form != DELTA_OBJECT) {
+    if (d->form != DELTA_OBJECT && memchr(all.p, '\\', all.n) == NULL) {
+        all = str_n(all.p + 1, all.n - 2); /* as it is */
+    } else if (d->form != DELTA_OBJECT) {
         enum err e = js_decode(d->text, &a->scratch);
         if (e != ERR_OK) return e;
         all = buf_str(&a->scratch);
@@ -97,21 +108,31 @@ static enum err decode(struct answer *a, const struct delta *d, uint64_t had, st
     return ERR_OK;
 }
 
-uint64_t answer_fed(const struct text *t)
-{
-    return t->before_bytes + meter_fed(t->meter);
-}
-
 enum err answer_feed_text(struct answer *a, struct text *t, struct str bytes)
 {
-    set_limit(a, t);
+    if (t->meter == NULL) t->meter = meter_new(a->o.vocab, SPECIAL_CONTROL);
+    if (t->meter == NULL) return ERR_NOMEM;
+    meter_set_limit(t->meter, budget(a, t));
     enum err e = meter_feed(t->meter, bytes);
     t->count = t->before_tokens + meter_count(t->meter);
     return e;
 }
 
-/* Feeds one delta to its meter and notes where it lies. */
-static enum err feed_delta(struct answer *a, const struct delta *d, struct mark *ret)
+/* All of a text, of which nothing came before: where it is within the limit, it needs no meter. */
+static enum err count_whole(struct answer *a, struct text *t, struct str all)
+{
+    uint64_t n;
+    if (a->o.vocab == NULL || t->finished || answer_fed(t) > 0) return ERR_OK;
+    enum err e = token_count(a->o.vocab, all, SPECIAL_CONTROL, &n);
+    if (e != ERR_OK || n > budget(a, t)) return e;
+    t->finished = true;
+    t->before_bytes = all.n;
+    t->count = n;
+    return ERR_OK;
+}
+
+/* Feeds one delta to its meter and notes where it lies. whole: it is all of its text. */
+static enum err feed_delta(struct answer *a, const struct delta *d, bool whole, struct mark *ret)
 {
     size_t i;
     struct str all, more;
@@ -121,7 +142,8 @@ static enum err feed_delta(struct answer *a, const struct delta *d, struct mark 
     uint64_t had = answer_fed(t);
     e = decode(a, d, had, &all, &more);
     if (e != ERR_OK) return e;
-    if (t->finished && more.n > 0 && !meter_cut(t->meter, NULL)) e = reopen(a, t);
+    if (t->finished && more.n > 0 && !answer_is_cut(t)) e = reopen(a, t);
+    if (e == ERR_OK && whole) e = count_whole(a, t, more);
     if (e != ERR_OK) return e;
     bool repeats = d->form == DELTA_WHOLE || d->form == DELTA_SO_FAR;
     *ret = (struct mark){ .text = (uint16_t)i, .start = repeats ? 0 : had };
@@ -144,7 +166,7 @@ enum err answer_feed_chunk(struct answer *a, bool each, struct mark *marks)
             marks[i] = marks[d->of];
             continue;
         }
-        e = feed_delta(a, d, &marks[i]);
+        e = feed_delta(a, d, each, &marks[i]);
         if (e == ERR_OK && each) e = answer_finish_text(a, &a->texts[marks[i].text]);
     }
     return e;
