@@ -9,7 +9,7 @@
 #include "tokenizer/piece_cache.h"
 
 enum {
-    RAW_LEAST = 240, /* bytes that most texts make do with */
+    RAW_LEAST = 100, /* bytes that most tails make do with */
     RAW_KEPT = 2048, /* beyond it, room is given back when it is not needed any more */
     LONG_TAIL = 128, /* bytes: one that nothing can follow is not looked at with each feed */
 };

@@ -47,30 +47,34 @@ void answer_free(struct answer *a)
     answer_forget_forms(a);
     sse_done(&a->sse);
     buf_done(&a->scratch);
-    struct str heads[] = { a->id, a->object, a->created, a->model };
-    for (size_t i = 0; i < ARRAY_LEN(heads); i++) free((char *)(uintptr_t)heads[i].p);
+    free(a->heads);
     vocab_unref(a->o.vocab);
     free(a);
 }
 /* --- events --- */
 
-static void keep_first(struct str *kept, struct js_val v)
-{
-    if (kept->p == NULL && v.raw.p != NULL && v.raw.n <= HEAD_MEMBER_MAX)
-        *kept = str_n(str_dupz(v.raw), v.raw.n);
-}
-
 /* The members that an ending repeats: taken from the first event that has them, when a limit is in
  * force. */
 static void note_head(struct answer *a, struct str data)
 {
-    struct js_val root;
+    static const char *const names[] = { "id", "object", "created", "model" };
+    struct str *const kept[] = { &a->id, &a->object, &a->created, &a->model };
+    struct js_val root, v[ARRAY_LEN(names)];
+    size_t total = 0;
     bool may_cut = a->o.limit != METER_NO_LIMIT || a->o.reserved;
-    if (!may_cut || a->id.n > 0 || js_parse(data, &root, NULL) != ERR_OK) return;
-    keep_first(&a->id, js_get(root, "id"));
-    keep_first(&a->object, js_get(root, "object"));
-    keep_first(&a->created, js_get(root, "created"));
-    keep_first(&a->model, js_get(root, "model"));
+    if (!may_cut || a->heads != NULL || js_parse(data, &root, NULL) != ERR_OK) return;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        v[i] = js_get(root, names[i]);
+        if (v[i].raw.p == NULL || v[i].raw.n > HEAD_MEMBER_MAX) v[i].raw = STR("");
+        total += v[i].raw.n;
+    }
+    if (v[0].raw.n == 0) return;
+    char *at = a->heads = xmalloc(total);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (v[i].raw.n == 0) continue;
+        *kept[i] = str_n(memcpy(at, v[i].raw.p, v[i].raw.n), v[i].raw.n);
+        at += v[i].raw.n;
+    }
 }
 
 static void note_usage(struct answer *a, const struct reported_usage *r)

@@ -67,7 +67,8 @@ struct answer {
     bool block_open;
     uint32_t block;
     struct reported_usage reported;
-    struct str id, object, created, model; /* raw JSON of the stream's head members; owned */
+    struct str id, object, created, model; /* raw JSON of the stream's head members */
+    char *heads;                           /* their memory; NULL: not there yet */
 };
 
 /* --- answer.c --- */

@@ -15,7 +15,7 @@ static enum err text_of(struct answer *a, const struct delta *d, size_t *ret)
     }
     if (a->texts_n == ANSWER_MAX_TEXTS) return ERR_LIMIT;
     if (a->texts_n == a->texts_cap) {
-        a->texts_cap = a->texts_cap > 0 ? a->texts_cap * 2 : 2;
+        a->texts_cap = a->texts_cap > 0 ? a->texts_cap * 2 : 1;
         a->texts = xrealloc(a->texts, a->texts_cap * sizeof *a->texts);
     }
     struct text *t = &a->texts[a->texts_n];

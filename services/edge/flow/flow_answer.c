@@ -196,6 +196,7 @@ static bool begin_stream(struct flow *f, bool ended)
     atomic_fetch_add(&flow_edge(f)->streams, 1);
     f->stream_counted = true;
     begun(f);
+    if (f->admitted && !f->extending) f->ticket = admit_ticket_shrink(f->ticket);
     return true;
 }
 

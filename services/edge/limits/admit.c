@@ -83,6 +83,24 @@ struct admit_ticket *admit_ticket_new(const struct admit_list *policies)
                          claims * sizeof(struct lease_claim));
 }
 
+struct admit_ticket *admit_ticket_shrink(struct admit_ticket *t)
+{
+    struct lease_waiter *w = &t->waiter;
+    size_t n = 0;
+    ASSERT(!w->waiting);
+    if (t->note != NULL) return t; /* the log knows claims by their places */
+    for (size_t i = 0; i < w->claims_n; i++)
+        if (w->claims[i].counter != NULL) w->claims[n++] = w->claims[i];
+    w->claims_n = w->tightest = w->tightest_reserve = n;
+    w->refused_by = 0;
+    w->shadow_mask = 0;
+    struct admit_ticket *less = realloc(t, offsetof(struct admit_ticket, waiter.claims) +
+                                               n * sizeof(struct lease_claim));
+    if (less == NULL) less = t;
+    for (size_t i = 0; i < n; i++) less->waiter.claims[i].waiter = &less->waiter;
+    return less;
+}
+
 /* --- claims --- */
 
 static void rule_of(const struct snap_policy *p, struct lease_rule *out)

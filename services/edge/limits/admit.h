@@ -95,7 +95,7 @@ struct admit_ticket;
 typedef void (*admit_done_fn)(void *ctx, struct admit_ticket *t);
 
 /* Zeroed before the first use. Stays where it is from limiter_admit() until limiter_release() (or
- * until it was refused). */
+ * until it was refused), unless admit_ticket_shrink() moves it. */
 struct admit_ticket {
     struct admit_outcome outcome; /* of the admission */
     enum admit_verdict extended;  /* of the last extension */
@@ -114,6 +114,10 @@ struct admit_ticket {
 /* With room for as many claims as these policies can make, which is a fraction of the whole struct.
  * policies may be NULL. free() it. NULL: out of memory. */
 struct admit_ticket *admit_ticket_new(const struct admit_list *policies);
+
+/* After ADMIT_OK, while nothing of it waits: forgets all but what the request holds. Returns where
+ * the ticket is from now on. */
+struct admit_ticket *admit_ticket_shrink(struct admit_ticket *t);
 
 /* The i-th policy that would have refused the request, were it not in shadow mode; NULL: no more.
  */

@@ -108,8 +108,9 @@ struct lease_view {
     bool never;
 };
 
-/* A request's claims, decided together. Stays where it is while it waits or holds slots or
- * reservations. Claims beyond claims_n are never looked at: the memory may end before them. */
+/* A request's claims, decided together. Stays where it is while it waits; counters know nothing of
+ * those who hold something. Claims beyond claims_n are never looked at: the memory may end before
+ * them. */
 struct lease_waiter {
     size_t claims_n;
     /* the decision: of the admission, or of the last extension */

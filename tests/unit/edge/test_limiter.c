@@ -17,9 +17,8 @@ static struct engine engine;
 static struct limiter *limiter;
 static char log_file[] = "/tmp/aigw-test-admissions-XXXXXX";
 
-static int start(void **state)
+static int start_with(bool log)
 {
-    (void)state;
     engine = (struct engine){ .clock = clock_system(), .rng = rng_system() };
     pthread_mutex_init(&engine.lock, NULL);
     int fd = mkstemp(log_file);
@@ -29,10 +28,22 @@ static int start(void **state)
                                                      .instance = "edge-1",
                                                      .clock = engine.clock,
                                                      .rng = engine.rng,
-                                                     .admission_log = log_file,
+                                                     .admission_log = log ? log_file : NULL,
                                                      .request = engine_request,
                                                      .request_ctx = &engine });
     return 0;
+}
+
+static int start(void **state)
+{
+    (void)state;
+    return start_with(true);
+}
+
+static int start_without_log(void **state)
+{
+    (void)state;
+    return start_with(false);
 }
 
 static int stop(void **state)
@@ -51,13 +62,18 @@ static void done(void *ctx, struct admit_ticket *t)
 }
 
 /* Admits; what has to wait is decided before the call returns. */
-static enum admit_verdict admit(const struct admit_request *r, struct admit_ticket *t)
+static enum admit_verdict admit_into(const struct admit_request *r, struct admit_ticket *t)
 {
     bool called = false;
-    memset(t, 0, sizeof *t);
     enum admit_verdict v = limiter_admit(limiter, r, t, done, &called);
     if (v == ADMIT_WAIT) assert_true(called);
     return t->outcome.verdict;
+}
+
+static enum admit_verdict admit(const struct admit_request *r, struct admit_ticket *t)
+{
+    memset(t, 0, sizeof *t);
+    return admit_into(r, t);
 }
 
 static enum admit_verdict extend(struct admit_ticket *t, uint64_t tokens)
@@ -153,6 +169,42 @@ static void tokens_are_had_in_slices_and_the_rest_goes_back(void **state)
     assert_int_equal(t.outcome.verdict, ADMIT_OK);
     assert_int_equal(limiter_covers(limiter, &t, 10), 800 - 110 - 10);
     limiter_release(limiter, &t); /* never sent: nothing to pay */
+}
+
+static void a_ticket_that_shrank_still_holds_what_it_held(void **state)
+{
+    struct snap_policy rate = POLICY("rate:100", .kind = SNAP_REQUEST_RATE, .limit = 100),
+                       tokens = POLICY("tokens:800", .kind = SNAP_TOKEN_RATE, .limit = 800,
+                                       .count = SNAP_COUNT_TOTAL),
+                       once = POLICY("once:50", .kind = SNAP_REQUEST_RATE, .limit = 50),
+                       slots = POLICY("slots:1", .kind = SNAP_CONCURRENCY, .limit = 1);
+    const struct snap_policy *all[] = { &rate, &tokens, &once, &slots };
+    struct admit_list l = { all, 4 };
+    struct admit_request r = request(&l);
+    struct admit_ticket *t = admit_ticket_new(&l), other;
+    (void)state;
+    assert_non_null(t);
+    assert_int_equal(admit_into(&r, t), ADMIT_OK);
+    assert_int_equal(t->waiter.claims_n, 4);
+    t = admit_ticket_shrink(t);
+    assert_int_equal(t->waiter.claims_n, 2);
+    assert_int_equal(t->outcome.requests.limit, 50);
+    assert_int_equal(admit(&r, &other), ADMIT_REFUSED); /* the one slot is taken */
+    assert_ptr_equal(other.outcome.policy, &slots);
+    assert_true(limiter_spend_input(limiter, t, 10));
+    assert_int_equal(limiter_spend_output(limiter, t, 70), 70);
+    assert_int_equal(extend(t, 200), ADMIT_OK);
+    assert_int_equal(limiter_covers(limiter, t, 0), 230);
+    end(t, 10, 100);
+    free(t);
+    for (int i = 0; i < 300 && admit(&r, &other) != ADMIT_OK; i++) usleep(1000);
+    assert_int_equal(other.outcome.verdict, ADMIT_OK);
+    l.n = 2;
+    end(&other, 0, 0);
+    r.stream = false;
+    for (int i = 0; i < 300 && admit(&r, &other) != ADMIT_OK; i++) usleep(1000);
+    assert_int_equal(limiter_covers(limiter, &other, 10), 800 - 110 - 10);
+    limiter_release(limiter, &other);
 }
 
 static void what_the_upstream_reports_beyond_becomes_debt(void **state)
@@ -434,6 +486,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(if_one_refuses_nothing_is_spent_of_the_others, start, stop),
         cmocka_unit_test_setup_teardown(tokens_are_had_in_slices_and_the_rest_goes_back, start,
                                         stop),
+        cmocka_unit_test_setup_teardown(a_ticket_that_shrank_still_holds_what_it_held,
+                                        start_without_log, stop),
         cmocka_unit_test_setup_teardown(what_the_upstream_reports_beyond_becomes_debt, start, stop),
         cmocka_unit_test_setup_teardown(a_request_larger_than_the_limit_is_refused_for_good, start,
                                         stop),
