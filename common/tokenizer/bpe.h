@@ -29,6 +29,19 @@ enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_
 enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, struct token_list *to,
                   uint64_t *ret) MUSTCHECK;
 
+/*
+ * The number of tokens of up to BPE_MANY short pieces by merging alone, 1 to BPE_WORD bytes each,
+ * of a vocabulary over bytes: together they take much less time than one by one.
+ */
+enum { BPE_MANY = 12 };
+struct bpe_short {
+    const char *p;
+    unsigned n;
+    bool chars;     /* merging may begin with characters */
+    uint64_t count; /* what comes out */
+};
+void bpe_many(const struct vocab *v, struct bpe_short *pieces, size_t n);
+
 /* The methods, without looking the whole piece up first. ids holds n. They return how many tokens.
  */
 size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids);

@@ -55,8 +55,8 @@ static inline bool joins_none(const struct vocab *v, const char *p, size_t n)
     return (high & 0x8080808080808080u) == 0;
 }
 
-/* May a and b, which follow each other, merge? b begins at q. *ret_whole becomes false when it could
- * be other than as whole characters. */
+/* May a and b, which follow each other, merge? b begins at q. *ret_whole becomes false when it
+ * could be other than as whole characters. */
 bool joins_between(const struct vocab *v, uint32_t a, uint32_t b, const char *q, bool *ret_whole);
 
 /* The number of tokens of a part that is one character; 0 when it is not, or not known. */

@@ -36,6 +36,8 @@ void piece_cache_give(const struct vocab *v, struct piece_cache *c)
     (void)atomic_fetch_add_explicit(&v->pool->asked, c->asked, memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&v->pool->missed, c->missed, memory_order_relaxed);
     c->asked = c->missed = 0;
+    c->later_n = 0; /* of a text that was given up */
+    c->later_sum = 0;
     for (int i = 0; i < PIECE_CACHE_POOL; i++) {
         struct piece_cache *none = NULL;
         if (atomic_compare_exchange_strong_explicit(&v->pool->idle[i], &none, c,
@@ -104,10 +106,34 @@ static uint64_t count_now(const struct vocab *v, const char *p, size_t n, struct
     return count;
 }
 
-/* What is not the latest of its set, 1 to PIECE_CACHE_LONGEST bytes. */
-static __attribute__((noinline)) uint64_t missed(struct piece_cache *c, struct vocab_key *at,
-                                                 const struct vocab *v, const char *p, size_t n,
-                                                 struct vocab_key k, enum what what)
+/* ---- sets ---- */
+
+/* Those of a set that the latest ones displace move to the set beside it. */
+static struct vocab_key *beside(struct piece_cache *c, struct vocab_key *at)
+{
+    size_t set = (size_t)(at - c->at[0]) / PIECE_CACHE_WAYS;
+    return c->at[set ^ 1];
+}
+
+/* Makes `k` the latest of its set; returns the one that had no room any more. */
+static struct vocab_key put_first(struct vocab_key *at, struct vocab_key k)
+{
+    struct vocab_key last = at[PIECE_CACHE_WAYS - 1];
+    for (int i = PIECE_CACHE_WAYS - 1; i > 0; i--) at[i] = at[i - 1];
+    at[0] = k;
+    return last;
+}
+
+static void put(struct piece_cache *c, struct vocab_key *at, struct vocab_key k, uint64_t count)
+{
+    struct vocab_key *other = beside(c, at);
+    struct vocab_key last = put_first(at,
+                                      (struct vocab_key){ k.lo, k.hi | count << PIECE_KEY_COUNT });
+    if (last.hi != 0) (void)put_first(other, last);
+}
+
+/* What is not the latest of its set; 0 when it is not there. */
+static unsigned find(struct piece_cache *c, struct vocab_key *at, struct vocab_key k)
 {
     for (int i = 1; i < PIECE_CACHE_WAYS; i++) {
         unsigned count = piece_cache_get(&at[i], k);
@@ -117,22 +143,99 @@ static __attribute__((noinline)) uint64_t missed(struct piece_cache *c, struct v
         at[0] = found;
         return count;
     }
+    struct vocab_key *other = beside(c, at);
+    for (int i = 0; i < PIECE_CACHE_WAYS; i++) {
+        unsigned count = piece_cache_get(&other[i], k);
+        if (count == 0) continue;
+        other[i] = put_first(at, other[i]);
+        return count;
+    }
+    return 0;
+}
+
+/* ---- counting at once, or later ---- */
+
+static __attribute__((noinline)) uint64_t missed(struct piece_cache *c, struct vocab_key *at,
+                                                 const struct vocab *v, const char *p, size_t n,
+                                                 struct vocab_key k, enum what what)
+{
     bool keep;
+    uint64_t count = find(c, at, k);
+    if (count > 0) return count;
     c->missed++;
-    uint64_t count = count_now(v, p, n, k, what, &keep);
-    if (!keep) return count;
-    for (int i = PIECE_CACHE_WAYS - 1; i > 0; i--) at[i] = at[i - 1];
-    at[0] = (struct vocab_key){ k.lo, k.hi | count << PIECE_KEY_COUNT };
+    count = count_now(v, p, n, k, what, &keep);
+    if (keep) put(c, at, k, count);
     return count;
 }
 
+/* Counts what was left for later. */
+static void settle(struct piece_cache *c, const struct vocab *v)
+{
+    struct bpe_short pieces[PIECE_LATER];
+    unsigned which[PIECE_LATER], n = 0;
+    bool keep[PIECE_LATER];
+    uint64_t hash[PIECE_LATER];
+    for (unsigned i = 0; i < c->later_n; i++) {
+        hash[i] = vocab_mix(c->later[i].k.lo, c->later[i].k.hi);
+        __builtin_prefetch(&v->short_tags[hash[i] & v->h->short_mask]);
+        __builtin_prefetch(&v->shorts[hash[i] & v->h->short_mask]);
+    }
+    for (unsigned i = 0; i < c->later_n; i++) {
+        struct piece_later *l = &c->later[i];
+        uint32_t at = vocab_short_at(v, l->k, hash[i]);
+        keep[i] = at == VOCAB_NO_TOKEN || v->shorts[at].hi >> VOCAB_KIND_AT == VOCAB_KIND_MERGED;
+        l->count = at != VOCAB_NO_TOKEN && (l->what == PIECE || keep[i]);
+        if (l->count > 0) continue;
+        which[n] = i;
+        pieces[n++] = (struct bpe_short){ (const char *)&l->k, l->n, l->what == PART_OF_CHARS, 0 };
+    }
+    bpe_many(v, pieces, n);
+    for (unsigned i = 0; i < n; i++) c->later[which[i]].count = pieces[i].count;
+    for (unsigned i = 0; i < c->later_n; i++) {
+        struct piece_later *l = &c->later[i];
+        c->later_sum += l->count * l->times;
+        if (keep[i]) put(c, c->at[piece_cache_set(l->k)], l->k, l->count);
+    }
+    c->later_n = 0;
+}
+
+uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
+{
+    if (c == NULL) return 0;
+    settle(c, v);
+    uint64_t sum = c->later_sum;
+    c->later_sum = 0;
+    return sum;
+}
+
+/* What is not the latest of its set: its tokens, or 0 when that will be known later. */
+static __attribute__((noinline)) uint64_t missed_later(struct piece_cache *c, struct vocab_key *at,
+                                                       const struct vocab *v, size_t n,
+                                                       struct vocab_key k, enum what what)
+{
+    uint64_t count = find(c, at, k);
+    if (count > 0) return count;
+    for (unsigned i = 0; i < c->later_n; i++) {
+        struct piece_later *l = &c->later[i];
+        if (l->k.lo != k.lo || l->k.hi != k.hi || l->what != what) continue;
+        l->times++;
+        return 0;
+    }
+    c->missed++;
+    c->later[c->later_n++] = (struct piece_later){ k, (unsigned)n, 1, what, 0 };
+    if (c->later_n == PIECE_LATER) settle(c, v);
+    return 0;
+}
+
 static uint64_t short_piece(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
-                            enum what what)
+                            enum what what, bool later)
 {
     struct vocab_key k = vocab_key_of(p, n), *at = c->at[piece_cache_set(k)];
     uint64_t count = piece_cache_get(at, k);
     c->asked++;
-    return count > 0 ? count : missed(c, at, v, p, n, k, what);
+    return count > 0 ? count
+           : later   ? missed_later(c, at, v, n, k, what)
+                     : missed(c, at, v, p, n, k, what);
 }
 
 /* A piece of more than PIECE_CACHE_LONGEST bytes, part by part: most of them are short. */
@@ -149,7 +252,7 @@ static enum err parts(struct piece_cache *c, const struct vocab *v, const char *
     for (;;) {
         count = joins_one(v, p, part);
         if (count == 0 && part <= PIECE_CACHE_LONGEST) {
-            count = short_piece(c, v, p, part, chars ? PART_OF_CHARS : PART);
+            count = short_piece(c, v, p, part, chars ? PART_OF_CHARS : PART, false);
         } else if (count == 0) {
             enum err e = bpe_part(v, p, part, chars, NULL, &count);
             if (e != ERR_OK) return e;
@@ -213,18 +316,45 @@ enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p
 {
     if (c == NULL) return bpe_piece(v, p, n, NULL, ret);
     if (n > PIECE_CACHE_LONGEST) return longer_piece(c, v, p, n, ret);
-    *ret = short_piece(c, v, p, n, PIECE);
+    *ret = short_piece(c, v, p, n, PIECE, false);
     return ERR_OK;
+}
+
+/* Characters that are no token are bytes where vocabularies are over characters: see bpe_part(). */
+static inline bool may_wait(const struct vocab *v)
+{
+    return v->h->shape != SCAN_CHARS;
+}
+
+enum err piece_count_later(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                           uint64_t *ret)
+{
+    if (c == NULL || n > PIECE_CACHE_LONGEST || !may_wait(v)) return piece_count(c, v, p, n, ret);
+    *ret = short_piece(c, v, p, n, PIECE, true);
+    return ERR_OK;
+}
+
+static inline uint64_t part(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                            bool chars, bool later)
+{
+    if (n <= PIECE_CACHE_LONGEST)
+        return short_piece(c, v, p, n, chars ? PART_OF_CHARS : PART, later);
+    uint64_t count = 0;
+    enum err e = bpe_part(v, p, n, chars, NULL, &count);
+    ASSERT(e == ERR_OK && count > 0 && count <= n);
+    return count;
 }
 
 uint64_t piece_count_part(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           bool chars)
 {
-    if (n <= PIECE_CACHE_LONGEST) return short_piece(c, v, p, n, chars ? PART_OF_CHARS : PART);
-    uint64_t count = 0;
-    enum err e = bpe_part(v, p, n, chars, NULL, &count);
-    ASSERT(e == ERR_OK && count > 0 && count <= n);
-    return count;
+    return part(c, v, p, n, chars, false);
+}
+
+uint64_t piece_part_later(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                          bool chars)
+{
+    return part(c, v, p, n, chars, may_wait(v));
 }
 
 static uint64_t in_window(struct piece_cache *c, const struct vocab *v, const char *p, size_t n)
@@ -248,7 +378,6 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
     };
     struct {
         struct vocab_key k, *at;
-        const char *p;
         unsigned n;
     } pieces[SCAN_WINDOW];
     uint64_t total = 0;
@@ -266,7 +395,6 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
         k.lo &= keep[n].lo;
         k.hi = (k.hi & keep[n].hi) | (uint64_t)n << 56;
         pieces[asked].k = k;
-        pieces[asked].p = q;
         pieces[asked].n = n;
         pieces[asked].at = c->at[piece_cache_set(k)];
         __builtin_prefetch(pieces[asked++].at);
@@ -275,7 +403,7 @@ uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const 
         unsigned count = piece_cache_get(pieces[i].at, pieces[i].k);
         total += __builtin_expect(count > 0, 1)
                      ? count
-                     : missed(c, pieces[i].at, v, pieces[i].p, pieces[i].n, pieces[i].k, PIECE);
+                     : missed_later(c, pieces[i].at, v, pieces[i].n, pieces[i].k, PIECE);
     }
     if (asked > 0) c->asked += asked;
     return total;

@@ -20,6 +20,7 @@ enum {
     PIECE_CACHE_LONGEST = 15,      /* bytes of a piece in it */
     PIECE_CACHE_POOL = 16,         /* caches that a vocabulary keeps */
     PIECE_RUN_MOST = 3 * 4096 + 4, /* bytes of a run that a meter follows: U+FFFD is three */
+    PIECE_LATER = BPE_MANY,        /* pieces that are counted at once */
     PIECE_KEY_COUNT = 60,          /* the number of tokens is in the bits of `hi` from here on */
 
     /* Longer pieces are kept whole, each in a place of one of these sizes: their bytes, their
@@ -35,6 +36,14 @@ enum {
 struct piece_cache {
     _Alignas(64) struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
     unsigned char longer[PIECE_PLACES][1 << PIECE_CACHE_LONG_BITS];
+    /* pieces and parts that are still to be counted: counting several at once is quicker */
+    struct piece_later {
+        struct vocab_key k;
+        uint32_t n, times, what;
+        uint64_t count;
+    } later[PIECE_LATER];
+    unsigned later_n;
+    uint64_t later_sum;            /* tokens of those that were counted since */
     uint64_t asked, missed;        /* pieces looked up, and not found, since it was taken */
     struct pieces_scratch scratch; /* for whoever has it */
 };
@@ -76,6 +85,16 @@ enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p
  * chars: merging may begin with characters, see joins.h. */
 uint64_t piece_count_part(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           bool chars);
+
+/*
+ * The same, and of windows: some count 0 for now, and piece_settle() tells the tokens of all those,
+ * which is quicker than one by one. To be asked before the cache is given back.
+ */
+enum err piece_count_later(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                           uint64_t *ret) MUSTCHECK;
+uint64_t piece_part_later(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                          bool chars);
+uint64_t piece_settle(struct piece_cache *c, const struct vocab *v); /* c may be NULL */
 
 /* The tokens of all pieces of a window: they end where `ends` has bits. 16 bytes behind the last
  * one are readable. */

@@ -42,10 +42,11 @@ static enum err walk(struct pieces *it, struct token_list *to, uint64_t *count)
             e = to != NULL ? token_list_push(to, piece.added) : ERR_OK;
         else
             e = to != NULL ? bpe_piece(it->v, piece.p, piece.n, to, &n)
-                           : piece_count(cache, it->v, piece.p, piece.n, &n);
+                           : piece_count_later(cache, it->v, piece.p, piece.n, &n);
         if (e != ERR_OK) break;
         *count += n;
     }
+    *count += piece_settle(cache, it->v);
     piece_cache_give(it->v, cache);
     return e == ERR_AGAIN ? ERR_OK : e;
 }

@@ -220,11 +220,11 @@ uint64_t vocab_file_checksum(const unsigned char *file, size_t n);
  * holes, or is another one's in part. */
 uint64_t vocab_file_sample(const unsigned char *file, size_t n);
 
-/* NULL when the two do not merge. */
-static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_t left,
-                                                  uint32_t right)
+/* NULL when the two do not merge; hash is theirs. */
+static inline const struct vocab_pair *vocab_pair_at(const struct vocab *v, uint32_t left,
+                                                     uint32_t right, uint64_t hash)
 {
-    uint64_t hash = vocab_hash_pair(left, right), mask = v->h->pair_mask;
+    uint64_t mask = v->h->pair_mask;
     for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
         unsigned char tag = v->pair_tags[i];
         if (tag == 0) return NULL;
@@ -234,16 +234,23 @@ static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_
     }
 }
 
+static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_t left,
+                                                  uint32_t right)
+{
+    return vocab_pair_at(v, left, right, vocab_hash_pair(left, right));
+}
+
 static inline uint32_t vocab_token_len(const struct vocab *v, uint32_t id)
 {
     return v->offsets[id + 1] - v->offsets[id];
 }
 
-/* Where a whole piece of at most 15 bytes is in VS_SHORT, or VOCAB_NO_TOKEN. */
-static inline uint32_t vocab_short(const struct vocab *v, struct vocab_key k)
+/* Where a whole piece of at most 15 bytes is in VS_SHORT, or VOCAB_NO_TOKEN; hash is vocab_mix() of
+ * its key. */
+static inline uint32_t vocab_short_at(const struct vocab *v, struct vocab_key k, uint64_t hash)
 {
     const uint64_t kind = (uint64_t)15 << VOCAB_KIND_AT;
-    uint64_t hash = vocab_mix(k.lo, k.hi), mask = v->h->short_mask;
+    uint64_t mask = v->h->short_mask;
     for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
         unsigned char tag = v->short_tags[i];
         if (tag == 0) return VOCAB_NO_TOKEN;
@@ -251,6 +258,11 @@ static inline uint32_t vocab_short(const struct vocab *v, struct vocab_key k)
         const struct vocab_key *at = &v->shorts[i];
         if (at->lo == k.lo && (at->hi & ~kind) == k.hi) return (uint32_t)i;
     }
+}
+
+static inline uint32_t vocab_short(const struct vocab *v, struct vocab_key k)
+{
+    return vocab_short_at(v, k, vocab_mix(k.lo, k.hi));
 }
 
 /* The token that a whole piece is, or VOCAB_NO_TOKEN. */

@@ -204,7 +204,7 @@ INLINE uint64_t count_run(struct piece_cache *c, const struct vocab *v, const ch
         total += 2 * ones(two & r->pair[1], quick) + 4 * ones(two & r->pair[2], quick);
     for (uint64_t rest = next & ~joined & ~(two >> 1); rest != 0; rest &= rest - 1) {
         unsigned i = (unsigned)__builtin_ctzll(rest), n = letters(joined, i);
-        total += piece_count_part(c, v, p + (size_t)3 * i, (size_t)3 * n,
+        total += piece_part_later(c, v, p + (size_t)3 * i, (size_t)3 * n,
                                   (r->partial & inside(i, n)) == 0);
     }
     return total;
@@ -264,7 +264,7 @@ INLINE uint64_t count_sign(struct piece_cache *c, const struct vocab *v, const c
         return lead == 1 ? 1 : v->char_facts[sign] & CHAR_TOKENS;
     }
     *ret_letters = n;
-    return piece_count_part(c, v, p, lead + (size_t)3 * n,
+    return piece_part_later(c, v, p, lead + (size_t)3 * n,
                             whole && (r->partial & inside(0, n)) == 0);
 }
 
@@ -290,7 +290,7 @@ INLINE size_t count_with(read_fn *read, bool quick, struct piece_cache *c, const
         if (letters(r.joined, 0) < r.n) {
             if (lead > 0) tokens = count_sign(c, v, p, lead, sign, &r, &from);
             tokens += count_run(c, v, q, &r, from, quick);
-        } else if (piece_count(c, v, p, lead + run_n, &tokens) != ERR_OK) {
+        } else if (piece_count_later(c, v, p, lead + run_n, &tokens) != ERR_OK) {
             break; /* maybe one part: it may be a token for being whole */
         }
         *count += tokens;
