@@ -3,6 +3,7 @@
 // BENCH_TARGETS="nginx full" some of the proxies, BENCH_ROUNDS and BENCH_SECONDS say how often and how long each is measured. Nothing here fails because it was slow.
 import path from 'node:path';
 import { Stage } from './stage.mjs';
+import { WAYS } from './config.mjs';
 import { compare, median, rounds, spread, table } from './rows.mjs';
 
 const build = path.resolve(process.argv[2]);
@@ -51,6 +52,16 @@ const rows = {
     const base = median(r.bare.map(perRequest));
     table('What each feature costs, 64 connections', ['', 'CPU µs per request: median (spread)', 'above bare'],
       Object.entries(degrees).map(([t, what]) => [what, spread(r[t].map(perRequest)), (median(r[t].map(perRequest)) - base).toFixed(1)]));
+  },
+
+  // Everything on, by other ways to the upstream. What speaks TLS there is slower than upstream.c, so less comes at once.
+  async transports(s) {
+    await s.openWays();
+    const all = ['full', ...Object.keys(WAYS)], against = ['full', 'direct, TLS'];
+    const r = await rounds(few, all, (t) => s.load(t, { ...REQUEST, seconds: SECONDS }));
+    compare('Ways to the upstream: 600-byte requests, 64 connections, everything on (full: direct, plain)', 'CPU µs per request', r, perRequest, against, [['per second', (x) => x.per_s]]);
+    const b = await rounds(few, all, (t) => s.load(t, { mode: 'streams', spread: 50, conns: 100, stream: true, bench: 'stream 200 0', seconds: SECONDS }));
+    compare('Ways to the upstream: streams whose 200 events come at once, 100 connections', 'CPU µs per event', b, perRequest, against, [['events/s', (x) => x.per_s]]);
   },
 
   async idle(s) {

@@ -35,6 +35,19 @@ export const document = (upstreamPort) => () => ({
   keys: [{ slug: 'counted', namespace: 'counted', secret: `${KEY}0` }, { slug: 'full', namespace: 'full', secret: `${KEY}1` }],
 });
 
+// The same as `full`, by other ways to the upstream. `tls`: to the server that speaks TLS.
+export const WAYS = {
+  'curl 1.1': { slug: 'curl', transport: 'curl' },
+  'direct, TLS': { slug: 'direct-tls', tls: true },
+  'curl 1.1, TLS': { slug: 'curl-tls', tls: true, transport: 'curl', http: '1.1' },
+  'curl 2, TLS': { slug: 'curl-h2', tls: true, transport: 'curl', http: '2' },
+};
+export const ways = (upstreamPort, tlsPort, caFile) => Object.values(WAYS).map(({ slug, tls, ...settings }) => ({
+  upstream: { slug, name: slug, dialect: 'openai', auth: { type: 'none' }, retries: 0, ...settings, ...(tls ? { tls: { ca_file: caFile } } : {}),
+    servers: [{ slug: 'one', url: tls ? `https://127.0.0.1:${tlsPort}` : `http://127.0.0.1:${upstreamPort}` }] },
+  route: { slug, namespace: 'full', path: { exact: `/${slug}` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug },
+}));
+
 // The degrees, each with all of the one before. `header` is sent to the edge only by those that need it.
 export const DEGREES = {
   bare: { path: '/v1/chat/completions', headers: [] },
@@ -43,6 +56,7 @@ export const DEGREES = {
   estimate: { path: '/v1/chat/completions', headers: [`Authorization: Bearer ${KEY}0`], model: 'unknown-' },
   count: { path: '/v1/chat/completions', headers: [`Authorization: Bearer ${KEY}0`] },
   full: { path: '/v1/chat/completions', headers: [`Authorization: Bearer ${KEY}1`] },
+  ...Object.fromEntries(Object.entries(WAYS).map(([name, { slug }]) => [name, { path: `/${slug}`, headers: [`Authorization: Bearer ${KEY}1`] }])),
 };
 
 // Words that follow no pattern, so that no cache has seen the text before.

@@ -2,11 +2,12 @@
 // The servers of `make bench`: Debian's nginx as a plain proxy, and with Lua (an INCR in Redis for each request, a body
 // filter that counts events); a Redis for it; the upstream. Whoever calls runs on the load's CPU, and so do they: what is
 // measured is pinned to its own.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { Proc } from '../../e2e/lib/proc.mjs';
+import { Authority } from '../../e2e/lib/tls.mjs';
 import { until } from '../../e2e/lib/util.mjs';
 
 export const PROXY_CPU = process.env.BENCH_PROXY_CPU ?? '0';
@@ -25,6 +26,14 @@ export async function upstream(build, dir, port) {
   const p = new Proc({ name: 'upstream', command: path.join(build, 'bench/proxy/upstream'), args: [`${port}`], log: path.join(dir, 'upstream.log') }).start();
   await listening(port);
   return p;
+}
+
+// The same over TLS, in HTTP/2 and 1.1. It runs in a process of its own, so that it does not hold up the load.
+export async function tlsUpstream(dir, port, upstreamPort) {
+  const ca = new Authority(path.join(dir, 'ca')), { cert, key } = ca.sign('upstream');
+  const child = spawn(process.execPath, [path.join(import.meta.dirname, 'h2.mjs'), `${port}`, `${upstreamPort}`, cert, key], { stdio: ['pipe', 'inherit', 'inherit'] });
+  await listening(port);
+  return { caFile: ca.file, close: () => child.stdin.end() };
 }
 
 export async function redis(dir, port) {

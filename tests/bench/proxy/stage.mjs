@@ -7,8 +7,8 @@ import path from 'node:path';
 import readline from 'node:readline';
 import { Suite } from '../../e2e/lib/suite.mjs';
 import { freePorts, until } from '../../e2e/lib/util.mjs';
-import { DEGREES, document, request } from './config.mjs';
-import { nginx, pin, redis, upstream } from './servers.mjs';
+import { DEGREES, document, request, ways } from './config.mjs';
+import { nginx, pin, redis, tlsUpstream, upstream } from './servers.mjs';
 
 const PEERS = ['nginx', 'nginx-lua'];
 
@@ -77,6 +77,17 @@ export class Stage {
       return r.status === 200;
     });
   }
+  // What WAYS needs.
+  async openWays() {
+    const [port] = await freePorts(1);
+    this.tls = await tlsUpstream(this.suite.dir, port, this.upPort);
+    for (const { upstream: u, route } of ways(this.upPort, port, this.tls.caFile)) {
+      await this.suite.must('POST', 'upstreams', u);
+      await this.suite.must('POST', 'routes', route);
+    }
+    await this.suite.applied();
+  }
+
   rssKb(target) {
     return Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(`/proc/${this.proc(target).pid}/status`, 'utf8'))[1]);
   }
@@ -122,6 +133,7 @@ export class Stage {
 
   async close(failed = false) {
     this.suite.procs.metrics?.signal('SIGCONT');
+    this.tls?.close();
     for (const p of [...Object.values(this.procs ?? {}), this.redis, this.upstream]) await p?.kill();
     await this.suite.close({ failed });
   }

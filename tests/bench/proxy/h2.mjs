@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// What upstream.c answers, over TLS, in HTTP/2 and 1.1: h2.mjs PORT UPSTREAM_PORT CERT KEY. Each answer is fetched there
+// once, and goes out as one piece. Ends with its input.
+import fs from 'node:fs';
+import http from 'node:http';
+import http2 from 'node:http2';
+
+const [port, behind, cert, key] = process.argv.slice(2);
+const answers = new Map();
+
+function fetched(bench) {
+  return new Promise((resolve, reject) => {
+    const q = http.request({ port: behind, host: '127.0.0.1', method: 'POST', path: '/', headers: { 'content-length': 2, ...(bench ? { 'x-bench': bench } : {}) } }, (r) => {
+      const parts = [];
+      r.on('data', (d) => parts.push(d));
+      r.on('end', () => resolve({ type: r.headers['content-type'], body: Buffer.concat(parts) }));
+    });
+    q.on('error', reject);
+    q.end('{}');
+  });
+}
+
+const server = http2.createSecureServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key), allowHTTP1: true }, async (req, res) => {
+  const bench = req.headers['x-bench'] ?? '';
+  req.resume();
+  if (!answers.has(bench)) answers.set(bench, fetched(bench));
+  const { type, body } = await answers.get(bench);
+  const end = () => { res.writeHead(200, bench.startsWith('stream') ? { 'content-type': type } : { 'content-type': type, 'content-length': body.length }); res.end(body); };
+  if (req.complete) end(); else req.on('end', end);
+});
+server.on('sessionError', () => {});
+server.listen(Number(port), '127.0.0.1');
+process.stdin.on('end', () => process.exit(0)).resume();
