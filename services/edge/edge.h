@@ -37,7 +37,7 @@ struct explainer;
 
 struct edge_settings {
     const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url, *identities,
-        *admission_log, *tls_cert, *tls_key, *trusted_proxies;
+        *admission_log, *tls_cert, *tls_key, *trusted_proxies, *address_field;
     int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
         idle_timeout_ms, write_timeout_ms;
     const char *access_log, *access_sample, *trace;
@@ -132,6 +132,7 @@ struct edge {
     unsigned char master_key[32], key_pepper[32];
     enum identity_mode identities;
     struct address_networks trusted_proxies;
+    enum address_field address_field; /* that they write */
     struct explainer *explainer;
     struct follower *follower;
     struct limiter *limiter;

@@ -35,7 +35,8 @@ static const struct opt opts[] = {
     { "GATEWAY_PORT", OPT_INT, F(port), "8081", 1, 65535, NULL, "Port of the proxy's listener." },
     { "TLS_CERT_FILE", OPT_STR, F(tls_cert), NULL, 0, 0, NULL, "Certificate chain of the proxy's listener (PEM): set, the listener speaks TLS. A renewed file is taken without a restart." },
     { "TLS_KEY_FILE", OPT_STR, F(tls_key), NULL, 0, 0, NULL, "The certificate's key (PEM)." },
-    { "TRUSTED_PROXIES", OPT_STR, F(trusted_proxies), NULL, 0, 0, NULL, "Networks of proxies in front, such as 10.0.0.0/8, 2001:db8::/32: from them X-Forwarded-For tells the client's address, taken from its right end." },
+    { "TRUSTED_PROXIES", OPT_STR, F(trusted_proxies), NULL, 0, 0, NULL, "Networks of proxies in front, such as 10.0.0.0/8, 2001:db8::/32: from them ADDRESS_HEADER tells the client's address, taken from its right end." },
+    { "ADDRESS_HEADER", OPT_STR, F(address_field), "x-forwarded-for", 0, 0, NULL, "The header field in which TRUSTED_PROXIES tell the client's address: x-forwarded-for or forwarded (RFC 7239). The other one is not looked at." },
     { "PROXY_PROTOCOL", OPT_BOOL, F(proxy_protocol), "false", 0, 0, NULL, "Every connection begins with a PROXY header (version 1 or 2), before TLS, from a load balancer; where TRUSTED_PROXIES is set, from those only." },
     { "EDGE_WORKERS", OPT_INT, F(workers), "0", 0, 256, NULL, "Threads that serve requests; 0: one per CPU." },
     { "MAX_BODY_BYTES", OPT_INT, F(max_body), "16777216", 1024, 1073741824, "bytes", "Largest request body: 413 beyond." },
@@ -192,9 +193,13 @@ static void check(const void *settings, struct opt_problems *problems)
         opt_problem(problems, "KEY_PEPPER: %s", why.text);
     if ((s->tls_cert != NULL) != (s->tls_key != NULL))
         opt_problem(problems, "TLS_CERT_FILE and TLS_KEY_FILE go together");
+    enum address_field field;
     struct address_networks networks;
     if (address_networks_parse(s->trusted_proxies, &networks, &why) != ERR_OK)
         opt_problem(problems, "TRUSTED_PROXIES: %s", why.text);
+    if (address_field_parse(str_of(s->address_field), &field) != ERR_OK)
+        opt_problem(problems, "ADDRESS_HEADER: \"%s\" is not x-forwarded-for or forwarded",
+                    s->address_field);
     unsigned sample;
     enum trace_mode trace;
     if (strcmp(s->client_gone, "cancel") != 0 && strcmp(s->client_gone, "drain") != 0)
@@ -275,6 +280,7 @@ static enum err open_parts(struct edge *e, struct why *why)
     if (err == ERR_OK) err = access_log_new(s->access_log, sample, &e->access_log, why);
     if (err == ERR_OK) err = crypto_parse_key(str_of(s->key_pepper), e->key_pepper, why);
     if (err == ERR_OK) err = address_networks_parse(s->trusted_proxies, &e->trusted_proxies, why);
+    if (err == ERR_OK) err = address_field_parse(str_of(s->address_field), &e->address_field);
     if (err == ERR_OK) err = certs_new(s->tls_cert, s->tls_key, &e->certs, why);
     if (err == ERR_OK) err = library_new(&vo, &e->library, why);
     if (err == ERR_OK) err = worker_listen(s, &e->listen_fd, why);

@@ -296,6 +296,22 @@ function raw(suite, bytes, { split = [] } = {}) {
   });
 }
 
+suiteTest('proxies that write Forwarded', { config, env: { edge: { TRUSTED_PROXIES: '127.0.0.0/8, 10.0.0.0/8', ADDRESS_HEADER: 'forwarded' } } }, async (suite, step) => {
+  await step('its right end tells the address, and nothing that a client writes', async () => {
+    const is = async (want, headers) => {
+      const r = await ask(suite, { headers });
+      assert.deepEqual([r.status, r.headers['x-namespace']], [200, want], JSON.stringify(headers));
+    };
+    await is('by-address', { forwarded: 'for=203.0.113.9;proto=https' });
+    await is('by-address', { forwarded: 'for=198.51.100.1, for="203.0.113.9:1234";by=10.0.0.1, For=10.1.2.3' });
+    await is('by-address', { forwarded: 'for="[2001:db8::9]:4711"' });
+    for (const spoof of ['for=203.0.113.9, for=198.51.100.1', 'for=203.0.113.9, for=unknown', 'for=203.0.113.9;x=", for=198.51.100.1', 'for=203.0.113.9;for=198.51.100.1'])
+      await is('rest', { forwarded: spoof });
+    await is('rest', { 'x-forwarded-for': '203.0.113.9' });
+    await is('rest', { 'x-forwarded-for': '203.0.113.9', forwarded: 'for=198.51.100.1' });
+  });
+});
+
 suiteTest('the PROXY protocol', { config, env: { edge: { PROXY_PROTOCOL: 'true', USAGE_IDENTITIES: 'plain', MAX_CONNECTIONS_PER_ADDRESS: '2' } } }, async (suite, step) => {
   const body = JSON.stringify({ model: 'Qwen3-8B', messages: [{ role: 'user', content: 'hi' }] });
   const request = `POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ${body.length}\r\n\r\n${body}`;

@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 
+#include "forwarded.h"
+
 static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 
 enum err address_networks_parse(const char *text, struct address_networks *ret, struct why *why)
@@ -95,23 +97,61 @@ bool address_is_private(const unsigned char address[16])
            (b[0] == 192 && b[1] == 168);
 }
 
-void address_of_client(const struct address_networks *trusted, const struct h1_head *head,
-                       unsigned char address[16])
+enum err address_field_parse(struct str name, enum address_field *ret)
 {
-    int hops = 0;
-    if (trusted->n == 0 || head->first[H1_X_FORWARDED_FOR] == 0) return;
+    bool standard = str_ieqz(name, "forwarded");
+    if (!standard && !str_ieqz(name, "x-forwarded-for")) return ERR_INVALID;
+    *ret = standard ? ADDRESS_FORWARDED : ADDRESS_X_FORWARDED_FOR;
+    return ERR_OK;
+}
+
+/* On the way from the peer to the client. */
+struct walk {
+    const struct address_networks *trusted;
+    unsigned char *address;
+    int hops;
+};
+
+/* Takes the next address to the left; false: here it ends. */
+static bool step(struct walk *w, struct str text)
+{
+    unsigned char next[16];
+    if (!address_is_in(w->trusted, w->address) || w->hops++ == ADDRESS_HOPS_MAX) return false;
+    if (!address_parse(text, next)) return false;
+    memcpy(w->address, next, 16);
+    return true;
+}
+
+static bool walk_list(struct walk *w, struct str list)
+{
+    do {
+        const char *comma = list.n > 0 ? memrchr(list.p, ',', list.n) : NULL;
+        size_t from = comma != NULL ? (size_t)(comma + 1 - list.p) : 0;
+        if (!step(w, str_n(list.p + from, list.n - from))) return false;
+        list.n = from > 0 ? from - 1 : 0;
+    } while (list.n > 0);
+    return true;
+}
+
+static bool walk_forwarded(struct walk *w, struct str field)
+{
+    struct str of[FORWARDED_MAX];
+    size_t n;
+    if (!forwarded_parse(field, of, &n)) return false;
+    while (n > 0)
+        if (!step(w, of[--n])) return false;
+    return true;
+}
+
+void address_of_client(const struct address_networks *trusted, enum address_field field,
+                       const struct h1_head *head, unsigned char address[16])
+{
+    unsigned known = field == ADDRESS_FORWARDED ? H1_FORWARDED : H1_X_FORWARDED_FOR;
+    struct walk w = { .trusted = trusted, .address = address };
+    if (trusted->n == 0 || head->first[known] == 0) return;
     for (size_t i = head->fields_len; i-- > 0;) {
-        if (head->fields[i].known != H1_X_FORWARDED_FOR) continue;
-        struct str list = head->fields[i].value;
-        do {
-            unsigned char next[16];
-            const char *comma = list.n > 0 ? memrchr(list.p, ',', list.n) : NULL;
-            size_t from = comma != NULL ? (size_t)(comma + 1 - list.p) : 0;
-            struct str last = str_n(list.p + from, list.n - from);
-            if (!address_is_in(trusted, address) || hops++ == ADDRESS_HOPS_MAX) return;
-            if (!address_parse(last, next)) return;
-            memcpy(address, next, 16);
-            list.n = from > 0 ? from - 1 : 0;
-        } while (list.n > 0);
+        const struct h1_field *f = &head->fields[i];
+        if (f->known != known) continue;
+        if (!(field == ADDRESS_FORWARDED ? walk_forwarded : walk_list)(&w, f->value)) return;
     }
 }

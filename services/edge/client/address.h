@@ -32,12 +32,16 @@ void address_print(const unsigned char address[16], char out[ADDRESS_TEXT]);
 /* Loopback and private networks. */
 bool address_is_private(const unsigned char address[16]);
 
+/* Which field proxies write, and the client's own words in the other are not looked at. */
+enum address_field { ADDRESS_X_FORWARDED_FOR, ADDRESS_FORWARDED };
+enum err address_field_parse(struct str name, enum address_field *ret) MUSTCHECK;
+
 /*
- * Turns the peer's address into the client's, by X-Forwarded-For (all fields of that name are one
- * list) from its right end: each trusted proxy vouches for the address to the left of its own. What
+ * Turns the peer's address into the client's, by that field (all of its name are one list) from its
+ * right end: each trusted proxy vouches for the address to the left of its own. What
  * is no address ends the walk: what came so far is known, what lies behind is hearsay.
  */
-void address_of_client(const struct address_networks *trusted, const struct h1_head *head,
-                       unsigned char address[16]);
+void address_of_client(const struct address_networks *trusted, enum address_field field,
+                       const struct h1_head *head, unsigned char address[16]);
 
 #endif

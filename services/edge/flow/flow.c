@@ -129,7 +129,7 @@ static void note_address(struct flow *f, const struct client *c)
     char ip[ADDRESS_TEXT];
     s->has_address = address_of_socket(&c->addr, s->address);
     if (!s->has_address) return;
-    address_of_client(&e->trusted_proxies, &c->request->head, s->address);
+    address_of_client(&e->trusted_proxies, e->address_field, &c->request->head, s->address);
     struct shown_address *a =
         &f->w->shown[hash_bytes(s->address, sizeof s->address) % SHOWN_ADDRESSES];
     if (a->shown[0] == '\0' || memcmp(a->address, s->address, sizeof a->address) != 0) {
