@@ -8,16 +8,16 @@ void uuid_v7(const struct clock *clock, const struct rng *rng, char out[UUID_LEN
 
 void uuid_v7_at(uint64_t ms, const struct rng *rng, char out[UUID_LEN + 1])
 {
+    static const char digits[] = "0123456789abcdef";
     unsigned char b[16];
-    char hex[33];
     rng->fill(rng->ctx, b + 6, 10);
     for (int i = 0; i < 6; i++) b[i] = (unsigned char)(ms >> (40 - 8 * i));
     b[6] = (unsigned char)(0x70 | (b[6] & 0x0f));
     b[8] = (unsigned char)(0x80 | (b[8] & 0x3f));
-    hex_encode(b, sizeof b, hex);
-    for (int i = 0, o = 0; i < 32; i++) {
-        if (i == 8 || i == 12 || i == 16 || i == 20) out[o++] = '-';
-        out[o++] = hex[i];
+    for (int i = 0, o = 0; i < 16; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) out[o++] = '-';
+        out[o++] = digits[b[i] >> 4];
+        out[o++] = digits[b[i] & 15];
     }
     out[UUID_LEN] = '\0';
 }

@@ -67,10 +67,18 @@ static const uint8_t first_of_length[KNOWN_LONGEST + 1] = {
     [19] = H1_PROXY_AUTHORIZATION,
 };
 
+/* Whether they can be the same: the ends of names of one length differ more than their beginnings.
+ */
+static bool ends_alike(struct str s, struct str known)
+{
+    return (s.p[s.n - 1] | 0x20) == known.p[s.n - 1];
+}
+
 enum h1_known h1_known_lookup(struct str s, bool loose)
 {
     if (s.n > KNOWN_LONGEST || first_of_length[s.n] == 0) return H1_UNKNOWN;
     for (unsigned k = first_of_length[s.n]; k < H1_KNOWN_MAX && known_names[k].n == s.n; k++) {
+        if (!ends_alike(s, known_names[k])) continue;
         const char *name = known_names[k].p;
         size_t i = 0;
         for (; i < s.n; i++) {

@@ -142,8 +142,13 @@ enum err loop_add(struct loop *l, struct loop_io *io, int fd, unsigned watch, lo
 void loop_watch(struct loop *l, struct loop_io *io, unsigned watch)
 {
     if (io->generation == 0 || io->watch == watch) return;
-    struct epoll_event ev = { .events = epoll_bits(watch), .data.u64 = io_tag(io) };
     io->watch = watch;
+    loop_rearm(l, io);
+}
+
+void loop_rearm(struct loop *l, struct loop_io *io)
+{
+    struct epoll_event ev = { .events = epoll_bits(io->watch), .data.u64 = io_tag(io) };
     io->watched_at = l->turn;
     ASSERT(epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, io->fd, &ev) == 0);
 }

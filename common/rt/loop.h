@@ -60,6 +60,8 @@ uint64_t loop_refresh_now(struct loop *l);
 enum err loop_add(struct loop *l, struct loop_io *io, int fd, unsigned watch, loop_io_fn fn,
                   void *ctx) MUSTCHECK;
 void loop_watch(struct loop *l, struct loop_io *io, unsigned watch);
+/* With LOOP_EDGE: what is there by now is told once more. */
+void loop_rearm(struct loop *l, struct loop_io *io);
 /* After this, fn is not called again, also not for events of the turn that is being handled. Does
  * not close the fd. */
 void loop_remove(struct loop *l, struct loop_io *io);

@@ -139,6 +139,9 @@ void workers_start(struct edge *e)
                         w) == ERR_OK);
         housekeeping(w);
         ASSERT(pthread_create(&w->thread, NULL, run, w) == 0);
+        char name[16];
+        (void)snprintf(name, sizeof name, "worker-%u", i % 1000);
+        (void)pthread_setname_np(w->thread, name);
     }
 }
 

@@ -11,6 +11,8 @@
 #include "base/slab.h"
 #include "rt/tls.h"
 
+/* A plain connection is watched for edges: the loop does not look again at what was told, and most
+ * reads take all there is. TLS may leave a part of it, which is not to be seen from here. */
 static void set_watch(struct conn *c)
 {
     unsigned want = c->read_paused || c->connecting ? 0 : LOOP_READ;
@@ -21,7 +23,10 @@ static void set_watch(struct conn *c)
         want |= LOOP_WRITE;
     }
     if (c->write_waits_to_read) want |= LOOP_READ;
-    if (c->read_paused && c->tell_end) want |= LOOP_PEER_CLOSED;
+    if (c->tls == NULL)
+        want |= LOOP_EDGE | LOOP_PEER_CLOSED;
+    else if (c->read_paused && c->tell_end)
+        want |= LOOP_PEER_CLOSED;
     loop_watch(c->loop, &c->io, want);
 }
 
@@ -70,6 +75,17 @@ const char *conn_tls_problem(const struct conn *c)
 
 /* --- events --- */
 
+static void readable(struct conn *c, unsigned events)
+{
+    uint32_t generation = c->io.generation;
+    c->drained = false;
+    c->ended = (events & (LOOP_PEER_CLOSED | LOOP_HANGUP)) != 0;
+    c->fn(c->ctx, CONN_READABLE);
+    if (c->io.generation != generation) return; /* closed meanwhile */
+    offer_rest(c);
+    if (c->tls == NULL && !c->drained && !c->read_paused) loop_rearm(c->loop, &c->io);
+}
+
 static void on_io(void *ctx, unsigned events)
 {
     struct conn *c = ctx;
@@ -109,8 +125,7 @@ static void on_io(void *ctx, unsigned events)
         if (c->io.generation != generation || generation == 0) return; /* closed meanwhile */
     }
     if (events & LOOP_READ && !(c->read_paused && c->write_waits_to_read)) {
-        c->fn(c->ctx, CONN_READABLE);
-        if (c->io.generation == generation) offer_rest(c);
+        readable(c, events);
     } else if (events & LOOP_HANGUP ||
                (events & LOOP_PEER_CLOSED && c->read_paused && c->tell_end)) {
         c->fn(c->ctx, CONN_BROKEN);
@@ -134,7 +149,7 @@ static enum err set_up(struct conn *c, struct loop *loop, int fd, size_t out_max
 
 enum err conn_open(struct conn *c, struct loop *loop, int fd, size_t out_max, conn_fn fn, void *ctx)
 {
-    return set_up(c, loop, fd, out_max, fn, ctx, LOOP_READ);
+    return set_up(c, loop, fd, out_max, fn, ctx, LOOP_READ | LOOP_EDGE | LOOP_PEER_CLOSED);
 }
 
 enum err conn_connect(struct conn *c, struct loop *loop, const struct sockaddr *addr, socklen_t len,
@@ -147,7 +162,7 @@ enum err conn_connect(struct conn *c, struct loop *loop, const struct sockaddr *
         close(fd);
         return ERR_UNAVAILABLE;
     }
-    enum err e = set_up(c, loop, fd, out_max, fn, ctx, LOOP_WRITE);
+    enum err e = set_up(c, loop, fd, out_max, fn, ctx, LOOP_WRITE | LOOP_EDGE | LOOP_PEER_CLOSED);
     c->connecting = true;
     return e;
 }
@@ -184,7 +199,11 @@ static enum err plain_read(struct conn *c, void *into, size_t cap, size_t *ret_n
 
 enum err conn_read(struct conn *c, void *into, size_t cap, size_t *ret_n)
 {
-    if (c->tls == NULL) return plain_read(c, into, cap, ret_n, 0);
+    if (c->tls == NULL) {
+        enum err plain = plain_read(c, into, cap, ret_n, 0);
+        c->drained = plain == ERR_OK ? *ret_n < cap && !c->ended : true;
+        return plain;
+    }
     if (c->shaking) return ERR_AGAIN;
     enum err e = tls_read(c->tls, into, cap, ret_n);
     bool waits = e == ERR_AGAIN && tls_wants_write(c->tls);

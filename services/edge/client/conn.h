@@ -33,9 +33,10 @@ struct conn {
     bool shaking;                                  /* hands, of TLS */
     bool read_waits_to_write, write_waits_to_read; /* what TLS wants of the socket */
     bool again;                                    /* a deferred CONN_READABLE will come */
-    bool tell_end;  /* the peer's end is CONN_BROKEN also while reading is paused */
-    uint64_t sent;  /* bytes the socket has taken so far */
-    struct buf out; /* not yet taken by the socket */
+    bool ended, drained; /* the peer's end is there to be read; the socket was empty then */
+    bool tell_end;       /* the peer's end is CONN_BROKEN also while reading is paused */
+    uint64_t sent;       /* bytes the socket has taken so far */
+    struct buf out;      /* not yet taken by the socket */
     conn_fn fn;
     void *ctx;
 };

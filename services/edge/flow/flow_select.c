@@ -309,7 +309,8 @@ bool flow_select_by_body(struct flow *f)
         if (!enter(f, &space)) return false;
     }
     /* The route may depend on the model, and say that the body is another endpoint's. */
-    if (!find_route(f) || !flow_read_body(f, f->endpoint)) return false;
+    bool found = f->route != NULL && f->model.n == 0;
+    if ((!found && !find_route(f)) || !flow_read_body(f, f->endpoint)) return false;
     if (!apply_params(f)) return false;
     if (f->model.p == NULL || match_key_allows(f->key, f->model, f->model_cfg)) return true;
     flow_refuse(f, REFUSE_FORBIDDEN, STR("This key may not use this model."), "model");

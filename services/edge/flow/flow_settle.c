@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The one way out of a request: slots back, the usage record, metrics. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "flow_impl.h"
@@ -160,17 +159,19 @@ static void count_tokens(struct flow *f, const struct usage_record *r, struct st
 
 static void count_metrics(struct flow *f, const struct usage_record *r, uint64_t now)
 {
-    char status[16];
+    char status[STR_U64_ROOM];
     struct str ns = f->ns != NULL ? f->ns->slug : STR("-"),
                route = f->route != NULL ? f->route->slug : STR("-");
     struct str model = f->model_cfg != NULL ? f->model_cfg->name
                        : f->model.n > 0     ? STR("other")
                                             : STR("-");
     struct str upstream = f->server != NULL ? f->upstream->slug : STR("-");
-    int n = snprintf(status, sizeof status, "%d", f->status);
-    struct str labels[] = {
-        ns, route, model, upstream, str_n(status, (size_t)n), str_of(usage_outcome_name(r->outcome))
-    };
+    struct str labels[] = { ns,
+                            route,
+                            model,
+                            upstream,
+                            str_of_u64((uint64_t)f->status, status),
+                            str_of(usage_outcome_name(r->outcome)) };
     struct str by_model[] = { ns, model };
     metric_inc(flow_metric(f, M_REQUESTS, labels));
     metric_observe(flow_metric(f, M_DURATION, by_model), (double)(now - f->began_ns) / 1e9);

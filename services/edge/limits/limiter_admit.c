@@ -135,8 +135,8 @@ uint64_t limiter_covers(struct limiter *l, const struct admit_ticket *t, uint64_
 
 bool limiter_spend_input(struct limiter *l, struct admit_ticket *t, uint64_t tokens)
 {
-    uint64_t now = limiter_now(l);
     if (!reserves(t) || tokens == 0) return true;
+    uint64_t now = limiter_now(l);
     if (!lease_spend_input(l->table, now, &t->waiter, tokens)) return false;
     limiter_log(l, t, now, LIMITER_LOG_INPUT, tokens);
     return true;
@@ -144,8 +144,8 @@ bool limiter_spend_input(struct limiter *l, struct admit_ticket *t, uint64_t tok
 
 uint64_t limiter_spend_output(struct limiter *l, struct admit_ticket *t, uint64_t tokens)
 {
-    uint64_t now = limiter_now(l);
     if (t->slice == 0 || !t->held || tokens == 0) return tokens;
+    uint64_t now = limiter_now(l);
     tokens = lease_spend_output(l->table, now, &t->waiter, tokens);
     if (tokens > 0) limiter_log(l, t, now, LIMITER_LOG_OUTPUT, tokens);
     return tokens;
@@ -183,8 +183,8 @@ void limiter_settle(struct limiter *l, struct admit_ticket *t, uint64_t input, u
 
 uint64_t limiter_held_until(struct limiter *l, const struct admit_ticket *t)
 {
-    uint64_t now = limiter_now(l);
     if (!t->held) return UINT64_MAX;
+    uint64_t now = limiter_now(l);
     uint64_t until = lease_held_until(l->table, now, &t->waiter);
     return until > now ? until : 0;
 }

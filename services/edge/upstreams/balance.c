@@ -132,6 +132,16 @@ static bool has_room(const struct choice *c, size_t i)
     return most == 0 || c->states[i]->active < most;
 }
 
+/* The places are not zeroed: there may be many. */
+static void choice_init(struct choice *c, const struct snap_upstream *u,
+                        struct balance_server *const *states, const struct balance_ask *ask)
+{
+    c->u = u;
+    c->states = states;
+    c->ask = ask;
+    c->n = 0;
+}
+
 static void add(struct choice *c, size_t i)
 {
     uint64_t w = c->u->balance == SNAP_ROUND_ROBIN ? 1 : c->u->servers[i].weight;
@@ -143,8 +153,9 @@ enum balance_verdict balance_choose(const struct snap_upstream *u,
                                     struct balance_server *const *states,
                                     const struct balance_ask *ask, size_t *ret, uint64_t *ret_at)
 {
-    struct choice c = { .u = u, .states = states, .ask = ask },
-                  last = { .u = u, .states = states, .ask = ask }; /* only ejected */
+    struct choice c, last; /* fit; only ejected */
+    choice_init(&c, u, states, ask);
+    choice_init(&last, u, states, ask);
     bool full = false, limited = false;
     uint64_t first_at = 0, at;
     for (unsigned level = 0, next = 0; c.n == 0 && next != UINT32_MAX; level = next) {
