@@ -8,13 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/queue.h"
 
-enum { QUEUE_MAX = 8192, LOOK_MS = 1000, WHOLE = 10000 };
+enum {
+    QUEUE_MAX = 8192,
+    LOOK_MS = 1000,
+    LOOK_LINES = 256,
+    FEW = 64,       /* while fewer lines wait than this */
+    LINGER_MS = 20, /* others are waited for so long */
+    WHOLE = 10000,
+    GATHER = 64 * 1024,      /* bytes of lines that are written at once */
+    GATHER_MAX = 1024 * 1024 /* and with the last line */
+};
 
 struct access_log {
     char *path; /* NULL: standard output */
@@ -22,6 +33,9 @@ struct access_log {
     int fd; /* -1: it could not be opened; tried again. The writer's */
     struct queue *queue;
     pthread_t writer;
+    pthread_mutex_t lock; /* guards ending */
+    pthread_cond_t end;
+    bool ending;
     _Atomic uint64_t dropped;
 };
 
@@ -65,21 +79,65 @@ static void look(struct access_log *l)
     l->fd = fd;
 }
 
+/* The line, and those that wait behind it. Returns how many there are. */
+static uint64_t gather(struct access_log *l, void *line, struct buf *lines)
+{
+    uint64_t n = 0;
+    do {
+        if (buf_appendz(lines, line) == ERR_OK)
+            n++;
+        else
+            atomic_fetch_add(&l->dropped, 1);
+        free(line);
+    } while (lines->len < GATHER && queue_pop(l->queue, 0, &line) == ERR_OK);
+    return n;
+}
+
+static void make_end(struct access_log *l)
+{
+    pthread_condattr_t attr;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->end, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+/* Lines add up meanwhile: who puts one wakes nobody. */
+static void linger(struct access_log *l)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += LINGER_MS * 1000000;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    pthread_mutex_lock(&l->lock);
+    while (!l->ending && pthread_cond_timedwait(&l->end, &l->lock, &until) != ETIMEDOUT) continue;
+    pthread_mutex_unlock(&l->lock);
+}
+
 static void *write_lines(void *ctx)
 {
     struct access_log *l = ctx;
+    struct buf lines;
     void *line;
-    uint64_t n = 0;
+    uint64_t since_look = LOOK_LINES;
+    (void)pthread_setname_np(pthread_self(), "access-log");
+    buf_init(&lines, GATHER_MAX);
     for (;;) {
         enum err e = queue_pop(l->queue, LOOK_MS, &line);
-        if (e == ERR_CLOSED) return NULL;
+        if (e == ERR_CLOSED) break;
         /* With lines coming without end it looks now and then. */
-        if (e != ERR_OK || n++ % 256 == 0) look(l);
+        if (e != ERR_OK || since_look >= LOOK_LINES) look(l), since_look = 0;
         if (e != ERR_OK) continue;
-        if (l->fd < 0 || file_write_all(l->fd, str_of(line)) != ERR_OK)
-            atomic_fetch_add(&l->dropped, 1);
-        free(line);
+        if (queue_len(l->queue) < FEW) linger(l);
+        uint64_t n = gather(l, line, &lines);
+        since_look += n;
+        if (l->fd < 0 || file_write_all(l->fd, buf_str(&lines)) != ERR_OK)
+            atomic_fetch_add(&l->dropped, n);
+        buf_clear(&lines);
     }
+    buf_done(&lines);
+    return NULL;
 }
 
 enum err access_log_new(const char *path, unsigned sample, struct access_log **ret, struct why *why)
@@ -94,6 +152,7 @@ enum err access_log_new(const char *path, unsigned sample, struct access_log **r
     l->sample = sample;
     l->fd = fd;
     l->queue = queue_new(QUEUE_MAX);
+    make_end(l);
     ASSERT(pthread_create(&l->writer, NULL, write_lines, l) == 0);
     *ret = l;
     return ERR_OK;
@@ -102,9 +161,15 @@ enum err access_log_new(const char *path, unsigned sample, struct access_log **r
 void access_log_free(struct access_log *l)
 {
     if (l == NULL) return;
+    pthread_mutex_lock(&l->lock);
+    l->ending = true;
+    pthread_cond_signal(&l->end);
+    pthread_mutex_unlock(&l->lock);
     queue_close(l->queue);
     pthread_join(l->writer, NULL);
     queue_free(l->queue);
+    pthread_cond_destroy(&l->end);
+    pthread_mutex_destroy(&l->lock);
     if (l->path != NULL && l->fd >= 0) (void)close(l->fd);
     free(l->path);
     free(l);

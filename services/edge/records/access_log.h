@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The access log: one JSON object per line and request, written by a thread of its own, so that a
- * slow disk or pipe never holds a worker. What finds the queue full is dropped and counted. A file
- * that was renamed or removed is opened anew within a second. Any thread.
+ * slow disk or pipe never holds a worker; a few at a time, some milliseconds behind. What finds the
+ * queue full is dropped and counted. A file that was renamed or removed is opened anew within a
+ * second. Any thread.
  */
 #ifndef EDGE_ACCESS_LOG_H
 #define EDGE_ACCESS_LOG_H

@@ -14,6 +14,28 @@ const ALL = ['nginx', 'nginx-lua', 'bare', 'full'].filter((t) => wanted.includes
 const perRequest = (r) => r.us_per, few = Math.max(2, Math.ceil(ROUNDS * 0.6));
 const REQUEST = { length: 1500 };
 
+// Of a request's cost, what each thread had.
+function addParts(parts, before, after, us) {
+  const used = Object.entries(after).map(([name, ns]) => [name, ns - (before[name] ?? 0)]), all = used.reduce((sum, [, ns]) => sum + ns, 0);
+  for (const [name, ns] of used) (parts[name] ??= []).push(us * ns / all);
+}
+
+// The access log is a setting: the edge starts anew for each.
+async function log(s) {
+  const settings = { 'no access log': 'off', 'each request in the access log': path.join(s.suite.dir, 'bench-access.log') }, r = {};
+  for (let k = 0; k < few; k++) {
+    for (const [what, file] of Object.entries(settings)) {
+      s.set('full', { ACCESS_LOG: file });
+      await s.restart('full');
+      await s.load('full', { ...REQUEST, seconds: 0.5 });
+      (r[what] ??= []).push(await s.load('full', { ...REQUEST, seconds: SECONDS }));
+    }
+  }
+  s.set('full', { ACCESS_LOG: 'off' });
+  await s.restart('full');
+  compare('The access log, everything on', 'CPU µs per request', r, perRequest, ['no access log']);
+}
+
 const rows = {
   async requests(s) {
     for (const conns of [64, 1, 256]) {
@@ -48,10 +70,18 @@ const rows = {
   async features(s) {
     const degrees = { bare: 'bare', header: 'namespace by header (100 of them)', key: 'namespace by key', estimate: 'body read, tokens estimated',
       count: 'tokens counted exactly', full: 'five policies from leases' };
-    const r = await rounds(ROUNDS, Object.keys(degrees), (t) => s.load(t, { ...REQUEST, seconds: SECONDS }));
+    const parts = {};
+    const r = await rounds(ROUNDS, Object.keys(degrees), async (t) => {
+      const before = s.threads(t), result = await s.load(t, { ...REQUEST, seconds: SECONDS });
+      if (t === 'full') addParts(parts, before, s.threads(t), result.us_per);
+      return result;
+    });
     const base = median(r.bare.map(perRequest));
     table('What each feature costs, 64 connections', ['', 'CPU µs per request: median (spread)', 'above bare'],
       Object.entries(degrees).map(([t, what]) => [what, spread(r[t].map(perRequest)), (median(r[t].map(perRequest)) - base).toFixed(1)]));
+    table('Everything on, by thread', ['', 'CPU µs per request: median (spread)'],
+      Object.entries(parts).filter(([, v]) => median(v) >= 0.05).sort((a, b) => median(b[1]) - median(a[1])).map(([name, v]) => [name, spread(v)]));
+    await log(s);
   },
 
   // Everything on, by other ways to the upstream. What speaks TLS there is slower than upstream.c, so less comes at once.

@@ -68,6 +68,19 @@ export class Stage {
     }
   }
 
+  // CPU time that each of its threads has used, by name, in ns.
+  threads(target) {
+    const dir = `/proc/${this.proc(target).pid}/task`, used = {};
+    for (const t of fs.readdirSync(dir)) {
+      const name = fs.readFileSync(`${dir}/${t}/comm`, 'utf8').trim();
+      used[name] = (used[name] ?? 0) + Number(fs.readFileSync(`${dir}/${t}/schedstat`, 'utf8').split(' ')[0]);
+    }
+    return used;
+  }
+
+  // From its next start on.
+  set(target, env) { Object.assign(this.proc(target).env, env); }
+
   // The first requests find no lease, and on a busy machine may be refused before one comes.
   async #firstLeases() {
     await until('leases of all limits', async () => {
