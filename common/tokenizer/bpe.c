@@ -13,20 +13,24 @@ static size_t merge_all(const struct vocab *v, uint32_t *ids, uint32_t *ranks, u
                         size_t n)
 {
     while (n > 1) {
-        size_t at = 0;
-        uint32_t best = ranks[0];
-        for (size_t i = 1; i + 1 < n; i++)
-            if (ranks[i] < best) best = ranks[i], at = i;
-        if (best == VOCAB_NO_RANK) break;
+        uint64_t best = (uint64_t)VOCAB_NO_RANK << 32;
+        for (size_t i = 0; i + 1 < n; i++) best = MIN(best, (uint64_t)ranks[i] << 32 | i);
+        if (best >> 32 == VOCAB_NO_RANK) break;
+        size_t at = (uint32_t)best, from = at > 0 ? at - 1 : 0;
         ids[at] = merged[at];
+        uint64_t before = vocab_hash_pair(ids[from], ids[at]);
+        uint64_t behind = at + 2 < n ? vocab_hash_pair(ids[at], ids[at + 2]) : before;
+        vocab_pair_fetch(v, before); /* they come while the rest moves up */
+        vocab_pair_fetch(v, behind);
         for (size_t i = at + 1; i + 1 < n; i++) {
             ids[i] = ids[i + 1];
             ranks[i] = ranks[i + 1];
             merged[i] = merged[i + 1];
         }
         n--;
-        for (size_t i = at > 0 ? at - 1 : 0; i <= at && i + 1 < n; i++) {
-            const struct vocab_pair *m = vocab_pair(v, ids[i], ids[i + 1]);
+        for (size_t i = from; i <= at && i + 1 < n; i++) {
+            const struct vocab_pair *m = vocab_pair_at(v, ids[i], ids[i + 1],
+                                                       i < at ? before : behind);
             ranks[i] = m != NULL ? m->rank : VOCAB_NO_RANK;
             merged[i] = m != NULL ? m->id : 0;
         }
@@ -433,7 +437,7 @@ static enum err list_append(struct token_list *to, const uint32_t *ids, size_t n
 static enum err window_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
                              uint64_t *ret, bool *ret_done)
 {
-    enum { BACK = 2, NEW = 24, KEEP = BPE_SHORT, ROOM = 4 * BPE_SHORT, FIRST = 192 };
+    enum { BACK = 2, NEW = 16, KEEP = BPE_SHORT, ROOM = 4 * BPE_SHORT, FIRST = 192 };
     uint32_t ids[ROOM];
     size_t len = 0, before = to != NULL ? to->len : 0;
     uint64_t flushed = 0;

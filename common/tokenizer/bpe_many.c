@@ -16,11 +16,9 @@ struct merging {
 /* Fetches what is known of token i and the next. */
 static inline void ask(const struct vocab *v, struct merging *m, unsigned i)
 {
-    uint64_t hash = vocab_hash_pair(m->ids[i], m->ids[i + 1]), at = hash & v->h->pair_mask;
-    m->hash[i] = hash;
+    m->hash[i] = vocab_hash_pair(m->ids[i], m->ids[i + 1]);
     m->asked |= 1u << i;
-    __builtin_prefetch(&v->pair_tags[at]);
-    __builtin_prefetch(&v->pairs[at]);
+    vocab_pair_fetch(v, m->hash[i]);
 }
 
 static inline void answer(const struct vocab *v, struct merging *m)

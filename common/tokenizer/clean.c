@@ -65,7 +65,7 @@ static inline size_t plain_han(const char *p, size_t n)
 
 size_t clean_prefix(const char *p, size_t n, unsigned how)
 {
-    size_t i = 0;
+    size_t i = clean_plain(p, n);
     for (;;) {
         while (i + 8 <= n) {
             uint64_t w;
@@ -87,6 +87,7 @@ size_t clean_prefix(const char *p, size_t n, unsigned how)
              * before it. */
             i += len;
         }
+        if (n - i >= 64) i += clean_plain(p + i, n - i);
     }
 }
 

@@ -22,6 +22,10 @@ enum {
  */
 size_t clean_prefix(const char *p, size_t n, unsigned how);
 
+/* A part of that in front, found quicker: ASCII, and Han with its signs. It ends at a character; 0
+ * where it does not know. */
+size_t clean_plain(const char *p, size_t n);
+
 /* True for ASCII characters that normalization never joins with what follows: a cluster ends behind
  * them whatever comes. */
 static inline bool clean_settled(char c)

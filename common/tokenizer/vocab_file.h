@@ -234,6 +234,13 @@ static inline const struct vocab_pair *vocab_pair_at(const struct vocab *v, uint
     }
 }
 
+/* Brings what vocab_pair_at() looks at first. */
+static inline void vocab_pair_fetch(const struct vocab *v, uint64_t hash)
+{
+    __builtin_prefetch(&v->pair_tags[hash & v->h->pair_mask]);
+    __builtin_prefetch(&v->pairs[hash & v->h->pair_mask]);
+}
+
 static inline const struct vocab_pair *vocab_pair(const struct vocab *v, uint32_t left,
                                                   uint32_t right)
 {

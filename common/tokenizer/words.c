@@ -280,6 +280,7 @@ INLINE size_t count_with(read_fn *read, bool quick, struct piece_cache *c, const
         size_t lead = 0;
         if (!usual(three(p)) && (lead = sign_at(v, p, &sign)) == 0) break;
         const char *q = p + lead;
+        if (lead > 0 && !usual(three(q))) break;
         read(q, end, &r);
         size_t run_n = (size_t)3 * r.n;
         if (r.n == 0 || r.n == MOST || end - q < (ptrdiff_t)run_n + 4 || !ends_at(v, q + run_n) ||

@@ -10,6 +10,7 @@
 #include "support_vocab.h"
 #include "tokenizer/clean.h"
 #include "tokenizer/scan.h"
+#include "tokenizer/unicode.h"
 
 /* `pieces` is the text with | between pieces. */
 static void cuts(enum scan_shape shape, const char *pieces)
@@ -132,9 +133,49 @@ static void text_is_composed_as_in_unicode_9(void **state)
     normal("\xff\xe2\x82x\xed\xa0\x80", "\ufffd\ufffdx\ufffd\ufffd\ufffd");
 }
 
+/* The clean prefix, character by character. */
+static size_t clean_slowly(const char *p, size_t n, unsigned how)
+{
+    size_t i = 0, len;
+    for (uint32_t cp; i < n && (len = utf8_decode(p + i, n - i, &cp)) > 0; i += len) {
+        if ((how & CLEAN_NFC) != 0 && cp >= 0x300 && (unicode_class(cp) & UC_CARE) != 0) break;
+        if ((how & CLEAN_SPACE) != 0 && cp == 0x2581) break;
+    }
+    return i;
+}
+
+static void clean_text_is_found_whole(void **state)
+{
+    enum { SIZE = 300, UNITS = 30 };
+    char t[SIZE + 8];
+    struct rng_fake rng;
+    (void)state;
+    rng_fake_init(&rng, 21);
+    for (uint32_t cp = 1; cp < 0x10000; cp++) { /* each character many times */
+        char u[4];
+        if (cp >= 0xd800 && cp < 0xe000) continue;
+        size_t len = utf8_encode(cp, u);
+        for (size_t i = 0; i < UNITS; i++) memcpy(t + i * len, u, len);
+        for (unsigned how = 0; how < 4; how++)
+            assert_int_equal(clean_prefix(t, UNITS * len, how), clean_slowly(t, UNITS * len, how));
+    }
+    for (int round = 0; round < 40000; round++) {
+        static const uint32_t from[] = { 0x4e00, 0x3ff0, 0x9fe0, 0x2ff0, 0xfef8, 0x20, 0x2570 };
+        size_t n = 0, kind = rng_below(&rng.rng, 12), want = rng_below(&rng.rng, SIZE);
+        while (n < want) {
+            size_t k = rng_below(&rng.rng, 40) == 0 ? rng_below(&rng.rng, 7) : kind % 7;
+            n += utf8_encode(from[k] + (uint32_t)rng_below(&rng.rng, 80), t + n);
+            if (rng_below(&rng.rng, 100) == 0) t[n++] = (char)rng_below(&rng.rng, 256);
+        }
+        for (unsigned how = 0; how < 4; how++)
+            assert_int_equal(clean_prefix(t, n, how), clean_slowly(t, n, how));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clean_text_is_found_whole),
         cmocka_unit_test(cl100k_takes_a_space_before_words_and_three_digits),
         cmocka_unit_test(qwen_takes_single_digits),
         cmocka_unit_test(o200k_splits_words_by_case_and_keeps_contractions),
