@@ -267,6 +267,9 @@ bench-limits: $(BUILD)/bench/edge/limits ## What a decision over five limits cos
 bench-match: $(BUILD)/bench/edge/match ## What finding a namespace and a route costs among 10, 1,000 and 10,000 namespaces (CPU time)
 	@$(BUILD)/bench/edge/match
 
+bench-usage: $(BUILD)/bench/edge/usage ## What usage records cost the edge at 20,000 per second, thread by thread, with a real JetStream (CPU time)
+	@$(BUILD)/bench/edge/usage --cpu 0
+
 bench-answers: $(BUILD)/bench/edge/answers ## What reading streamed events and whole answers costs, with their tokens counted (CPU time)
 	@$(BUILD)/bench/edge/answers
 
@@ -305,6 +308,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench soak bench-tokens bench-limits bench-match bench-answers diff-framing chaos-limits lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench soak bench-tokens bench-limits bench-match bench-usage bench-answers diff-framing chaos-limits lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

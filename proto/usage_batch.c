@@ -27,11 +27,12 @@ enum err usage_batch_begin(struct buf *out, struct str id, uint64_t ts_ms, struc
     return e == ERR_OK ? buf_appendz(out, records_head) : e;
 }
 
-enum err usage_batch_add(struct buf *out, struct str record)
+enum err usage_batch_add(struct buf *out, struct str head, struct str tail)
 {
     bool first = out->len > 0 && out->data[out->len - 1] == '\n';
     enum err e = first ? ERR_OK : buf_append(out, ",\n", 2);
-    return e == ERR_OK ? buf_append_str(out, record) : e;
+    if (e == ERR_OK) e = buf_append_str(out, head);
+    return e == ERR_OK ? buf_append_str(out, tail) : e;
 }
 
 enum err usage_batch_end(struct buf *out)

@@ -29,11 +29,12 @@ enum {
 /* Whether n records whose texts have so many bytes together go into a message. */
 bool usage_batch_fits(size_t n, size_t bytes);
 
-/* Writes a message: begin, add a record's text (of usage_encode()) once or more, end. ERR_LIMIT,
- * ERR_NOMEM: out is of no use then. id: a UUID; from: at most USAGE_TEXT_MAX bytes are kept. */
+/* Writes a message: begin, add a record's text (of usage_encode(), head and tail of it) once or
+ * more, end. ERR_LIMIT, ERR_NOMEM: out is of no use then. id: a UUID; from: at most USAGE_TEXT_MAX
+ * bytes are kept. */
 enum err usage_batch_begin(struct buf *out, struct str id, uint64_t ts_ms,
                            struct str from) MUSTCHECK;
-enum err usage_batch_add(struct buf *out, struct str record) MUSTCHECK;
+enum err usage_batch_add(struct buf *out, struct str head, struct str tail) MUSTCHECK;
 enum err usage_batch_end(struct buf *out) MUSTCHECK;
 
 /* A record of a message that is read. */

@@ -6,7 +6,6 @@
  */
 #include "proto/usage_msg.h"
 
-#include "base/skip.h"
 #include "base/uuid.h"
 #include "rt/json.h"
 
@@ -194,21 +193,56 @@ static struct str clip(struct str s)
     return str_n(s.p, n - back);
 }
 
+/* Bits of the bytes of a word that JSON does not take as they are: control characters, quotes,
+ * backslashes, DEL, what is not ASCII. Some of plain bytes above such a one too. */
+static inline uint64_t odd_bytes(uint64_t v)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t quote = v ^ ones * '"', slash = v ^ ones * '\\', del = v ^ ones * 0x7f;
+    uint64_t odd = v | (v - ones * 0x20) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash) |
+                   ((del - ones) & ~del);
+    return odd & ones << 7;
+}
+
+/* Copies n >= 8 bytes, in words of which the last may overlap. False: they are not all plain. */
+static inline bool copy_plain(char *to, const char *from, size_t n)
+{
+    uint64_t v, odd = 0;
+    for (size_t i = 0; i + 8 < n; i += 8) {
+        memcpy(&v, from + i, 8);
+        odd |= odd_bytes(v);
+        memcpy(to + i, &v, 8);
+    }
+    memcpy(&v, from + n - 8, 8);
+    odd |= odd_bytes(v);
+    memcpy(to + n - 8, &v, 8);
+    return odd == 0;
+}
+
+static inline bool copy_plain_short(char *to, const char *from, size_t n)
+{
+    bool plain = true;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)from[i];
+        plain = plain && c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+        to[i] = from[i];
+    }
+    return plain;
+}
+
 static void put_text(struct writer *w, struct str s)
 {
     s = clip(s);
-    if (s.n > 0 && skip_json_ascii(s.p, s.p + s.n) < s.p + s.n) {
-        if (w->e != ERR_OK) return;
-        if (w->p != NULL) w->out->len = (size_t)(w->p - w->out->data);
-        w->e = buf_append_json(w->out, s);
-        w->p = w->end = NULL;
+    if (!has_room(w, s.n + 2)) return;
+    char *p = w->p + 1;
+    if (s.n >= 8 ? copy_plain(p, s.p, s.n) : copy_plain_short(p, s.p, s.n)) {
+        *w->p = p[s.n] = '"';
+        w->p = p + s.n + 1;
         return;
     }
-    if (!has_room(w, s.n + 2)) return;
-    *w->p++ = '"';
-    if (s.n > 0) memcpy(w->p, s.p, s.n);
-    w->p += s.n;
-    *w->p++ = '"';
+    w->out->len = (size_t)(w->p - w->out->data);
+    w->e = buf_append_json(w->out, s);
+    w->p = w->end = NULL;
 }
 
 /* `,"key":"text"`, nothing when the text is empty. key comes with all its punctuation. */

@@ -18,7 +18,8 @@ enum {
     BACKOFF_MAX_MS = 2000,
     PING_INTERVAL_MS = 2000,
     PINGS_OUT = 2,
-    WRITE_DEADLINE_MS = 1000
+    WRITE_DEADLINE_MS = 1000,
+    BULK_BUFFER = 512 * 1024 /* what waits to be sent together, where it may */
 };
 
 /* --- errors and subjects */
@@ -228,6 +229,7 @@ static natsStatus make_options(struct bus *b, natsOptions **ret)
     if (s == NATS_OK) s = natsOptions_SetTimeout(o, CONNECT_TIMEOUT_MS);
     if (s == NATS_OK) s = natsOptions_SetWriteDeadline(o, WRITE_DEADLINE_MS);
     if (s == NATS_OK) s = natsOptions_SetSendAsap(o, !b->o.batches);
+    if (s == NATS_OK && b->o.batches) s = natsOptions_SetIOBufSize(o, BULK_BUFFER);
     if (s == NATS_OK) s = natsOptions_SetCustomInboxPrefix(o, b->inbox_prefix);
     if (s == NATS_OK) s = natsOptions_SetAllowReconnect(o, true);
     if (s == NATS_OK) s = natsOptions_SetMaxReconnect(o, -1);

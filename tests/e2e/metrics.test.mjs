@@ -25,6 +25,10 @@ const record = (n) => ({
   input_tokens: n, output_tokens: 3, cost: { nano: 7, currency: 'USD', price_revision: 1 },
 });
 
+// Several in a message, in lines; texts may stand for records.
+const batch = (ns, id) => `{"v":2,"id":"${idOf(id)}","ts":"2025-01-10T00:00:00.000Z","from":"edge-1","records":[\n${
+  ns.map((n) => (typeof n === 'string' ? n : JSON.stringify(record(n)))).join(',\n')}\n]}`;
+
 const sum = (from, to, step = 1) => { let s = 0; for (let i = from; i < to; i += step) s += i; return s; };
 
 test('each record counts once, whatever is killed meanwhile', { timeout: 180000 }, async (t) => {
@@ -59,21 +63,28 @@ test('each record counts once, whatever is killed meanwhile', { timeout: 180000 
     inboxPrefix: '_INBOX_edge', maxReconnectAttempts: -1, reconnectTimeWait: 50 });
   const js = jetstream(nc, { checkAPI: false, timeout: 1000 });
 
-  // As an edge does: for ever, until it is acknowledged. Every third record is sent twice, with another message id, so that
-  // the stream does not notice.
-  const publish = async (n, msgID = idOf(n)) => {
+  // As an edge does: for ever, until it is acknowledged.
+  const publish = async (n, msgID, text) => {
     while (!over) {
       try {
-        return await js.publish(`aigw.usage.${NAMESPACES[n % 3]}`, JSON.stringify(record(n)), { msgID, timeout: 1000 });
+        return await js.publish(`aigw.usage.${NAMESPACES[n % 3]}`, text, { msgID, timeout: 1000 });
       } catch { await delay(50); }
     }
   };
+  // Alone, or four of a namespace in a message. Every third record is sent twice in messages with another id, so that the
+  // stream does not notice: as an edge would that takes over what another one had sent.
   let next = 0;
   const publisher = async () => {
     while (next < RECORDS && !over) {
-      const n = next++;
-      await publish(n);
-      if (n % 3 === 0) await publish(n, `again-${n}`);
+      const from = next, together = from % 24 === 0;
+      next += 12;
+      for (let n = from; n < Math.min(from + (together ? 3 : 12), RECORDS); n++) {
+        const all = together ? [n, n + 3, n + 6, n + 9].filter((k) => k < RECORDS) : [n];
+        await publish(n, `${together ? 'set' : 'one'}-${n}`, together ? batch(all, 1e6 + n) : JSON.stringify(record(n)));
+        if (n % 3 !== 0) continue;
+        if (together) for (const k of all) await publish(k, `again-${k}`, JSON.stringify(record(k)));
+        else await publish(n, `again-${n}`, batch([n, n], 2e6 + n));
+      }
     }
   };
   const published = Promise.all(Array.from({ length: 64 }, publisher));
@@ -154,6 +165,25 @@ test('each record counts once, whatever is killed meanwhile', { timeout: 180000 
         JSON.stringify({ v: 1, id: idOf(0), ts: new Date().toISOString(), from: 'test', kind: 'totals', group_by: ['model'] }))).json();
       assert.equal(answer.from, 'metrics');
       assert.deepEqual(answer.result.groups.map((g) => [g.model, g.requests]), [['Qwen3-8B', RECORDS / 2], ['gpt', RECORDS / 2]]);
+    } finally { await viewer.close(); }
+  });
+
+  await t.test('a bad record in a message goes to the dead stream alone, the others count', async () => {
+    const viewer = await connect({ servers: `127.0.0.1:${natsPort}`, user: 'observer', pass: natsPassword('observer') });
+    const api = async (what, ask = '') => (await viewer.request(`$JS.API.${what}`, ask)).json();
+    const dead = async () => (await api('STREAM.INFO.AIGW_USAGE_DEAD')).state.messages;
+    try {
+      const n = RECORDS + 30, before = await dead();
+      await js.publish('aigw.usage.team-a', batch([n, '{"v":1,"id":"nonsense"}', n + 3], 3e6), { msgID: 'poison-1' });
+      await js.publish('aigw.usage.team-a', batch([n + 6, '{"v":1,"id":', n + 9, 'nonsense'], 3e6 + 1), { msgID: 'poison-2' });
+      await js.publish('aigw.usage.team-a', batch([n + 12, JSON.stringify({ ...record(n + 15), v: 9 })], 3e6 + 2), { msgID: 'poison-3' });
+      await until('the good ones count', async () => (await requests()) === RECORDS + 5);
+      await until('the bad ones are dead', async () => await dead() === before + 3);
+      const last = JSON.parse(atob((await api('STREAM.MSG.GET.AIGW_USAGE_DEAD', JSON.stringify({ last_by_subj: 'aigw.dead.usage' }))).message.data));
+      assert.deepEqual([last.subject, last.data], ['aigw.usage.team-a', 'nonsense']);
+      // Those of another version are kept, each with its whole message.
+      await until('all others are done', async () => (await api('CONSUMER.INFO.AIGW_USAGE.metrics')).num_ack_pending === 2);
+      assert.equal(await requests(), RECORDS + 5);
     } finally { await viewer.close(); }
   });
 

@@ -20,7 +20,7 @@ static void on_part(void *ctx, const struct usage_part *p)
     if (p->e != ERR_OK || p->alone) return;
     buf_clear(&s->one);
     if (usage_encode(p->record, &s->one) != ERR_OK) return;
-    if (usage_batch_add(&s->out, buf_str(&s->one)) != ERR_OK) return;
+    if (usage_batch_add(&s->out, STR_NULL, buf_str(&s->one)) != ERR_OK) return;
     s->good++;
 }
 

@@ -84,8 +84,9 @@ static void write_message(size_t n, size_t bad, const char *text, struct buf *ou
     assert_int_equal(usage_batch_begin(out, STR(MESSAGE_ID), 1736496930123u, STR("edge-1")),
                      ERR_OK);
     for (size_t i = 0; i < n; i++)
-        assert_int_equal(usage_batch_add(out, i == bad ? str_of(text) : record((unsigned)i, &one)),
-                         ERR_OK);
+        assert_int_equal(
+            usage_batch_add(out, i == bad ? str_of(text) : record((unsigned)i, &one), STR_NULL),
+            ERR_OK);
     assert_int_equal(usage_batch_end(out), ERR_OK);
     buf_done(&one);
 }
@@ -152,7 +153,8 @@ static void what_fits_can_be_written(void **state)
                                            str_n(from, sizeof from)),
                          ERR_OK);
         for (; usage_batch_fits(n + 1, bytes + text.n); n++, bytes += text.n)
-            assert_int_equal(usage_batch_add(&b, text), ERR_OK);
+            assert_int_equal(usage_batch_add(&b, str_n(text.p, 9), str_n(text.p + 9, text.n - 9)),
+                             ERR_OK);
         assert_int_equal(usage_batch_end(&b), ERR_OK);
         assert_in_range(n, 20, USAGE_BATCH_RECORDS);
     }

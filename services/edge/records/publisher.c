@@ -57,6 +57,7 @@ struct publisher {
     /* The thread's own. */
     struct message *filling[OPEN_MAX]; /* oldest first */
     size_t filling_n;
+    size_t known_free; /* so many messages at least */
     struct buf text;
 
     _Atomic uint64_t published, duplicates, retries, sent;
@@ -128,8 +129,8 @@ static enum err write_batch(struct publisher *p, struct message *m)
     enum err e = usage_batch_begin(&p->text, str_of(m->id), clock_wall_ms(p->o.clock),
                                    str_of(p->o.instance));
     for (size_t i = 0; i < m->n && e == ERR_OK; i++) {
-        spool_look(&m->refs[i], &item);
-        e = usage_batch_add(&p->text, item.text);
+        spool_look(p->o.spool, &m->refs[i], &item);
+        e = usage_batch_add(&p->text, item.head, item.text);
     }
     return e == ERR_OK ? usage_batch_end(&p->text) : e;
 }
@@ -144,9 +145,11 @@ static enum err write_text(struct publisher *p, struct message *m, char id[UUID_
         memcpy(id, m->id, UUID_LEN + 1);
         return write_batch(p, m);
     }
-    spool_look(&m->refs[0], &item);
+    spool_look(p->o.spool, &m->refs[0], &item);
     (void)str_copyz(id, UUID_LEN + 1, item.id);
-    return item.crashed ? put_crashed(p, &item) : buf_append_str(&p->text, item.text);
+    if (item.crashed) return put_crashed(p, &item);
+    enum err e = buf_append_str(&p->text, item.head);
+    return e == ERR_OK ? buf_append_str(&p->text, item.text) : e;
 }
 
 /* On a thread of the bus. */
@@ -190,12 +193,14 @@ static void send(struct publisher *p, struct message *m)
 
 /* --- filling --- */
 
+/* Messages are freed by others, and taken by this thread alone. */
 static bool has_room(struct publisher *p)
 {
+    if (p->known_free > 0) return true;
     (void)pthread_mutex_lock(&p->lock);
-    bool yes = p->free_n > 0;
+    p->known_free = p->free_n;
     (void)pthread_mutex_unlock(&p->lock);
-    return yes;
+    return p->known_free > 0;
 }
 
 /* A free message for records of a namespace; there is one. */
@@ -205,6 +210,7 @@ static struct message *begin(struct publisher *p, struct str slug)
     struct message *m = p->free[--p->free_n];
     m->state = FILLING;
     (void)pthread_mutex_unlock(&p->lock);
+    p->known_free--;
     (void)str_copyz(m->slug, sizeof m->slug, slug);
     m->slug_n = slug.n;
     m->id[0] = '\0';
@@ -216,7 +222,7 @@ static struct message *begin(struct publisher *p, struct str slug)
 static void add(struct message *m, const struct spool_item *item)
 {
     m->refs[m->n++] = item->ref;
-    m->bytes += item->text.n;
+    m->bytes += item->head.n + item->text.n;
 }
 
 static void send_filling(struct publisher *p, size_t i)
@@ -231,8 +237,8 @@ static void put(struct publisher *p, const struct spool_item *item)
 {
     /* The name may come from a dead edge's disk: it is input. */
     struct str slug = str_is_slug(item->name) ? item->name : STR(USAGE_NO_NAMESPACE);
-    size_t i = 0;
-    if (item->adopted || !usage_batch_fits(1, item->text.n)) {
+    size_t i = 0, bytes = item->head.n + item->text.n;
+    if (item->adopted || !usage_batch_fits(1, bytes)) {
         struct message *m = begin(p, slug);
         add(m, item);
         send(p, m);
@@ -240,8 +246,7 @@ static void put(struct publisher *p, const struct spool_item *item)
     }
     while (i < p->filling_n && !str_eq(slug, str_n(p->filling[i]->slug, p->filling[i]->slug_n)))
         i++;
-    if (i < p->filling_n &&
-        !usage_batch_fits(p->filling[i]->n + 1, p->filling[i]->bytes + item->text.n)) {
+    if (i < p->filling_n && !usage_batch_fits(p->filling[i]->n + 1, p->filling[i]->bytes + bytes)) {
         send_filling(p, i);
         i = p->filling_n;
     }

@@ -160,6 +160,16 @@ static bool is_full(struct spool *s)
     return s->bytes > s->o.max_bytes;
 }
 
+/* One that was used before, which is still in the cache, or a new one. The lock is held. */
+static struct spool_ticket *take_ticket(struct spool_writer *w)
+{
+    struct list_node *n = list_pop_front(&w->idle);
+    if (n != NULL) return LIST_ENTRY(n, struct spool_ticket, in_writer);
+    struct spool_ticket *t = calloc(1, sizeof *t);
+    if (t != NULL) t->writer = w;
+    return t;
+}
+
 enum err spool_begin(struct spool *s, unsigned worker, struct str id, struct str name,
                      struct str text, struct spool_ticket **ret)
 {
@@ -167,20 +177,17 @@ enum err spool_begin(struct spool *s, unsigned worker, struct str id, struct str
     ASSERT(worker < s->o.workers);
     struct spool_writer *w = &s->writers[worker];
     if (is_full(s)) return ERR_LIMIT;
-    struct spool_ticket *t = calloc(1, sizeof *t);
-    if (t == NULL) return ERR_NOMEM;
-    t->writer = w;
     (void)pthread_mutex_lock(&w->lock);
-    enum err e = spool_append(s, w, &entry, false, &t->segment, &t->offset);
+    struct spool_ticket *t = take_ticket(w);
+    enum err e = t != NULL ? spool_append(s, w, &entry, false, &t->segment, &t->offset) : ERR_NOMEM;
     if (e == ERR_OK) {
         t->segment->open++;
         list_push_back(&w->tickets, &t->in_writer);
+    } else if (t != NULL) {
+        list_push_front(&w->idle, &t->in_writer);
     }
     (void)pthread_mutex_unlock(&w->lock);
-    if (e != ERR_OK) {
-        free(t);
-        return e;
-    }
+    if (e != ERR_OK) return e;
     s->open++;
     *ret = t;
     return ERR_OK;
@@ -197,11 +204,22 @@ void spool_progress(struct spool_ticket *t, const struct spool_progress *p)
     (void)pthread_mutex_unlock(&t->writer->lock);
 }
 
+/* The writer's lock is held. */
 static void forget_ticket(struct spool *s, struct spool_ticket *t)
 {
     t->segment->open--;
     list_remove(&t->in_writer);
+    list_push_front(&t->writer->idle, &t->in_writer);
     s->open--;
+}
+
+/* How many bytes at the beginning of both are the same, when that is worth it. */
+static uint16_t shared_bytes(struct str a, struct str b)
+{
+    enum { STEP = 16, LEAST = 64 };
+    size_t most = MIN(MIN(a.n, b.n), (size_t)UINT16_MAX / STEP * STEP), n = 0;
+    while (n + STEP <= most && memcmp(a.p + n, b.p + n, STEP) == 0) n += STEP;
+    return n >= LEAST ? (uint16_t)n : 0;
 }
 
 enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text)
@@ -211,10 +229,12 @@ enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text)
     size_t at;
     (void)pthread_mutex_lock(&w->lock);
     struct segment_frame *f = segment_at(t->segment->map, t->offset);
+    uint16_t shared = shared_bytes(segment_text(f), text);
     struct segment_entry entry = { .type = SEGMENT_SETTLE,
                                    .id = str_n(f->id, SEGMENT_ID_LEN),
                                    .name = segment_name(f),
-                                   .text = text,
+                                   .text = str_n(text.p + shared, text.n - shared),
+                                   .shared = shared,
                                    .open_number = t->segment->number,
                                    .open_offset = (uint32_t)t->offset };
     /* The reader may deliver it, and count it down, before we are back: count it up first. */
@@ -225,7 +245,6 @@ enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text)
     else
         s->settled--;
     (void)pthread_mutex_unlock(&w->lock);
-    if (e == ERR_OK) free(t);
     return e;
 }
 
@@ -235,7 +254,6 @@ void spool_abandon(struct spool *s, struct spool_ticket *t)
     (void)pthread_mutex_lock(&w->lock);
     forget_ticket(s, t); /* its frame stays live: the segment is kept for a successor */
     (void)pthread_mutex_unlock(&w->lock);
-    free(t);
 }
 
 enum err spool_put(struct spool *s, unsigned worker, struct str id, struct str name,
@@ -257,9 +275,38 @@ enum err spool_put(struct spool *s, unsigned worker, struct str id, struct str n
 
 /* --- reading --- */
 
-void spool_look(const struct spool_ref *ref, struct spool_item *ret)
+/* The segment of that number in the same directory, or NULL. The spool's lock is held. */
+static struct spool_segment *find_segment(struct spool_segment *from, uint32_t number)
 {
-    struct spool_segment *g = ref->segment;
+    /* A record is opened in a segment that came into use before the one it is settled in. */
+    const struct list_node *head = &from->dir->segments;
+    for (struct list_node *n = &from->in_dir; n != head; n = n->prev) {
+        struct spool_segment *g = LIST_ENTRY(n, struct spool_segment, in_dir);
+        if (g->number == number) return g;
+    }
+    return NULL;
+}
+
+/* The OPEN that a SETTLE in g names, and its segment. NULL: it names none, or it is not there, as
+ * may be after a power failure. The spool's lock is held. */
+static struct segment_frame *find_open(struct spool_segment *g, const struct segment_frame *f,
+                                       struct spool_segment **ret)
+{
+    if (f->type != SEGMENT_SETTLE || f->open_number == 0) return NULL;
+    struct spool_segment *o = find_segment(g, f->open_number);
+    if (o == NULL || (g->dir->adopted && !segment_is_frame(o->map, o->size, f->open_offset)))
+        return NULL;
+    struct segment_frame *open = segment_at(o->map, f->open_offset);
+    if (open->type != SEGMENT_OPEN || memcmp(open->id, f->id, SEGMENT_ID_LEN) != 0) return NULL;
+    *ret = o;
+    return open;
+}
+
+/* The spool's lock is held. A SETTLE whose OPEN is lost gives what it has: no record, but the
+ * ledger's reader keeps it for a person to look at. */
+static void look(const struct spool_ref *ref, struct spool_item *ret)
+{
+    struct spool_segment *g = ref->segment, *o;
     const struct segment_frame *f = segment_at(g->map, ref->offset);
     *ret = (struct spool_item){ .id = str_n(f->id, SEGMENT_ID_LEN),
                                 .name = segment_name(f),
@@ -269,6 +316,17 @@ void spool_look(const struct spool_ref *ref, struct spool_item *ret)
                                 .ref = *ref };
     if (ret->crashed)
         ret->progress = (struct spool_progress){ f->output_tokens, f->cost_nano, f->duration_ms };
+    if (f->shared == 0) return;
+    const struct segment_frame *open = find_open(g, f, &o);
+    if (open != NULL && open->text_n >= f->shared)
+        ret->head = str_n(segment_text(open).p, f->shared);
+}
+
+void spool_look(struct spool *s, const struct spool_ref *ref, struct spool_item *ret)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    look(ref, ret);
+    (void)pthread_mutex_unlock(&s->lock);
 }
 
 /* The next frame of one segment that is to be delivered. False: none up to its tail. */
@@ -288,7 +346,7 @@ static bool next_in(struct spool_segment *g, size_t tail, struct spool_item *ret
         enum segment_state state = segment_state(f);
         bool orphan = f->type == SEGMENT_OPEN && state == SEGMENT_ORPHAN;
         if (!orphan && (f->type != SEGMENT_SETTLE || state != SEGMENT_LIVE)) continue;
-        spool_look(&(struct spool_ref){ g, at }, ret);
+        look(&(struct spool_ref){ g, at }, ret);
         return true;
     }
     return false;
@@ -317,50 +375,20 @@ enum err spool_next(struct spool *s, struct spool_item *ret)
     return e;
 }
 
-/* The segment of that number in the same directory, or NULL. The spool's lock is held. */
-static struct spool_segment *find_segment(struct spool_segment *from, uint32_t number)
-{
-    /* A record is opened in a segment that came into use before the one it is settled in. */
-    const struct list_node *head = &from->dir->segments;
-    for (struct list_node *n = &from->in_dir; n != head; n = n->prev) {
-        struct spool_segment *g = LIST_ENTRY(n, struct spool_segment, in_dir);
-        if (g->number == number) return g;
-    }
-    return NULL;
-}
-
-static void finish(struct spool_segment *g, struct segment_frame *f)
-{
-    segment_set_state(f, SEGMENT_DONE);
-    uint32_t before = atomic_fetch_sub(&g->live, 1);
-    ASSERT(before > 0);
-}
-
-/* The frame that a SETTLE refers to. It is checked: after a power failure it may not be there. */
-static void finish_open(struct spool *s, struct spool_segment *g, const struct segment_frame *f)
-{
-    struct spool_segment *o = g;
-    if (f->open_number == 0) return;
-    if (f->open_number != g->number) {
-        (void)pthread_mutex_lock(&s->lock);
-        o = find_segment(g, f->open_number);
-        (void)pthread_mutex_unlock(&s->lock);
-    }
-    if (o == NULL || (g->dir->adopted && !segment_is_frame(o->map, o->size, f->open_offset)))
-        return;
-    struct segment_frame *open = segment_at(o->map, f->open_offset);
-    if (open->type != SEGMENT_OPEN || segment_state(open) != SEGMENT_LIVE ||
-        memcmp(open->id, f->id, SEGMENT_ID_LEN) != 0)
-        return;
-    finish(o, open);
-}
-
 static void done(struct spool *s, const struct spool_ref *ref)
 {
-    struct spool_segment *g = ref->segment;
+    struct spool_segment *g = ref->segment, *o = NULL;
     struct segment_frame *f = segment_at(g->map, ref->offset);
-    if (f->type == SEGMENT_SETTLE) finish_open(s, g, f);
-    finish(g, f); /* last: from here on the segment may go */
+    (void)pthread_mutex_lock(&s->lock);
+    struct segment_frame *open = find_open(g, f, &o);
+    (void)pthread_mutex_unlock(&s->lock);
+    /* In this order: a SETTLE that is to be delivered, by a successor too, needs its OPEN. */
+    segment_set_state(f, SEGMENT_DONE);
+    if (open != NULL && segment_state(open) == SEGMENT_LIVE) {
+        segment_set_state(open, SEGMENT_DONE);
+        o->live--;
+    }
+    g->live--; /* last: from here on the segment may go */
 }
 
 void spool_done(struct spool *s, const struct spool_ref *refs, size_t n)
@@ -448,7 +476,7 @@ static void free_all(struct spool *s)
     }
     for (unsigned i = 0; i < s->o.workers; i++) {
         struct spool_writer *w = &s->writers[i];
-        while ((n = list_pop_front(&w->tickets)) != NULL)
+        while ((n = list_pop_front(&w->tickets)) != NULL || (n = list_pop_front(&w->idle)) != NULL)
             free(LIST_ENTRY(n, struct spool_ticket, in_writer));
         (void)pthread_mutex_destroy(&w->lock);
     }
@@ -486,6 +514,7 @@ static void init(struct spool *s, const struct spool_options *o)
     for (unsigned i = 0; i < o->workers; i++) {
         (void)pthread_mutex_init(&s->writers[i].lock, NULL);
         list_init(&s->writers[i].tickets);
+        list_init(&s->writers[i].idle);
     }
 }
 

@@ -78,8 +78,9 @@ struct spool_ref {
 
 /* A record to deliver. The views are valid until spool_done(). */
 struct spool_item {
-    struct str id, name, text;
-    bool adopted; /* another process wrote it: it may be anything */
+    struct str id, name;
+    struct str head, text; /* the record's text is that of both; head may be empty */
+    bool adopted;          /* another process wrote it: it may be anything */
     bool crashed; /* was open when its edge died: text is that of spool_begin(), with progress */
     struct spool_progress progress;
     struct spool_ref ref;
@@ -88,7 +89,7 @@ struct spool_item {
  * ERR_NOT_FOUND: none now. */
 enum err spool_next(struct spool *s, struct spool_item *ret) MUSTCHECK;
 /* Another look at one that was given out. */
-void spool_look(const struct spool_ref *ref, struct spool_item *ret);
+void spool_look(struct spool *s, const struct spool_ref *ref, struct spool_item *ret);
 /* They were delivered: never come out again, of a successor's spool either. */
 void spool_done(struct spool *s, const struct spool_ref *refs, size_t n);
 

@@ -61,7 +61,7 @@ struct spool_ticket {
 struct spool_writer {
     pthread_mutex_t lock;
     struct spool_segment *current;
-    struct list_node tickets;
+    struct list_node tickets, idle; /* in use, and for use again */
     uint64_t turns;
 } __attribute__((aligned(64)));
 

@@ -66,7 +66,8 @@ size_t segment_append(char *map, size_t tail, const struct segment_entry *e)
     ASSERT(e->id.n == SEGMENT_ID_LEN && e->name.n <= SEGMENT_NAME_MAX);
     f->length = 0; /* what is there may be of an earlier use */
     f->state = SEGMENT_LIVE;
-    f->reserved = f->reserved2 = 0;
+    f->reserved = 0;
+    f->shared = e->shared;
     f->output_tokens = e->output_tokens;
     f->cost_nano = e->cost_nano;
     f->duration_ms = e->duration_ms;

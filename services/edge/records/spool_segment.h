@@ -31,7 +31,8 @@ struct segment_header {
     char reserved[36];
 };
 
-/* OPEN: text is what counts should its request never be settled. SETTLE: text is final. */
+/* OPEN: text is what counts should its request never be settled. SETTLE: text is final, without
+ * the beginning that it shares with its OPEN's. */
 enum segment_type { SEGMENT_OPEN = 1, SEGMENT_SETTLE = 2 };
 
 /* LIVE: to be settled or delivered. DONE: of no interest any more. ORPHAN: an OPEN whose edge is
@@ -50,7 +51,7 @@ struct segment_frame {
     /* These do not. */
     uint32_t magic;
     uint8_t type, name_n;
-    uint16_t reserved2;
+    uint16_t shared; /* of a SETTLE: its text begins with so many bytes of its OPEN's */
     uint32_t text_n;
     uint32_t open_number, open_offset; /* of a SETTLE: segment and offset of its OPEN; 0: none */
     char id[SEGMENT_ID_LEN];
@@ -70,6 +71,7 @@ struct segment_entry {
     enum segment_type type;
     struct str id, name, text; /* id: SEGMENT_ID_LEN bytes */
     uint32_t open_number, open_offset;
+    uint16_t shared;
     uint64_t output_tokens; /* these three: of an OPEN that is moved */
     int64_t cost_nano;
     uint64_t duration_ms;

@@ -637,6 +637,87 @@ static void workers_reader_and_acknowledgements_go_on_together(void **state)
     assert_int_equal(count_dirs(*state), 0);
 }
 
+/* --- texts that begin as those of their opening do --- */
+
+static struct str long_text(char out[512], const char *end)
+{
+    memset(out, 'x', 300);
+    (void)snprintf(out + 300, 212, "%s", end);
+    return str_of(out);
+}
+
+static struct spool_ticket *begin_long(struct spool *s, unsigned n)
+{
+    char id[UUID_LEN + 1], text[512];
+    struct spool_ticket *t = NULL;
+    assert_int_equal(spool_begin(s, 0, id_of(id, n), STR("team-a"), long_text(text, "open"), &t),
+                     ERR_OK);
+    return t;
+}
+
+/* The texts of all that comes out are whole, but that of `lost`. Delivers them. */
+static unsigned read_long(struct spool *s, unsigned lost, bool stored_once)
+{
+    char want[512], got[1024];
+    struct spool_item i, again;
+    unsigned n = 0;
+    for (; spool_next(s, &i) == ERR_OK; n++) {
+        int len = snprintf(got, sizeof got, "%.*s%.*s", STR_ARG(i.head), STR_ARG(i.text));
+        struct str text = long_text(want, i.crashed ? "open" : "settled with more");
+        if (number_of(i.id) == lost) {
+            assert_int_equal(i.head.n, 0);
+            assert_true(str_ends(text, i.text));
+        } else {
+            assert_true(str_eq(str_n(got, (size_t)len), text));
+            if (stored_once && !i.crashed) assert_in_range(i.text.n, 1, 40);
+        }
+        spool_look(s, &i.ref, &again);
+        assert_true(str_eq(again.text, i.text) && str_eq(again.head, i.head));
+        spool_done(s, &i.ref, 1);
+    }
+    return n;
+}
+
+static void what_opening_and_end_share_is_stored_once(void **state)
+{
+    struct spool_options o = options(*state);
+    struct spool *s = open_spool(&o);
+    struct spool_ticket *open[200];
+    char text[512];
+    for (unsigned n = 0; n < 200; n++) open[n] = begin_long(s, n); /* fills segments */
+    for (unsigned n = 0; n < 200; n++)
+        assert_int_equal(spool_settle(s, open[n], long_text(text, "settled with more")), ERR_OK);
+    assert_int_equal(read_long(s, 1000, true), 200);
+    UNTIL(stats(s).segments <= 4);
+    spool_free(s);
+    s = open_spool(&o);
+    /* Some for a successor: settled, open, and one of each whose opening is lost. */
+    for (unsigned n = 0; n < 10; n++) open[n] = begin_long(s, n);
+    for (unsigned n = 0; n < 6; n++)
+        assert_int_equal(spool_settle(s, open[n], long_text(text, "settled with more")), ERR_OK);
+    spool_free(s);
+    size_t size = 0;
+    char *map = map_segment_of_the_dead(*state, &size);
+    size_t at = sizeof(struct segment_header);
+    bool damaged, torn = false;
+    for (; segment_next(map, size, &at, &damaged) == ERR_OK; at += segment_at(map, at)->length) {
+        struct segment_frame *f = segment_at(map, at);
+        if (torn || f->type != SEGMENT_OPEN || number_of(str_n(f->id, UUID_LEN)) != 3 ||
+            segment_state(f) != SEGMENT_LIVE)
+            continue;
+        f->crc ^= 1;
+        torn = true;
+        at += 8;
+        break;
+    }
+    (void)munmap(map, size);
+    assert_true(torn);
+    s = open_spool(&o);
+    assert_int_equal(read_long(s, 3, true), 10);
+    spool_free(s);
+    assert_int_equal(count_dirs(*state), 0);
+}
+
 /* --- segments that are used again --- */
 
 static unsigned count_segments(const struct place *p)
@@ -771,6 +852,7 @@ int main(void)
         T(open_records_of_the_dead_come_out_as_crashed),
         T(kill_9_in_the_middle_of_writing_loses_nothing),
         T(torn_records_are_skipped_and_the_rest_is_read),
+        T(what_opening_and_end_share_is_stored_once),
         T(what_an_earlier_use_left_in_a_segment_never_comes_out),
         T(a_spool_of_version_1_is_read),
         T(a_file_that_is_no_segment_is_kept),
