@@ -55,6 +55,8 @@ bool tls_is_quiet(struct tls *t);
 /* Says that we end; what the peer still sends can be read. */
 void tls_end(struct tls *t);
 
+/* What a connection holds at rest, about: the library's own state. */
+enum { TLS_MEMORY = 15 * 1024 };
 uint64_t tls_bytes_written(const struct tls *t); /* to the socket */
 bool tls_was_resumed(const struct tls *t);
 /* A sentence without anything secret; "" when nothing went wrong. */

@@ -64,7 +64,8 @@ static void set_write_timer(struct client *c)
 
 void client_account(struct client *c)
 {
-    size_t now = c->in.cap + c->conn.out.cap + (c->request != NULL ? sizeof *c->request : 0);
+    size_t now = sizeof *c + c->in.cap + conn_memory(&c->conn);
+    if (c->request != NULL) now += sizeof *c->request;
     if (c->flow != NULL) now += flow_memory(c->flow);
     if (c->dead) now = 0;
     guard_move(c->w->edge->guard, &c->w->memory, (int64_t)now - c->accounted);
@@ -93,7 +94,9 @@ static void destroy(struct client *c, bool reset)
     conn_close(&c->conn, reset);
     list_remove(&c->node);
     client_account(c);
-    guard_leave(c->w->edge->guard, c->verdict, &c->addr);
+    struct sockaddr_storage addr;
+    client_address(c, &addr);
+    guard_leave(c->w->edge->guard, c->verdict, &addr);
     loop_defer(c->w->loop, free_later, c);
 }
 
@@ -429,7 +432,7 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
         return;
     }
     c->w = w;
-    c->addr = *addr;
+    client_set_address(c, addr);
     c->verdict = verdict;
     buf_init(&c->in, (size_t)settings(c)->max_body + (size_t)settings(c)->max_head + PIPELINE_MAX);
     if (conn_open(&c->conn, w->loop, fd, OUT_MAX, on_conn, c) != ERR_OK) {

@@ -7,6 +7,9 @@
 #ifndef EDGE_CLIENT_H
 #define EDGE_CLIENT_H
 
+#include <netinet/in.h>
+#include <string.h>
+
 #include "conn.h"
 #include "edge.h"
 
@@ -43,12 +46,22 @@ struct client {
     bool must_close, answer_begun, dead;
     bool broken;                 /* the output cannot be completed: nothing more is taken */
     enum client_framing framing; /* of the answer */
-    struct sockaddr_storage addr;
+    struct sockaddr_in6 peer;    /* or sockaddr_in, as its family tells: client_address() */
 };
 
 /* Takes the fd. */
 void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr,
                    enum guard_verdict verdict);
+/* Whom it is from: AF_UNSPEC as long as that is not known. */
+static inline void client_address(const struct client *c, struct sockaddr_storage *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    memcpy(ret, &c->peer, sizeof c->peer);
+}
+static inline void client_set_address(struct client *c, const struct sockaddr_storage *addr)
+{
+    memcpy(&c->peer, addr, sizeof c->peer);
+}
 /* Tells the memory account what the connection and its request hold now. */
 void client_account(struct client *c);
 /* The memory of what it read, and of the request in progress, is of no use any more. */

@@ -55,7 +55,7 @@ static enum err read_header(struct client *c, struct proxy_header *h)
 
 enum err client_proxy_read(struct client *c)
 {
-    struct sockaddr_storage from;
+    struct sockaddr_storage from, before;
     struct proxy_header h;
     enum err e = peer_of(c, &from);
     if (e == ERR_OK) e = read_header(c, &h);
@@ -64,9 +64,10 @@ enum err client_proxy_read(struct client *c)
     buf_done(&c->in);
     /* It counts for its own address from now on. */
     if (c->verdict == GUARD_IN) {
-        guard_leave(c->w->edge->guard, GUARD_IN, &c->addr);
+        client_address(c, &before);
+        guard_leave(c->w->edge->guard, GUARD_IN, &before);
         c->verdict = guard_enter(c->w->edge->guard, &from);
     }
-    c->addr = from;
+    client_set_address(c, &from);
     return ERR_OK;
 }

@@ -304,6 +304,11 @@ uint64_t conn_taken(const struct conn *c)
     return c->sent - MIN(c->sent, (uint64_t)queued);
 }
 
+size_t conn_memory(const struct conn *c)
+{
+    return c->out.cap + (c->tls != NULL ? TLS_MEMORY : 0);
+}
+
 void conn_pause(struct conn *c, bool paused)
 {
     if (c->read_paused == paused || c->fd < 0) return;

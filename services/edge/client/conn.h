@@ -84,6 +84,8 @@ static inline size_t conn_waiting(const struct conn *c)
 {
     return c->out.len;
 }
+/* Bytes that it holds, of TLS about. */
+size_t conn_memory(const struct conn *c);
 /* Stops or goes on taking input. A reset of the peer is noticed either way, its end with tell_end.
  */
 void conn_pause(struct conn *c, bool paused);

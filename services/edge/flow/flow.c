@@ -127,7 +127,9 @@ static void note_address(struct flow *f, const struct client *c)
     struct admit_subject *s = &f->asked->subject;
     struct edge *e = flow_edge(f);
     char ip[ADDRESS_TEXT];
-    s->has_address = address_of_socket(&c->addr, s->address);
+    struct sockaddr_storage from;
+    client_address(c, &from);
+    s->has_address = address_of_socket(&from, s->address);
     if (!s->has_address) return;
     address_of_client(&e->trusted_proxies, e->address_field, &c->request->head, s->address);
     struct shown_address *a =
@@ -144,6 +146,7 @@ size_t flow_memory(const struct flow *f)
 {
     size_t n = sizeof *f + f->gather.cap;
     if (f->asked != NULL) n += sizeof *f->asked + f->asked->arena.used + f->asked->edited.cap;
+    if (f->exchange != NULL) n += exchange_memory(f->exchange);
     return f->answer != NULL ? n + answer_memory(f->answer) : n;
 }
 

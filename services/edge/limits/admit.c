@@ -90,15 +90,17 @@ struct admit_ticket *admit_ticket_shrink(struct admit_ticket *t)
     ASSERT(!w->waiting);
     if (t->note != NULL) return t; /* the log knows claims by their places */
     for (size_t i = 0; i < w->claims_n; i++)
-        if (w->claims[i].counter != NULL) w->claims[n++] = w->claims[i];
+        if (w->claims[i].counter != NULL) {
+            w->claims[n] = w->claims[i];
+            w->claims[n].place = (unsigned char)n;
+            n++;
+        }
     w->claims_n = w->tightest = w->tightest_reserve = n;
     w->refused_by = 0;
     w->shadow_mask = 0;
     struct admit_ticket *less = realloc(t, offsetof(struct admit_ticket, waiter.claims) +
                                                n * sizeof(struct lease_claim));
-    if (less == NULL) less = t;
-    for (size_t i = 0; i < n; i++) less->waiter.claims[i].waiter = &less->waiter;
-    return less;
+    return less != NULL ? less : t;
 }
 
 /* --- claims --- */

@@ -252,7 +252,7 @@ void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, siz
         c->pins++;
     }
     claim->counter = c;
-    claim->waiter = w;
+    claim->place = (unsigned char)i;
     claim->held = claim->queued = false;
     lease_unlock(t);
 }

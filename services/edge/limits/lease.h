@@ -42,6 +42,8 @@
 #ifndef EDGE_LEASE_H
 #define EDGE_LEASE_H
 
+#include <stddef.h>
+
 #include "base/list.h"
 #include "proto/lease_msg.h"
 
@@ -76,6 +78,9 @@ struct lease_claim {
     bool shadow;
     bool quiet;          /* never the tightest one: there is nothing to tell clients of it */
     bool reserve;        /* of a rate: units are kept for this request, and spent step by step */
+    bool held, queued;   /* private, as are the next two */
+    bool allowed;        /* `local` is not of a share: the engine was away, and all may pass */
+    unsigned char place; /* in its waiter */
     uint64_t least;      /* of a reservation: this many will do when there are not more;
                             0: all of `units` */
     uint64_t per_input;  /* of a reservation: units that a token of input costs; 0: not counted */
@@ -84,14 +89,11 @@ struct lease_claim {
     uint64_t reserved; /* units it got or has left, from leases and shares */
     uint64_t spent;    /* units that it has spent */
     /* private */
-    bool held, queued;
-    bool allowed;          /* `local` is not of a share: the engine was away, and all may pass */
     uint64_t need, enough; /* what the admission or extension under way is for */
     uint64_t local;        /* of `reserved`: not of a lease, but of the share that began then */
     uint64_t local_of;
     uint64_t number; /* of the lease that the rest is of */
     struct lease_counter *counter;
-    struct lease_waiter *waiter;
     struct list_node node; /* in the counter's queue */
 };
 
@@ -131,6 +133,12 @@ struct lease_waiter {
     struct list_node node; /* among all that wait, by deadline; then in the list of decided ones */
     struct lease_claim claims[LEASE_MAX_CLAIMS];
 };
+
+static inline struct lease_waiter *lease_waiter_of(struct lease_claim *claim)
+{
+    return (struct lease_waiter *)(void *)((char *)(claim - claim->place) -
+                                           offsetof(struct lease_waiter, claims));
+}
 
 struct lease_table_options {
     const char *instance, *incarnation; /* incarnation is new at each start of the process */

@@ -28,7 +28,7 @@ static struct said look(struct lease_table *t, struct lease_claim *claim, uint64
                         struct lease_view *ret_view)
 {
     struct lease_counter *c = claim->counter;
-    const struct lease_waiter *w = claim->waiter;
+    const struct lease_waiter *w = lease_waiter_of(claim);
     struct said a = { LEASE_LOOK_HAVE, claim->need, 0 };
     int64_t available;
     if (claim->need == 0) return a;
@@ -292,7 +292,7 @@ void lease_resolve(struct lease_table *t, uint64_t now, struct lease_counter *c,
     list_init(&queue);
     for (struct list_node *n; (n = list_pop_front(&c->queue)) != NULL;) list_push_back(&queue, n);
     while (!list_empty(&queue)) {
-        struct lease_waiter *w = LIST_ENTRY(queue.next, struct lease_claim, node)->waiter;
+        struct lease_waiter *w = lease_waiter_of(LIST_ENTRY(queue.next, struct lease_claim, node));
         dequeue(w);
         judge_again(t, now, w, done);
     }

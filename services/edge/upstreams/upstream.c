@@ -19,6 +19,7 @@ enum {
     READS_PER_TURN = 8,
     IDLE_PER_SERVER = 256,
     DISCARD_MAX = 64 * 1024, /* bytes of an answer that nobody wants */
+    CURL_MEMORY = 16 * 1024, /* about what libcurl has for a transfer */
     MAX_SERVERS = 65536,
     KNOWN_SERVERS = 64
 };
@@ -576,6 +577,12 @@ void exchange_pause(struct exchange *x, bool paused)
         x->base.ops->pause(x, paused);
     else
         conn_pause(&x->conn, paused);
+}
+
+size_t exchange_memory(const struct exchange *x)
+{
+    if (x->base.ops != NULL) return CURL_MEMORY;
+    return sizeof *x + x->in.cap + conn_memory(&x->conn);
 }
 
 bool exchange_is_connected(const struct exchange *x)
