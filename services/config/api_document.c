@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "api_impl.h"
+#include "model_wants.h"
 #include "base/map.h"
 #include "rt/yaml.h"
 
@@ -245,6 +246,7 @@ static enum err run_import(struct import *im, const struct json *doc)
     for (int k = 0; k < KIND_COUNT && e == ERR_OK; k++)
         e = import_kind(im, (enum kind)k, json_get(doc, kind_name((enum kind)k)));
     if (e == ERR_OK) e = check_defaults(im);
+    if (e == ERR_OK) e = model_check_wants(im->t, NULL, NULL, &im->c->problems, &im->c->why);
     if (e == ERR_OK && im->c->problems.n > 0) e = ERR_INVALID;
     return e;
 }

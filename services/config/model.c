@@ -12,6 +12,7 @@
 
 #include "base/uuid.h"
 #include "model_secret.h"
+#include "model_wants.h"
 #include "proto/snapshot.h"
 
 enum { BODY_MAX_BYTES = 192 * 1024 };
@@ -395,7 +396,8 @@ static enum err finish(struct tx *t, enum kind k, const struct json *o, struct p
     buf_done(&body);
     if (e != ERR_OK || p->n > 0) return e;
     e = check_unique(t, &ret->row, p, why);
-    return e == ERR_OK ? check_default(t, &ret->row, o, p, why) : e;
+    if (e == ERR_OK) e = check_default(t, &ret->row, o, p, why);
+    return e == ERR_OK && !t->bulk ? model_check_wants(t, &ret->row, o, p, why) : e;
 }
 
 enum err model_prepare(struct tx *t, const struct secrets *secrets, enum kind k,

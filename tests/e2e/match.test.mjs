@@ -265,6 +265,35 @@ suiteTest('matching', { config, env: { edge: { TRUSTED_PROXIES: '127.0.0.0/8, 10
     assert.ok(r.status === 404 || r.status === 403, r.text);
   });
 
+  await step('one member of bodies, or of tokens, too many is refused with its name', async () => {
+    const when = (source, from, n) => ({ all: Array.from({ length: n }, (_, i) => ({ source, name: `/many/m${from + i}`, op: 'exists' })) });
+    const document = (await suite.admin('GET', 'config')).json;
+    const matcher = (slug, ...condition) => ({ slug, namespace: 'rest', priority: 1, when: when(...condition) });
+    for (const [source, of] of [['body', 'bodies'], ['claim', 'tokens']]) {
+      const first = matcher(`first-${source}`, source, 0, 40), second = matcher(`second-${source}`, source, 40, 40);
+      const whole = await suite.admin('PUT', 'config', { ...document, matchers: [...document.matchers, first, second] });
+      assert.equal(whole.status, 422, whole.text);
+      assert.equal(whole.json.violations[0].pointer, '/matchers');
+      assert.match(whole.json.violations[0].message, new RegExp(`^/many/m\\d+ at /when/all/\\d+/name of (first|second)-${source} is one member of ${of} too many`));
+      await suite.must('POST', 'matchers', first);
+      const refused = await suite.admin('POST', 'matchers', second);
+      assert.equal(refused.status, 422, refused.text);
+      const { pointer, message } = refused.json.violations[0];
+      assert.match(pointer, /^\/when\/all\/\d+\/name$/);
+      assert.match(message, new RegExp(`^/many/m\\d+ is one member of ${of} too many: the whole configuration may look at 64$`));
+      // As many as there is room for; those that are looked at already need none.
+      let n = 10;
+      while ((await suite.admin('POST', 'matchers?dry_run=true', matcher('fits', source, 40, n + 1))).status < 300) n++;
+      assert.ok(n >= 10 && n < 24, `${n}`);
+      await suite.must('POST', 'matchers', matcher(`fits-${source}`, source, 40, n));
+      await suite.must('POST', 'matchers', matcher(`again-${source}`, source, 0, 40 + n));
+    }
+    await suite.applied();
+    const more = await suite.admin('POST', 'routes', { slug: 'too-many', namespace: 'rest', path: { prefix: '/too/many/' }, upstream: document.upstreams[0].slug, max: { one_too_many: 1 } });
+    assert.equal(more.status, 422, more.text);
+    assert.equal(more.json.violations[0].pointer, '/max/one_too_many');
+  });
+
   await step('what is wrong is said with its place', async () => {
     const r = await suite.admin('POST', 'routes', { slug: 'bad', namespace: 'rest', upstream: 'up', path: { regex: '/(' }, max: { temperature: 'hot' },
       headers: { request: { set: { Connection: 'x' } } } });
