@@ -36,7 +36,7 @@ void piece_cache_give(const struct vocab *v, struct piece_cache *c)
     (void)atomic_fetch_add_explicit(&v->pool->asked, c->asked, memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&v->pool->missed, c->missed, memory_order_relaxed);
     c->asked = c->missed = 0;
-    c->later_n = 0; /* of a text that was given up */
+    c->later_n = c->waiting_n = 0; /* of a text that was given up */
     c->later_sum = 0;
     for (int i = 0; i < PIECE_CACHE_POOL; i++) {
         struct piece_cache *none = NULL;
@@ -199,15 +199,6 @@ static void settle(struct piece_cache *c, const struct vocab *v)
     c->later_n = 0;
 }
 
-uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
-{
-    if (c == NULL) return 0;
-    settle(c, v);
-    uint64_t sum = c->later_sum;
-    c->later_sum = 0;
-    return sum;
-}
-
 /* What is not the latest of its set: its tokens, or 0 when that will be known later. */
 static __attribute__((noinline)) uint64_t missed_later(struct piece_cache *c, struct vocab_key *at,
                                                        const struct vocab *v, size_t n,
@@ -228,14 +219,48 @@ static __attribute__((noinline)) uint64_t missed_later(struct piece_cache *c, st
 }
 
 static uint64_t short_piece(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
-                            enum what what, bool later)
+                            enum what what)
 {
     struct vocab_key k = vocab_key_of(p, n), *at = c->at[piece_cache_set(k)];
     uint64_t count = piece_cache_get(at, k);
     c->asked++;
-    return count > 0 ? count
-           : later   ? missed_later(c, at, v, n, k, what)
-                     : missed(c, at, v, p, n, k, what);
+    return count > 0 ? count : missed(c, at, v, p, n, k, what);
+}
+
+/* Looks for those that wait. */
+static void look_up(struct piece_cache *c, const struct vocab *v)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < c->waiting_n; i++) {
+        const struct piece_waiting *w = &c->waiting[i];
+        struct vocab_key *at = c->at[piece_cache_set(w->k)];
+        unsigned count = piece_cache_get(at, w->k);
+        sum += __builtin_expect(count > 0, 1)
+                   ? count
+                   : missed_later(c, at, v, w->n, w->k, (enum what)w->what);
+    }
+    c->asked += c->waiting_n;
+    c->waiting_n = 0;
+    c->later_sum += sum;
+}
+
+static void wait_for(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                     enum what what)
+{
+    struct vocab_key k = vocab_key_of(p, n);
+    __builtin_prefetch(c->at[piece_cache_set(k)]);
+    c->waiting[c->waiting_n++] = (struct piece_waiting){ k, (uint32_t)n, what };
+    if (c->waiting_n == PIECE_WAITING) look_up(c, v);
+}
+
+uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
+{
+    if (c == NULL) return 0;
+    look_up(c, v);
+    settle(c, v);
+    uint64_t sum = c->later_sum;
+    c->later_sum = 0;
+    return sum;
 }
 
 /* A piece of more than PIECE_CACHE_LONGEST bytes, part by part: most of them are short. */
@@ -252,7 +277,7 @@ static enum err parts(struct piece_cache *c, const struct vocab *v, const char *
     for (;;) {
         count = joins_one(v, p, part);
         if (count == 0 && part <= PIECE_CACHE_LONGEST) {
-            count = short_piece(c, v, p, part, chars ? PART_OF_CHARS : PART, false);
+            count = short_piece(c, v, p, part, chars ? PART_OF_CHARS : PART);
         } else if (count == 0) {
             enum err e = bpe_part(v, p, part, chars, NULL, &count);
             if (e != ERR_OK) return e;
@@ -316,7 +341,7 @@ enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p
 {
     if (c == NULL) return bpe_piece(v, p, n, NULL, ret);
     if (n > PIECE_CACHE_LONGEST) return longer_piece(c, v, p, n, ret);
-    *ret = short_piece(c, v, p, n, PIECE, false);
+    *ret = short_piece(c, v, p, n, PIECE);
     return ERR_OK;
 }
 
@@ -330,15 +355,17 @@ enum err piece_count_later(struct piece_cache *c, const struct vocab *v, const c
                            uint64_t *ret)
 {
     if (c == NULL || n > PIECE_CACHE_LONGEST || !may_wait(v)) return piece_count(c, v, p, n, ret);
-    *ret = short_piece(c, v, p, n, PIECE, true);
+    wait_for(c, v, p, n, PIECE);
+    *ret = 0;
     return ERR_OK;
 }
 
 static inline uint64_t part(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                             bool chars, bool later)
 {
-    if (n <= PIECE_CACHE_LONGEST)
-        return short_piece(c, v, p, n, chars ? PART_OF_CHARS : PART, later);
+    enum what what = chars ? PART_OF_CHARS : PART;
+    if (n <= PIECE_CACHE_LONGEST && later) return wait_for(c, v, p, n, what), 0;
+    if (n <= PIECE_CACHE_LONGEST) return short_piece(c, v, p, n, what);
     uint64_t count = 0;
     enum err e = bpe_part(v, p, n, chars, NULL, &count);
     ASSERT(e == ERR_OK && count > 0 && count <= n);

@@ -21,6 +21,7 @@ enum {
     PIECE_CACHE_POOL = 16,         /* caches that a vocabulary keeps */
     PIECE_RUN_MOST = 3 * 4096 + 4, /* bytes of a run that a meter follows: U+FFFD is three */
     PIECE_LATER = BPE_MANY,        /* pieces that are counted at once */
+    PIECE_WAITING = 16,            /* pieces whose sets are on their way from memory */
     PIECE_KEY_COUNT = 60,          /* the number of tokens is in the bits of `hi` from here on */
 
     /* Longer pieces are kept whole, each in a place of one of these sizes: their bytes, their
@@ -42,7 +43,11 @@ struct piece_cache {
         uint32_t n, times, what;
         uint64_t count;
     } later[PIECE_LATER];
-    unsigned later_n;
+    struct piece_waiting {
+        struct vocab_key k;
+        uint32_t n, what;
+    } waiting[PIECE_WAITING];
+    unsigned later_n, waiting_n;
     uint64_t later_sum;            /* tokens of those that were counted since */
     uint64_t asked, missed;        /* pieces looked up, and not found, since it was taken */
     struct pieces_scratch scratch; /* for whoever has it */
