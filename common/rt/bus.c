@@ -112,6 +112,15 @@ bool bus_is_connected(const struct bus *b)
     return yes;
 }
 
+size_t bus_payload_max(const struct bus *b)
+{
+    struct bus *m = (struct bus *)(uintptr_t)b; /* for its lock */
+    natsConnection *nc = bus_nc_get(m);
+    int64_t n = nc != NULL ? natsConnection_GetMaxPayload(nc) : 0;
+    bus_nc_put(m);
+    return (size_t)MAX(n, 0);
+}
+
 /* A deadline on the clock of b->wait. */
 static void deadline_in(int ms, struct timespec *ret)
 {

@@ -54,6 +54,8 @@ void bus_free(struct bus *b);
 bool bus_is_connected(const struct bus *b);
 const char *bus_instance(const struct bus *b);
 const char *bus_prefix(const struct bus *b);
+/* Most bytes of a message that the server takes; 0: no connection. */
+size_t bus_payload_max(const struct bus *b);
 
 /* --- core --- */
 

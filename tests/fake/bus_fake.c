@@ -344,6 +344,12 @@ const char *bus_instance(const struct bus *b)
     return b->instance;
 }
 
+size_t bus_payload_max(const struct bus *b)
+{
+    (void)b;
+    return 1 << 20;
+}
+
 const char *bus_prefix(const struct bus *b)
 {
     return b->prefix;

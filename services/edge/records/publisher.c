@@ -57,7 +57,8 @@ struct publisher {
     /* The thread's own. */
     struct message *filling[OPEN_MAX]; /* oldest first */
     size_t filling_n;
-    size_t known_free; /* so many messages at least */
+    size_t known_free;  /* so many messages at least */
+    size_t payload_max; /* what the server takes */
     struct buf text;
 
     _Atomic uint64_t published, duplicates, retries, sent;
@@ -233,12 +234,17 @@ static void send_filling(struct publisher *p, size_t i)
     send(p, m);
 }
 
+static bool fits(const struct publisher *p, size_t n, size_t bytes)
+{
+    return usage_batch_fits(n, bytes) && bytes + 2 * n + USAGE_BATCH_HEAD <= p->payload_max;
+}
+
 static void put(struct publisher *p, const struct spool_item *item)
 {
     /* The name may come from a dead edge's disk: it is input. */
     struct str slug = str_is_slug(item->name) ? item->name : STR(USAGE_NO_NAMESPACE);
     size_t i = 0, bytes = item->head.n + item->text.n;
-    if (item->adopted || !usage_batch_fits(1, bytes)) {
+    if (item->adopted || !fits(p, 1, bytes)) {
         struct message *m = begin(p, slug);
         add(m, item);
         send(p, m);
@@ -246,7 +252,7 @@ static void put(struct publisher *p, const struct spool_item *item)
     }
     while (i < p->filling_n && !str_eq(slug, str_n(p->filling[i]->slug, p->filling[i]->slug_n)))
         i++;
-    if (i < p->filling_n && !usage_batch_fits(p->filling[i]->n + 1, p->filling[i]->bytes + bytes)) {
+    if (i < p->filling_n && !fits(p, p->filling[i]->n + 1, p->filling[i]->bytes + bytes)) {
         send_filling(p, i);
         i = p->filling_n;
     }
@@ -277,6 +283,7 @@ static void send_all(struct publisher *p)
     uint64_t now = clock_mono_ns(p->o.clock);
     struct spool_item item;
     struct message *m;
+    p->payload_max = bus_payload_max(p->o.bus);
     for (size_t from = 0; (m = take_due(p, &from, now)) != NULL;) send(p, m);
     while (has_room(p) && spool_next(p->o.spool, &item) == ERR_OK) put(p, &item);
     while (p->filling_n > 0) send_filling(p, 0);

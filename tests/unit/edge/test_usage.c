@@ -336,6 +336,32 @@ static void a_killed_edge_is_accounted_for_by_the_next(void **state)
     bus_free(bus);
 }
 
+static void a_server_that_takes_little_gets_small_messages(void **state)
+{
+    struct fixture *f = *state;
+    nats_server_kill(&f->nats);
+    nats_server_start(&f->nats, "max_payload: 4096\n");
+    struct bus *bus = open_bus(f);
+    make_stream(bus);
+    assert_int_equal(bus_payload_max(bus), 4096);
+    struct usage *u = open_usage(f, bus, "edge-1");
+    for (unsigned n = 0; n < 200; n++) {
+        struct made m;
+        usage_settle(u, 0, NULL, make(&m, n));
+    }
+    assert_true(usage_flush(u, 20000));
+    struct usage_stats st;
+    usage_stats(u, &st);
+    assert_int_equal(st.published, 200);
+    assert_int_equal(st.retries, 0);
+    usage_free(u);
+    struct content *c = read_stream(bus);
+    assert_int_equal(c->count, 200);
+    assert_in_range(c->messages, 30, 150);
+    free(c);
+    bus_free(bus);
+}
+
 static void a_full_spool_refuses_or_serves_as_it_is_told(void **state)
 {
     struct fixture *f = *state;
@@ -380,6 +406,7 @@ int main(void)
         T(a_killed_edge_is_accounted_for_by_the_next),
         T(settled_and_refused_requests_are_published_once),
         T(nothing_is_lost_while_the_bus_is_killed),
+        T(a_server_that_takes_little_gets_small_messages),
         T(a_full_spool_refuses_or_serves_as_it_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
