@@ -78,11 +78,23 @@ static void read_headers(struct reader *r, struct explain_ask *ret)
     }
 }
 
+static const struct json *object(struct reader *r, const char *name)
+{
+    char pointer[32];
+    const struct json *m = json_get(r->o, name);
+    if (m == NULL || json_is(m, JSON_NULL)) return NULL;
+    if (json_is(m, JSON_OBJECT)) return m;
+    (void)snprintf(pointer, sizeof pointer, "/%s", name);
+    problem(r, pointer, "must be an object");
+    return NULL;
+}
+
 static void refuse_unknown(struct reader *r)
 {
-    static const char *const known[] = { "method",     "target",       "headers",      "key",
-                                         "model",      "client_ip",    "user",         "namespace",
-                                         "body_bytes", "input_tokens", "output_tokens" };
+    static const char *const known[] = { "method",     "target",       "headers",       "key",
+                                         "model",      "client_ip",    "user",          "namespace",
+                                         "body_bytes", "input_tokens", "output_tokens", "body",
+                                         "claims" };
     for (const struct json *m = json_first(r->o); m != NULL; m = json_next(m)) {
         char pointer[80];
         size_t i = 0;
@@ -119,6 +131,10 @@ bool explain_read(const struct json *o, struct explain_ask *ret, explain_problem
     ret->input_tokens = count(&r, "input_tokens");
     ret->output_tokens = count(&r, "output_tokens");
     ret->body_bytes = count(&r, "body_bytes");
+    ret->body = object(&r, "body");
+    ret->claims = object(&r, "claims");
+    if (ret->key.p != NULL && ret->claims != NULL)
+        problem(&r, "/claims", "are of a token, and a request has a key or a token");
     refuse_unknown(&r);
     return r.good;
 }

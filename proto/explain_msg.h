@@ -5,7 +5,7 @@
  *
  *   request {"v","id","ts","from","request":{"method","target","headers":{name:value,…}?,
  *            "key":<id>?,"client_ip"?,"model"?,"user"?,"input_tokens"?,"output_tokens"?,
- *            "body_bytes"?}}
+ *            "body_bytes"?,"body":{…}?,"claims":{…}?}}
  *   reply   {"v","id","ts","from","revision","status","why",
  *            "namespace":{"id","slug","chosen_by":"key"|"matcher"|"default"}|null,
  *            "key","route","upstream","model":{"id","slug"}|null,
@@ -15,7 +15,9 @@
  *            "edge"}
  *        or the error of proto/envelope.h
  *
- * The key is named by its id, since nobody has its secret. status: what the client would be
+ * The key is named by its id, since nobody has its secret; claims are taken for those of a token
+ * that was verified, and a request has a key or a token. body is what matchers look at, and tells
+ * the model unless that is given. status: what the client would be
  * answered as far as the edge can tell without counters: 200, or 400, 401, 403, 404, 405, 413. A
  * policy whose verdict is "counter" decides by the counter (its id, key), of which the request
  * takes `units`; the policy engine knows what is left of it (proto/counters_msg.h).
@@ -37,7 +39,8 @@ struct explain_ask {
     size_t headers_n;
     struct str key, client_ip, model, user; /* p == NULL: none */
     uint64_t input_tokens, output_tokens, body_bytes;
-    struct json *root; /* what the strings belong to, when decoded */
+    const struct json *body, *claims; /* objects; NULL: none */
+    struct json *root;                /* what the strings belong to, when decoded */
 };
 
 /* The member "request" of a message, or the body of the admin API: every problem is told with the

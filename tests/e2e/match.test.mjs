@@ -265,6 +265,18 @@ suiteTest('matching', { config, env: { edge: { TRUSTED_PROXIES: '127.0.0.0/8, 10
     assert.ok(r.status === 404 || r.status === 403, r.text);
   });
 
+  await step('explained as it is done: by a body\'s members, and by a token\'s claims', async () => {
+    const explained = async (sample) => { const r = (await suite.must('POST', 'explain', { target: '/v1/chat/completions', ...sample })).json; return [r.status, r.namespace?.slug]; };
+    assert.deepEqual(await explained({ body: { model: 'Qwen3-8B', metadata: { team: 'b' } } }), [200, 'by-body']);
+    assert.deepEqual(await explained({ body: { model: 'special-1' } }), [200, 'by-model']);
+    assert.deepEqual(await explained({ claims: claims({ realm: { roles: ['gold'] } }) }), [200, 'by-claim']);
+    assert.deepEqual(await explained({ headers: { 'x-space': 'tokens' }, claims: claims({ groups: ['red'] }) }), [200, 'tokens']);
+    assert.deepEqual(await explained({ headers: { 'x-space': 'tokens' }, claims: claims({ groups: ['green'] }) }), [403, 'tokens']);
+    assert.deepEqual(await explained({ headers: { 'x-space': 'tokens' } }), [401, 'tokens']);
+    const both = await suite.admin('POST', 'explain', { target: '/', key: 'x', claims: {} });
+    assert.deepEqual([both.status, both.json.violations[0].pointer], [422, '/claims']);
+  });
+
   await step('one member of bodies, or of tokens, too many is refused with its name', async () => {
     const when = (source, from, n) => ({ all: Array.from({ length: n }, (_, i) => ({ source, name: `/many/m${from + i}`, op: 'exists' })) });
     const document = (await suite.admin('GET', 'config')).json;

@@ -16,6 +16,8 @@ struct explanation {
     struct h1_request request;
     struct match_input match;
     struct admit_subject subject;
+    struct arena arena;
+    struct buf body_text, claims_text;
     const struct snap_route *route;
     int status; /* of the first decision that refuses */
 };
@@ -75,6 +77,45 @@ static enum err take_address(struct explanation *x, struct why *why)
     return why_set(why, ERR_INVALID, "client_ip: not an address");
 }
 
+/* What matchers look at in a document of the sample, by the pass that reads real ones. */
+static enum err take_document(struct explanation *x, const struct json *o, struct buf *text,
+                              const struct js_wants *wants, struct js_val *ret_root,
+                              const struct match_values **ret)
+{
+    struct js_val found[JS_WANTS_MAX];
+    struct why why = { "" };
+    size_t n = js_wants_count(wants);
+    if (o == NULL) return ERR_OK;
+    struct match_values *v = arena_calloc(&x->arena, (n + 1) * sizeof *v);
+    if (v == NULL) return ERR_NOMEM;
+    enum err e = json_print(o, text);
+    if (e != ERR_OK) return e;
+    if (js_parse_wanting(buf_str(text), wants, ret_root, found, &why) != ERR_OK) {
+        refuse(x, 400, why.text);
+        return ERR_OK;
+    }
+    for (size_t i = 0; i < n && e == ERR_OK; i++) {
+        e = match_values_of(found[i], &x->arena, &v[i]);
+        if (e == ERR_LIMIT) {
+            refuse(x, 400, "a field that decides over the request is too long");
+            return ERR_OK;
+        }
+    }
+    *ret = v;
+    return e;
+}
+
+static enum err take_documents(struct explanation *x)
+{
+    const struct matching *m = x->env->rules->matching;
+    struct js_val root;
+    enum err e = take_document(x, x->ask->body, &x->body_text, matching_body_wants(m), &root,
+                               &x->match.body);
+    return e == ERR_OK ? take_document(x, x->ask->claims, &x->claims_text, matching_claim_wants(m),
+                                       &root, &x->match.claims)
+                       : e;
+}
+
 /* --- namespace, key, route --- */
 
 static void take_key(struct explanation *x)
@@ -94,6 +135,25 @@ static void take_key(struct explanation *x)
         return;
     }
     if (x->ask->key.p != NULL) refuse(x, 401, "this edge has no such key");
+}
+
+/* As flow_select.c does: a key, or the claims of a token. */
+static void check_credential(struct explanation *x, const struct snap_namespace *ns)
+{
+    bool token = x->ask->claims != NULL;
+    if (x->subject.key != NULL) {
+        if (ns->auth == SNAP_AUTH_JWT) refuse(x, 401, "the namespace takes tokens, not keys");
+    } else if (ns->auth == SNAP_AUTH_NONE) {
+        return;
+    } else if (token && ns->auth == SNAP_AUTH_KEY) {
+        refuse(x, 401, "the namespace takes keys, not tokens");
+    } else if (token && !match_claims(x->env->rules->matching, ns, x->match.claims)) {
+        refuse(x, 403, "the token does not say what the namespace asks of tokens");
+    } else if (!token) {
+        refuse(x, 401,
+               ns->auth == SNAP_AUTH_JWT ? "the namespace needs a token, and the request has none"
+                                         : "the namespace needs a key, and the request has none");
+    }
 }
 
 static void take_namespace(struct explanation *x)
@@ -116,8 +176,7 @@ static void take_namespace(struct explanation *x)
     x->subject.ns = ns;
     if (key != NULL && by_matcher && matched != ns)
         refuse(x, 403, "a matcher selects another namespace than the key's");
-    if (key == NULL && ns->auth != SNAP_AUTH_NONE)
-        refuse(x, 401, "the namespace needs a key, and the request has none");
+    check_credential(x, ns);
 }
 
 static void take_route(struct explanation *x)
@@ -139,8 +198,8 @@ static void take_model(struct explanation *x)
 {
     struct admit_subject *s = &x->subject;
     json_set_null(x->reply, "model");
-    if (x->ask->model.p == NULL) return;
-    s->model = x->ask->model;
+    s->model = x->ask->model.p != NULL ? x->ask->model : json_str(json_get(x->ask->body, "model"));
+    if (s->model.p == NULL) return;
     s->model_known = match_model(x->env->rules->matching, s->model);
     if (s->model_known != NULL)
         put_named(x->reply, "model", s->model_known->id, s->model_known->slug);
@@ -191,7 +250,9 @@ static bool passes(const struct explanation *x, const struct snap_policy *p)
     alone.shadow = false;
     if (p->kind == SNAP_ACCESS)
         admit_access(&list, &x->subject, x->request.method_str, x->request.path, false, &c);
-    if (p->kind == SNAP_BODY_SIZE) admit_body_size(&list, &x->subject, x->ask->body_bytes, &c);
+    if (p->kind == SNAP_BODY_SIZE)
+        admit_body_size(&list, &x->subject, MAX(x->ask->body_bytes, (uint64_t)x->body_text.len),
+                        &c);
     if (p->kind == SNAP_INPUT_TOKENS)
         admit_input_tokens(&list, &x->subject, x->ask->input_tokens, &c);
     return c.policy == NULL;
@@ -258,6 +319,9 @@ enum err explain(const struct explain_env *env, const struct explain_ask *ask, s
     struct explanation x = { .env = env, .ask = ask, .reply = reply, .status = 200 };
     struct buf head;
     buf_init(&head, 1 << 20);
+    buf_init(&x.body_text, MESSAGE_MAX_BYTES);
+    buf_init(&x.claims_text, MESSAGE_MAX_BYTES);
+    arena_init(&x.arena, MESSAGE_MAX_BYTES);
     enum err e = parse_head(&x, &head, why);
     if (e == ERR_OK) e = take_address(&x, why);
     if (e == ERR_OK) {
@@ -273,9 +337,10 @@ enum err explain(const struct explain_env *env, const struct explain_ask *ask, s
         take_model(&x);
         match_input_init(&x.match, &x.request);
         x.match.body_known = true;
-        x.match.model = ask->model;
+        x.match.model = x.subject.model;
         x.match.key = x.subject.key;
         if (x.subject.has_address) x.match.address = x.subject.address;
+        e = take_documents(&x);
         take_namespace(&x);
         take_route(&x);
         check_key_models(&x);
@@ -283,5 +348,8 @@ enum err explain(const struct explain_env *env, const struct explain_ask *ask, s
         json_set_u64(reply, "status", (uint64_t)x.status);
     }
     buf_done(&head);
+    buf_done(&x.body_text);
+    buf_done(&x.claims_text);
+    arena_done(&x.arena);
     return e;
 }

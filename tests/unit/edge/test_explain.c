@@ -15,14 +15,14 @@
 
 static const char *const parts[] = {
     "{\"kind\":\"namespaces\",\"items\":[{\"id\":\"n1\",\"slug\":\"team-a\"},{\"id\":\"n2\","
-    "\"slug\":\"open\",\"auth\":\"none\"}]}",
+    "\"slug\":\"open\",\"auth\":\"none\"},{\"id\":\"n3\",\"slug\":\"tokens\",\"auth\":\"jwt\",\"claims\":{\"source\":\"claim\",\"name\":\"groups\",\"value\":\"red\"}}]}",
     "{\"kind\":\"upstreams\",\"items\":[{\"id\":\"u1\",\"slug\":\"mock\",\"servers\":[{\"id\":"
     "\"s1\",\"slug\":\"a\",\"url\":\"http://127.0.0.1:1\"}]}]}",
     "{\"kind\":\"matchers\",\"items\":[{\"id\":\"m1\",\"namespace\":\"n2\",\"slug\":\"by-header\","
-    "\"when\":{\"source\":\"header\",\"name\":\"x-team\",\"value\":\"open\"}}]}",
+    "\"when\":{\"source\":\"header\",\"name\":\"x-team\",\"value\":\"open\"}},{\"id\":\"m2\",\"namespace\":\"n2\",\"slug\":\"by-body\",\"when\":{\"source\":\"body\",\"name\":\"/metadata/team\",\"value\":\"open\"}},{\"id\":\"m3\",\"namespace\":\"n3\",\"slug\":\"by-issuer\",\"when\":{\"source\":\"claim\",\"name\":\"iss\",\"value\":\"corp\"}},{\"id\":\"m4\",\"namespace\":\"n3\",\"slug\":\"by-path\",\"when\":{\"source\":\"header\",\"name\":\"x-team\",\"value\":\"tokens\"}}]}",
     "{\"kind\":\"routes\",\"items\":[{\"id\":\"r1\",\"namespace\":\"n1\",\"slug\":\"v1\",\"path\":"
     "{\"prefix\":\"/v1/\"},\"methods\":[\"POST\"],\"upstream\":\"u1\"},{\"id\":\"r2\","
-    "\"namespace\":\"n2\",\"slug\":\"all\",\"path\":{\"prefix\":\"/\"},\"upstream\":\"u1\"}]}",
+    "\"namespace\":\"n2\",\"slug\":\"all\",\"path\":{\"prefix\":\"/\"},\"upstream\":\"u1\"},{\"id\":\"r3\",\"namespace\":\"n3\",\"slug\":\"all\",\"path\":{\"prefix\":\"/\"},\"upstream\":\"u1\"}]}",
     "{\"kind\":\"models\",\"items\":[{\"id\":\"mo1\",\"slug\":\"big\",\"patterns\":[\"big-*\"],"
     "\"price\":{\"currency\":\"USD\",\"input_nano\":3,\"output_nano\":10}}]}",
     "{\"kind\":\"keys\",\"items\":[{\"id\":\"k1\",\"namespace\":\"n1\",\"slug\":\"k\",\"hmac\":"
@@ -91,7 +91,8 @@ static enum err try_sample(const char *request, struct why *why)
 static void sample(const char *request)
 {
     struct why why = { "" };
-    if (try_sample(request, &why) != ERR_OK) fail_msg("%s", why.text);
+    enum err e = try_sample(request, &why);
+    if (e != ERR_OK) fail_msg("%s: %s %s", request, err_name(e), why.text);
 }
 
 static const char *slug_of(const char *name)
@@ -242,8 +243,49 @@ static int samples(bool good)
 static void samples_are_what_they_are_called(void **state)
 {
     (void)state;
-    assert_int_equal(samples(true), 2);
-    assert_int_equal(samples(false), 10);
+    assert_int_equal(samples(true), 3);
+    assert_int_equal(samples(false), 12);
+}
+
+static void bodies_and_claims_are_looked_at(void **state)
+{
+    static const struct {
+        const char *sample;
+        uint64_t status;
+        const char *ns;
+    } rows[] = {
+        { "{\"target\":\"/x\",\"body\":{\"metadata\":{\"team\":\"open\"}}}", 200, "open" },
+        { "{\"target\":\"/x\",\"body\":{\"metadata\":{\"team\":[\"a\",\"open\"]}}}", 200, "open" },
+        { "{\"target\":\"/x\",\"body\":{\"metadata\":{\"team\":\"shut\"}}}", 404, "-" },
+        { "{\"target\":\"/x\",\"body\":{\"Metadata\":{\"team\":\"open\"}}}", 400, "-" },
+        { "{\"target\":\"/x\",\"claims\":{\"iss\":\"corp\",\"groups\":[\"red\"]}}", 200, "tokens" },
+        { "{\"target\":\"/x\",\"claims\":{\"iss\":\"corp\",\"groups\":[\"blue\"]}}", 403,
+          "tokens" },
+        { "{\"target\":\"/x\",\"claims\":{\"iss\":\"other\"}}", 404, "-" },
+        { "{\"target\":\"/x\",\"headers\":{\"x-team\":\"tokens\"}}", 401, "tokens" },
+        { "{\"target\":\"/x\",\"headers\":{\"x-team\":\"open\"},\"claims\":{}}", 200, "open" },
+    };
+    struct explain_ask ask;
+    struct json *o;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        sample(rows[i].sample);
+        if (status() != rows[i].status || strcmp(slug_of("namespace"), rows[i].ns) != 0)
+            fail_msg("%s: %d %s", rows[i].sample, (int)status(), slug_of("namespace"));
+    }
+    sample("{\"target\":\"/v1/x\",\"key\":\"k1\",\"body\":{\"model\":\"big-1\"}}");
+    assert_string_equal(slug_of("model"), "big");
+    sample(
+        "{\"target\":\"/v1/x\",\"key\":\"k1\",\"model\":\"other\",\"body\":{\"model\":\"big-1\"}}");
+    assert_string_equal(slug_of("model"), "-");
+    static const char *const bad[] = { "{\"target\":\"/x\",\"body\":\"x\"}",
+                                       "{\"target\":\"/x\",\"claims\":[]}",
+                                       "{\"target\":\"/x\",\"key\":\"k1\",\"claims\":{}}" };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_int_equal(json_parse(str_of(bad[i]), 65536, &o, NULL), ERR_OK);
+        assert_false(explain_read(o, &ask, NULL, NULL));
+        json_free(o);
+    }
 }
 
 int main(void)
@@ -255,6 +297,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_matcher_chooses_where_there_is_no_key, setup, teardown),
         cmocka_unit_test_setup_teardown(what_http_does_not_allow_is_no_request, setup, teardown),
         cmocka_unit_test(samples_are_what_they_are_called),
+        cmocka_unit_test_setup_teardown(bodies_and_claims_are_looked_at, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
