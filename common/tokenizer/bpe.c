@@ -8,6 +8,8 @@
 #include "tokenizer/joins.h"
 #include "tokenizer/unicode.h"
 
+enum { ASK = 64 << 10 }; /* bytes between two questions whether to stop */
+
 /* Merges n ids; of each, the rank and the outcome of its merge with the next. */
 static size_t merge_all(const struct vocab *v, uint32_t *ids, uint32_t *ranks, uint32_t *merged,
                         size_t n)
@@ -391,8 +393,21 @@ void token_list_done(struct token_list *l)
     *l = (struct token_list){ .want_ends = l->want_ends };
 }
 
-static enum err linear_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
-                             uint64_t *ret)
+/* bpe_prefixes(), given up when somebody says so. */
+static enum err prefixes_until(const struct vocab *v, const char *p, size_t n,
+                               const struct stop *stop, uint32_t *last, uint32_t *count)
+{
+    struct walk w;
+    walk_init(&w, n);
+    for (size_t at = 0; at < n; at += MIN(n - at, (size_t)ASK)) {
+        if (at > 0 && stop_asked(stop)) return ERR_CLOSED;
+        walk_on(&w, v, p, at, at + MIN(n - at, (size_t)ASK), last, count);
+    }
+    return ERR_OK;
+}
+
+static enum err linear_piece(const struct vocab *v, const char *p, size_t n,
+                             const struct stop *stop, struct token_list *to, uint64_t *ret)
 {
     uint32_t small[2 * BPE_STACK], *room = small;
     if (n >= UINT32_MAX) return ERR_LIMIT;
@@ -401,10 +416,9 @@ static enum err linear_piece(const struct vocab *v, const char *p, size_t n, str
         if (room == NULL) return ERR_NOMEM;
     }
     uint32_t *last = room, *count = room + n;
-    bpe_prefixes(v, p, n, last, count);
-    uint32_t total = count[n - 1];
-    enum err e = ERR_OK;
-    if (to != NULL) e = list_reserve(to, total);
+    enum err e = prefixes_until(v, p, n, stop, last, count);
+    uint32_t total = e == ERR_OK ? count[n - 1] : 0;
+    if (e == ERR_OK && to != NULL) e = list_reserve(to, total);
     if (e == ERR_OK && to != NULL) {
         size_t at = n;
         for (uint32_t k = total; k > 0; k--) {
@@ -434,12 +448,13 @@ static enum err list_append(struct token_list *to, const uint32_t *ids, size_t n
  * two do not fit. Given up are runs in which tokens depend on what is far away, and those of long
  * tokens, which the linear method is faster with: *ret_done.
  */
-static enum err window_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
-                             uint64_t *ret, bool *ret_done)
+static enum err window_piece(const struct vocab *v, const char *p, size_t n,
+                             const struct stop *stop, struct token_list *to, uint64_t *ret,
+                             bool *ret_done)
 {
     enum { BACK = 2, NEW = 16, KEEP = BPE_SHORT, ROOM = 4 * BPE_SHORT, FIRST = 192 };
     uint32_t ids[ROOM];
-    size_t len = 0, before = to != NULL ? to->len : 0;
+    size_t len = 0, before = to != NULL ? to->len : 0, ask_at = ASK;
     uint64_t flushed = 0;
     enum err e = ERR_OK;
     *ret_done = false;
@@ -461,8 +476,12 @@ static enum err window_piece(const struct vocab *v, const char *p, size_t n, str
             }
         }
         at = end;
+        if (at >= ask_at) {
+            if (stop_asked(stop)) e = ERR_CLOSED;
+            ask_at += ASK;
+        }
         if (at >= FIRST && at < 2 * FIRST && 2 * at > 7 * (flushed + len)) goto out;
-        if (len > 2 * KEEP) { /* the window needs as much room */
+        if (e == ERR_OK && len > 2 * KEEP) { /* the window needs as much room */
             e = list_append(to, ids, len - KEEP);
             flushed += len - KEEP;
             memmove(ids, ids + len - KEEP, KEEP * sizeof *ids);
@@ -478,12 +497,12 @@ out:
 }
 
 /* Longer than BPE_SHORT, of a vocabulary for which the linear method holds. */
-static enum err long_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
-                           uint64_t *ret)
+static enum err long_piece(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                           struct token_list *to, uint64_t *ret)
 {
     bool done;
-    enum err e = window_piece(v, p, n, to, ret, &done);
-    return e != ERR_OK || done ? e : linear_piece(v, p, n, to, ret);
+    enum err e = window_piece(v, p, n, stop, to, ret, &done);
+    return e != ERR_OK || done ? e : linear_piece(v, p, n, stop, to, ret);
 }
 
 static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
@@ -498,11 +517,11 @@ static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struc
     return e;
 }
 
-enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, struct token_list *to,
-                  uint64_t *ret)
+static enum err part_until(const struct vocab *v, const char *p, size_t n, bool chars,
+                           const struct stop *stop, struct token_list *to, uint64_t *ret)
 {
-    if (n > BPE_SHORT)
-        return v->h->linear != 0 ? long_piece(v, p, n, to, ret) : heap_piece(v, p, n, to, ret);
+    if (n > BPE_SHORT && v->h->linear == 0) return heap_piece(v, p, n, to, ret);
+    if (n > BPE_SHORT) return long_piece(v, p, n, stop, to, ret);
     uint32_t ids[BPE_SHORT];
     size_t count = 0;
     if (v->h->shape == SCAN_CHARS && chars_one(p, n))
@@ -514,23 +533,39 @@ enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, st
     return list_append(to, ids, count);
 }
 
-enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
-                   uint64_t *ret)
+enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, struct token_list *to,
+                  uint64_t *ret)
+{
+    return part_until(v, p, n, chars, NULL, to, ret);
+}
+
+enum err bpe_piece_until(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                         struct token_list *to, uint64_t *ret)
 {
     uint32_t whole = vocab_whole(v, p, n);
     if (whole != VOCAB_NO_TOKEN) {
         *ret = 1;
         return to != NULL ? token_list_push(to, whole) : ERR_OK;
     }
-    if (n <= BPE_WORD || joins_none(v, p, n)) return bpe_part(v, p, n, false, to, ret);
+    if (n <= BPE_WORD || joins_none(v, p, n)) return part_until(v, p, n, false, stop, to, ret);
     uint64_t total = 0, count = 0;
-    for (size_t part; n > 0; p += part, n -= part) {
+    for (size_t part, asked = 0; n > 0; p += part, n -= part) {
         bool chars;
         part = joins_part(v, p, n, &chars);
-        enum err e = bpe_part(v, p, part, chars, to, &count);
+        enum err e = part_until(v, p, part, chars, stop, to, &count);
         if (e != ERR_OK) return e;
         total += count;
+        asked += part;
+        if (asked < ASK) continue;
+        if (stop_asked(stop)) return ERR_CLOSED;
+        asked = 0;
     }
     *ret = total;
     return ERR_OK;
+}
+
+enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                   uint64_t *ret)
+{
+    return bpe_piece_until(v, p, n, NULL, to, ret);
 }

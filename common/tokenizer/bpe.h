@@ -22,6 +22,11 @@ enum {
 enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
                    uint64_t *ret) MUSTCHECK;
 
+/* The same, given up with ERR_CLOSED soon after stop (may be NULL) says so; `to` may have some of
+ * the tokens then. */
+enum err bpe_piece_until(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                         struct token_list *to, uint64_t *ret) MUSTCHECK;
+
 /*
  * The same of a part of a piece (joins_part()), which is not a token for being whole. chars:
  * merging may begin with characters.

@@ -17,7 +17,8 @@ enum {
 };
 
 /* All pieces up to where the text is undecided. */
-static enum err walk(struct pieces *it, struct token_list *to, uint64_t *count)
+static enum err walk(struct pieces *it, const struct stop *stop, struct token_list *to,
+                     uint64_t *count)
 {
     struct piece_cache *cache = to == NULL ? piece_cache_take(it->v) : NULL;
     struct piece piece;
@@ -41,8 +42,8 @@ static enum err walk(struct pieces *it, struct token_list *to, uint64_t *count)
         if (piece.added != VOCAB_NO_TOKEN)
             e = to != NULL ? token_list_push(to, piece.added) : ERR_OK;
         else
-            e = to != NULL ? bpe_piece(it->v, piece.p, piece.n, to, &n)
-                           : piece_count_later(cache, it->v, piece.p, piece.n, &n);
+            e = to != NULL || piece.n > ASK ? bpe_piece_until(it->v, piece.p, piece.n, stop, to, &n)
+                                            : piece_count_later(cache, it->v, piece.p, piece.n, &n);
         if (e != ERR_OK) break;
         *count += n;
     }
@@ -58,7 +59,7 @@ enum err token_count(const struct vocab *v, struct str text, enum special_mode m
     uint64_t count = 0;
     pieces_scratch_init(&scratch);
     pieces_init(&it, v, mode, &scratch, text, true, pieces_start(v));
-    enum err e = walk(&it, NULL, &count);
+    enum err e = walk(&it, NULL, NULL, &count);
     pieces_scratch_done(&scratch);
     if (e == ERR_OK) *ret = count;
     return e;
@@ -96,7 +97,7 @@ enum err token_encode(const struct vocab *v, struct str text, enum special_mode 
             e = ERR_CLOSED;
             break;
         }
-        e = piece.added == VOCAB_NO_TOKEN ? bpe_piece(v, piece.p, piece.n, l, &n)
+        e = piece.added == VOCAB_NO_TOKEN ? bpe_piece_until(v, piece.p, piece.n, l->stop, l, &n)
                                           : token_list_push(l, piece.added);
         if (e != ERR_OK) break;
         if (l->want_ends) note_ends(&it, &piece, l, first);
@@ -136,7 +137,7 @@ static enum err advance(struct token_counter *c, struct str text, bool final, si
         pieces_scratch_init(c->scratch);
     }
     pieces_init(&it, c->vocab, c->mode, c->scratch, text, final, c->skip);
-    enum err e = walk(&it, c->to, &c->count);
+    enum err e = walk(&it, c->stop, c->to, &c->count);
     if (e == ERR_OK) pieces_position(&it, ret_at, &c->skip);
     return e;
 }

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "support_bytes_vocab.h"
+#include "support_vocab.h"
 #include "tokenizer/chat.h"
 
 enum { N = 1 << 20 };
@@ -61,6 +62,44 @@ static void a_text_is_given_up_within_64_kib(void **state)
     vocab_unref(v);
 }
 
+/* Of one word no piece ends before the text does: it is asked while its tokens are looked for. */
+static void a_single_word_is_given_up_within_64_kib(void **state)
+{
+    static struct support_vocab made;
+    struct patience p;
+    uint64_t n = 7, asks;
+    char *text = xmalloc(N);
+    (void)state;
+    support_init(&made, support_words, sizeof support_words / sizeof support_words[0]);
+    struct vocab *v = support_open(&made, PATTERN_QWEN, false);
+    for (int kind = 0; kind < 2; kind++) { /* of long tokens, and of short ones */
+        for (size_t i = 0; i < N; i++) text[i] = kind == 0 ? 'a' : (char)('d' + i * 7 % 11);
+        struct token_list l = { .stop = &p.stop };
+        have(&p, 1000);
+        assert_int_equal(token_encode(v, str_n(text, N), SPECIAL_TEXT, &l), ERR_OK);
+        asks = p.asked;
+        assert_in_range(asks, N / (64 << 10) - 1, N / (64 << 10) + 1);
+        n = l.len;
+        l.len = 0;
+        have(&p, 1);
+        assert_int_equal(token_encode(v, str_n(text, N), SPECIAL_TEXT, &l), ERR_CLOSED);
+        assert_int_equal(p.asked, 2);
+        assert_int_equal(l.len, 0);
+        token_list_done(&l);
+        uint64_t count = 0;
+        have(&p, 1000);
+        assert_int_equal(token_count_until(v, str_n(text, N), SPECIAL_TEXT, &p.stop, &count),
+                         ERR_OK);
+        assert_int_equal(count, n);
+        assert_in_range(p.asked, 2 * asks - 1, 2 * asks + 2); /* while it is fed, and counted */
+        have(&p, (unsigned)asks + 2);
+        assert_int_equal(token_count_until(v, str_n(text, N), SPECIAL_TEXT, &p.stop, &count),
+                         ERR_CLOSED);
+    }
+    free(text);
+    vocab_unref(v);
+}
+
 static void a_chat_is_given_up_while_it_is_rendered_or_counted(void **state)
 {
     static const char *const templates[] = {
@@ -106,6 +145,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_is_given_up_within_64_kib),
+        cmocka_unit_test(a_single_word_is_given_up_within_64_kib),
         cmocka_unit_test(a_chat_is_given_up_while_it_is_rendered_or_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
