@@ -44,6 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct js_val root;
     struct why why;
     if (js_parse(str_n((const char *)data, size), &root, &why) != ERR_OK) return 0;
+    ASSERT(str_is_utf8(str_n((const char *)data, size)));
     walk(root, 0);
     for (size_t i = 0; i < ARRAY_LEN(eps); i++) {
         struct request_scan scan;
