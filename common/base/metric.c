@@ -9,7 +9,7 @@
 
 #include "base/map.h"
 
-enum { DEFAULT_MAX_SERIES = 1000, LABELS_TEXT_MAX = 4096, KEY_MAX = 1024 };
+enum { DEFAULT_MAX_SERIES = 1000, LABELS_TEXT_MAX = 4096, KEY_MAX = 1024, RECENT_BITS = 8 };
 
 struct metric {
     const struct metric_def *def;
@@ -32,6 +32,7 @@ struct metrics {
     size_t n;
     pthread_mutex_t lock; /* guards the families' maps and lists, not the values */
     struct family *families;
+    struct metric *_Atomic recent[1 << RECENT_BITS]; /* that were asked for, by a rough hash */
 };
 
 struct metrics *metrics_new(const struct metric_def *defs, size_t n)
@@ -141,9 +142,50 @@ out:
     return s;
 }
 
+/* Where a series stands among the recent ones: of the end of each value. */
+static size_t recent_place(size_t which, const struct str *values, size_t n)
+{
+    uint64_t h = which + 1;
+    for (size_t i = 0; i < n; i++) {
+        struct str v = values[i];
+        uint64_t end = v.n;
+        if (v.n >= sizeof end)
+            memcpy(&end, v.p + v.n - sizeof end, sizeof end);
+        else
+            for (size_t k = 0; k < v.n; k++) end = end << 8 | (unsigned char)v.p[k];
+        h = (h ^ end) * 0x9e3779b97f4a7c15u;
+    }
+    return h * 0x9e3779b97f4a7c15u >> (64 - RECENT_BITS);
+}
+
+static bool has_values(const struct metric *s, const struct str *values, size_t n)
+{
+    const char *at = s->key.p, *end = at + s->key.n;
+    for (size_t i = 0; i < n; i++) {
+        struct str v = values[i];
+        if ((size_t)(end - at) <= v.n || (v.n > 0 && memcmp(at, v.p, v.n) != 0) || at[v.n] != '\0')
+            return false;
+        at += v.n + 1;
+    }
+    return at == end;
+}
+
+static struct metric *look_up(struct metrics *m, size_t which, const struct str *values);
+
 struct metric *metrics_get(struct metrics *m, size_t which, const struct str *values)
 {
     ASSERT(which < m->n);
+    const struct metric_def *d = &m->defs[which];
+    size_t n = values != NULL ? labels_len(d) : 0, place = recent_place(which, values, n);
+    struct metric *s = atomic_load_explicit(&m->recent[place], memory_order_acquire);
+    if (s != NULL && s->def == d && has_values(s, values, n)) return s;
+    s = look_up(m, which, values);
+    atomic_store_explicit(&m->recent[place], s, memory_order_release);
+    return s;
+}
+
+static struct metric *look_up(struct metrics *m, size_t which, const struct str *values)
+{
     const struct metric_def *d = &m->defs[which];
     struct family *f = &m->families[which];
     char room[KEY_MAX];
