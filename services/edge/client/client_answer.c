@@ -6,6 +6,8 @@
 #include "flow/reply.h"
 #include "http/chunked.h"
 
+enum { SEND_AT_ONCE = 8192 }; /* bytes */
+
 /* Whether the whole body of the request in progress has been read, and how many bytes it has. While
  * a flow is busy it is. */
 static bool body_is_here(const struct client *c, size_t *ret_n)
@@ -87,15 +89,22 @@ bool client_answer_begun(const struct client *c)
 
 bool client_send(struct client *c, struct str data)
 {
-    enum err e = ERR_OK;
+    char head[CHUNKED_HEADER_MAX];
+    struct str parts[] = { STR(""), data, STR("") };
+    enum err e = ERR_IO;
     if (c->dead || c->broken) return false;
     if (data.n == 0 || c->framing == FRAME_NONE) return true;
     if (c->flow != NULL) flow_note_sent(c->flow, data.n);
     if (c->framing == FRAME_CHUNKED) {
-        char head[CHUNKED_HEADER_MAX];
-        e = conn_write(&c->conn, str_n(head, chunked_header(data.n, head)));
+        parts[0] = str_n(head, chunked_header(data.n, head));
+        parts[2] = STR("\r\n");
     }
-    if (e == ERR_OK) e = conn_write(&c->conn, data);
-    if (e == ERR_OK && c->framing == FRAME_CHUNKED) e = conn_write(&c->conn, STR("\r\n"));
+    /* Much goes at once, without a copy. Should the connection prove broken, nothing of it went:
+     * the next flush will tell. */
+    if (data.n >= SEND_AT_ONCE && conn_waiting(&c->conn) < SEND_AT_ONCE)
+        e = conn_send(&c->conn, parts, ARRAY_LEN(parts));
+    if (e != ERR_IO) return e == ERR_OK;
+    e = ERR_OK;
+    for (size_t i = 0; i < ARRAY_LEN(parts) && e == ERR_OK; i++) e = conn_write(&c->conn, parts[i]);
     return e == ERR_OK;
 }

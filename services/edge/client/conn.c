@@ -267,14 +267,15 @@ enum err conn_flush(struct conn *c)
     return ERR_OK;
 }
 
-/* Of a plain connection on which nothing waits. */
+/* Of a plain connection: what waits, and the parts behind it. */
 static enum err send_parts(struct conn *c, const struct str *parts, size_t n, size_t *ret_n)
 {
-    struct iovec v[CONN_PARTS_MAX];
-    struct msghdr m = { .msg_iov = v, .msg_iovlen = n };
+    struct iovec v[CONN_PARTS_MAX + 1] = { { c->out.data, c->out.len } };
+    size_t first = c->out.len > 0 ? 0 : 1;
     ASSERT(n <= CONN_PARTS_MAX);
     for (size_t i = 0; i < n; i++)
-        v[i] = (struct iovec){ (void *)(uintptr_t)parts[i].p, parts[i].n };
+        v[i + 1] = (struct iovec){ (void *)(uintptr_t)parts[i].p, parts[i].n };
+    struct msghdr m = { .msg_iov = v + first, .msg_iovlen = n + 1 - first };
     ssize_t sent = sendmsg(c->fd, &m, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) return ERR_IO;
     *ret_n = sent > 0 ? (size_t)sent : 0;
@@ -285,14 +286,19 @@ static enum err send_parts(struct conn *c, const struct str *parts, size_t n, si
 enum err conn_send(struct conn *c, const struct str *parts, size_t n)
 {
     size_t sent = 0;
-    bool direct = c->tls == NULL && !c->connecting && c->out.len == 0;
+    bool direct = c->tls == NULL && !c->connecting;
     enum err e = direct ? send_parts(c, parts, n, &sent) : ERR_OK;
+    if (e != ERR_OK) return e;
+    size_t waited = MIN(sent, c->out.len);
+    sent -= waited;
+    buf_consume(&c->out, waited);
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
         size_t skip = MIN(sent, parts[i].n);
         sent -= skip;
         e = conn_write(c, str_n(parts[i].p + skip, parts[i].n - skip));
     }
     if (e != ERR_OK || !direct) return e == ERR_OK ? conn_flush(c) : e;
+    if (c->out.len == 0) slab_take_back(loop_blocks(c->loop), &c->out);
     set_watch(c);
     return ERR_OK;
 }

@@ -260,7 +260,9 @@ static enum err take_body(struct flow *f, struct str data)
 {
     switch (f->mode) {
     case RELAY_RAW: return client_send(f->client, data) ? ERR_OK : ERR_LIMIT;
-    case RELAY_STREAM: return answer_feed(f->answer, data, &f->gather);
+    case RELAY_STREAM:
+        slab_lend(loop_blocks(f->w->loop), &f->gather);
+        return answer_feed(f->answer, data, &f->gather);
     case RELAY_WHOLE: break;
     }
     return buf_append_str(&f->gather, data);
@@ -318,7 +320,7 @@ static void on_flush(void *ctx)
         note_first_token(f);
         note_progress(f);
         bool sent = client_send(f->client, buf_str(&f->gather));
-        buf_done(&f->gather);
+        slab_take_back(loop_blocks(f->w->loop), &f->gather);
         if (!sent) {
             give_up(f, "The client does not take its answer.");
             return;
