@@ -209,10 +209,12 @@ static enum err target(const struct flow *f, struct buf *b)
 {
     const struct h1_request *q = f->client->request;
     struct str host = f->server->host, none = STR("");
+    /* The client's own path moves with its buffer, which a body may outgrow. */
+    struct str path = f->route->rewrite_path.p == NULL ? q->path : f->asked->upstream_path;
     bool v6 = memchr(host.p, ':', host.n) != NULL;
     bool usual = f->server->port == (f->server->tls ? 443 : 80);
     char port[STR_U64_ROOM];
-    return buf_put(b, q->method_str, STR(" "), f->server->base_path, f->asked->upstream_path,
+    return buf_put(b, q->method_str, STR(" "), f->server->base_path, path,
                    q->query.n > 0 ? STR("?") : none, q->query, STR(" HTTP/1.1\r\nhost: "),
                    v6 ? STR("[") : none, host, v6 ? STR("]") : none, usual ? none : STR(":"),
                    usual ? none : str_of_u64(f->server->port, port), STR("\r\n"));
