@@ -191,6 +191,36 @@ static void long_and_broken_texts_are_cut_and_still_decode(void **state)
     arena_done(&arena);
 }
 
+/* Any byte at any place of a short and of a long text comes out as buf_append_json() has it. */
+static void texts_are_escaped_as_everywhere_else(void **state)
+{
+    char text[48];
+    struct buf b, want;
+    (void)state;
+    buf_init(&b, USAGE_MAX_BYTES);
+    buf_init(&want, 1024);
+    for (size_t n = 1; n <= sizeof text; n++) {
+        for (size_t at = 0; at < n; at++) {
+            for (unsigned byte = 0; byte < 256; byte++) {
+                struct usage_record r = full_record();
+                memset(text, 'x', sizeof text);
+                text[at] = (char)byte;
+                r.user = str_n(text, n);
+                buf_clear(&b);
+                buf_clear(&want);
+                assert_int_equal(usage_encode(&r, &b), ERR_OK);
+                assert_int_equal(buf_appendz(&want, "\"user\":"), ERR_OK);
+                assert_int_equal(buf_append_json(&want, r.user), ERR_OK);
+                assert_int_equal(buf_append_char(&want, ','), ERR_OK);
+                if (!str_contains(buf_str(&b), buf_str(&want)))
+                    fail_msg("byte %u at %zu of %zu", byte, at, n);
+            }
+        }
+    }
+    buf_done(&b);
+    buf_done(&want);
+}
+
 static void the_largest_record_fits(void **state)
 {
     char text[USAGE_TEXT_MAX];
@@ -379,6 +409,7 @@ int main(void)
         cmocka_unit_test(what_is_encoded_is_decoded),
         cmocka_unit_test(a_bare_record_gets_the_sender_and_no_namespace),
         cmocka_unit_test(long_and_broken_texts_are_cut_and_still_decode),
+        cmocka_unit_test(texts_are_escaped_as_everywhere_else),
         cmocka_unit_test(the_largest_record_fits),
         cmocka_unit_test(a_buffer_that_is_too_small_stays_as_it_was),
         cmocka_unit_test(times_are_read_strictly),
