@@ -17,12 +17,6 @@ enum {
     CACHED_CONNECTIONS = 256
 };
 
-/* A socket of curl's. */
-struct watched {
-    struct http_multi *m;
-    struct loop_io io;
-};
-
 static void tell(struct http_multi *m);
 static void withdraw(struct http_transfer *t);
 static void has_news(struct http_transfer *t);
@@ -79,67 +73,13 @@ static void bound_held(struct http_multi *m)
     }
 }
 
-static void act(struct http_multi *m, curl_socket_t fd, int what)
+void http_multi_act(struct http_multi *m, curl_socket_t fd, int what)
 {
     int running;
     (void)curl_multi_socket_action(m->multi, fd, what, &running);
     collect(m);
     if (m->held > 0) bound_held(m);
     tell(m);
-}
-
-static void on_io(void *ctx, unsigned events)
-{
-    struct watched *w = ctx;
-    int what = (events & LOOP_READ ? CURL_CSELECT_IN : 0) |
-               (events & LOOP_WRITE ? CURL_CSELECT_OUT : 0) |
-               (events & (LOOP_ERROR | LOOP_HANGUP) ? CURL_CSELECT_ERR : 0);
-    act(w->m, w->io.fd, what);
-}
-
-static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *of_socket)
-{
-    struct http_multi *m = ctx;
-    struct watched *w = of_socket;
-    unsigned watch = (what & CURL_POLL_IN ? LOOP_READ : 0u) |
-                     (what & CURL_POLL_OUT ? LOOP_WRITE : 0u);
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        if (w == NULL) return 0;
-        loop_remove(m->loop, &w->io);
-        free(w);
-        return 0;
-    }
-    if (w != NULL) {
-        loop_watch(m->loop, &w->io, watch);
-        return 0;
-    }
-    w = calloc(1, sizeof *w);
-    if (w == NULL) return -1;
-    w->m = m;
-    if (loop_add(m->loop, &w->io, fd, watch, on_io, w) != ERR_OK) {
-        free(w);
-        return -1;
-    }
-    (void)curl_multi_assign(m->multi, fd, w);
-    return 0;
-}
-
-static void on_time(void *ctx)
-{
-    act(ctx, CURL_SOCKET_TIMEOUT, 0);
-}
-
-static int on_timer(CURLM *multi, long ms, void *ctx)
-{
-    struct http_multi *m = ctx;
-    (void)multi;
-    if (ms < 0)
-        loop_timer_clear(m->loop, &m->timer);
-    else
-        loop_timer_set(m->loop, &m->timer, loop_now_ns(m->loop) + (uint64_t)ms * 1000000u, on_time,
-                       m);
-    return 0;
 }
 
 /* --- what curl brings --- */
@@ -438,9 +378,9 @@ struct http_multi *http_multi_new(const struct http_multi_options *o)
     bool ok = h != NULL && m->share != NULL &&
               curl_share_setopt(m->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION) ==
                   CURLSHE_OK &&
-              curl_multi_setopt(h, CURLMOPT_SOCKETFUNCTION, on_socket) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_SOCKETFUNCTION, http_multi_on_socket) == CURLM_OK &&
               curl_multi_setopt(h, CURLMOPT_SOCKETDATA, m) == CURLM_OK &&
-              curl_multi_setopt(h, CURLMOPT_TIMERFUNCTION, on_timer) == CURLM_OK &&
+              curl_multi_setopt(h, CURLMOPT_TIMERFUNCTION, http_multi_on_timer) == CURLM_OK &&
               curl_multi_setopt(h, CURLMOPT_TIMERDATA, m) == CURLM_OK &&
               curl_multi_setopt(h, CURLMOPT_PIPELINING, (long)CURLPIPE_MULTIPLEX) == CURLM_OK &&
               curl_multi_setopt(h, CURLMOPT_MAXCONNECTS, (long)CACHED_CONNECTIONS) == CURLM_OK &&

@@ -13,6 +13,8 @@ enum {
     HTTP_MULTI_SPARES = 64 /* handles that are kept for the next transfers */
 };
 
+struct http_socket;
+
 struct http_multi {
     struct loop *loop;
     CURLM *multi;
@@ -20,6 +22,7 @@ struct http_multi {
     struct loop_timer timer;
     struct list_node all, ready; /* transfers; those that have something to tell */
     size_t held;                 /* transfers of which curl holds more */
+    struct http_socket *acting;  /* whose event is being handled; NULL when it is gone */
     bool telling, tell_planned;
     CURL *spare[HTTP_MULTI_SPARES];
     size_t spares;
@@ -58,5 +61,11 @@ size_t http_transfer_on_header(char *data, size_t size, size_t n, void *ctx);
 size_t http_transfer_on_body(char *data, size_t size, size_t n, void *ctx);
 int http_transfer_on_connected(void *ctx, char *primary_ip, char *local_ip, int primary_port,
                                int local_port);
+
+/* http_client_multi_loop.c: curl's callbacks; ctx: the multi. */
+int http_multi_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *of_socket);
+int http_multi_on_timer(CURLM *multi, long ms, void *ctx);
+/* http_client_multi.c: lets curl see to what happened, and tells what it brings. */
+void http_multi_act(struct http_multi *m, curl_socket_t fd, int what);
 
 #endif
