@@ -15,7 +15,7 @@
 #include "tokenizer/vocab_file.h"
 
 enum {
-    PIECE_CACHE_BITS = 15,         /* sets */
+    PIECE_CACHE_BITS = 16,         /* sets */
     PIECE_CACHE_WAYS = 4,          /* pieces of a set, the latest first: one line of memory */
     PIECE_CACHE_LONGEST = 15,      /* bytes of a piece in it */
     PIECE_CACHE_POOL = 16,         /* caches that a vocabulary keeps */
@@ -30,7 +30,7 @@ enum {
     PIECE_PLACE_LEAST = 32,
     PIECE_PLACE_MOST = PIECE_PLACE_LEAST << (PIECE_PLACES - 1),
     PIECE_CACHE_MOST = PIECE_PLACE_MOST - 2,
-    PIECE_CACHE_LONG_BITS = 18, /* bytes for the places of each size */
+    PIECE_CACHE_LONG_BITS = 19, /* bytes for the places of each size */
 };
 
 /* struct vocab_key with the number of tokens in the high half of its last byte. */
