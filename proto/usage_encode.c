@@ -224,6 +224,7 @@ static void put_identity(struct writer *w, const struct usage_record *r)
     PUT_STR(w, "upstream_id", r->upstream_id);
     PUT_STR(w, "client_ip", r->client_ip);
     PUT_STR(w, "user", r->user);
+    PUT_STR(w, "trace_id", r->trace_id);
     PUT_U64(w, "revision", r->revision);
 }
 

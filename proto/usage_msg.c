@@ -208,6 +208,7 @@ static void get_identity(struct reader *r, struct usage_record *u)
     get_str(r, "upstream_id", &u->upstream_id);
     get_str(r, "client_ip", &u->client_ip);
     get_str(r, "user", &u->user);
+    get_str(r, "trace_id", &u->trace_id);
     get_u64(r, "revision", &u->revision);
 }
 

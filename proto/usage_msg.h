@@ -108,6 +108,7 @@ struct usage_record {
     uint64_t ttft_ms, duration_ms, overhead_us;
     uint64_t revision;          /* of the configuration it was served by */
     struct str client_ip, user; /* can be hashed or empty, by setting */
+    struct str trace_id;        /* of W3C trace context; empty: none */
 };
 
 const char *usage_outcome_name(enum usage_outcome o);

@@ -216,7 +216,10 @@ static void on_signal(void *ctx, unsigned events)
     struct signalfd_siginfo info;
     (void)events;
     while (read(d->signals.fd, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo == SIGHUP) continue; /* nothing to reload: configuration is pushed */
+        if (info.ssi_signo == SIGHUP) { /* configuration is pushed: there is nothing to reload */
+            if (d->desc->hangup != NULL && d->phase == PHASE_SERVING) d->desc->hangup(d);
+            continue;
+        }
         if (d->phase != PHASE_SERVING) {
             log_warn("second signal: ending at once");
             _exit(1);

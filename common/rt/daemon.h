@@ -41,6 +41,8 @@ struct daemon_desc {
     enum err (*start)(struct daemon *d, struct why *why);
     /* Stop accepting new work. May be NULL. */
     void (*quiesce)(struct daemon *d);
+    /* SIGHUP came: what was renamed is to be opened anew. May be NULL: nothing happens then. */
+    void (*hangup)(struct daemon *d);
     /* How many pieces of work are in flight: what a drain waits for, and the load that presence
      * tells. May be NULL. */
     size_t (*inflight)(struct daemon *d);

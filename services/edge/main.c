@@ -58,7 +58,7 @@ static const struct opt opts[] = {
     { "MASTER_KEY", OPT_SECRET, F(master_key), NULL, 0, 0, NULL, "64 hex digits: opens the upstreams' credentials; the same as the config center's." },
     { "KEY_PEPPER", OPT_SECRET, F(key_pepper), NULL, 0, 0, NULL, "64 hex digits: virtual keys are known by their HMAC under it; the same as the config center's." },
     { "USAGE_IDENTITIES", OPT_STR, F(identities), "hash", 0, 0, NULL, "The client's address and user in usage records: plain, hash (the same value always gives the same digits, under KEY_PEPPER), or none." },
-    { "ACCESS_LOG", OPT_STR, F(access_log), "off", 0, 0, NULL, "A file to which each request is written as a line of JSON, - for standard output, or off. A file that was renamed is opened anew." },
+    { "ACCESS_LOG", OPT_STR, F(access_log), "off", 0, 0, NULL, "A file to which each request is written as a line of JSON, - for standard output, or off. A file that was renamed is opened anew, at SIGHUP at once." },
     { "ACCESS_LOG_SAMPLE", OPT_STR, F(access_sample), "1", 0, 0, NULL, "The part of requests that are written to the access log, 0 to 1; those that did not end well all are." },
     { "TRACE_CONTEXT", OPT_STR, F(trace), "take", 0, 0, NULL, "W3C trace context: take (a traceparent that is valid is passed on with a span of ours), make (requests without one get one), off (it passes like any field)." },
     { "ON_CLIENT_GONE", OPT_STR, F(client_gone), "cancel", 0, 0, NULL, "What becomes of an answer that has begun when its client leaves: cancel (the upstream is closed at once) or drain (it is read to its end, so that the usage it reports is known; what comes is counted and thrown away)." },
@@ -376,6 +376,13 @@ static size_t inflight(struct daemon *d)
     return atomic_load(&e->inflight) + atomic_load(&e->flushing);
 }
 
+/* For those who rename log files. */
+static void hangup(struct daemon *d)
+{
+    struct edge *e = daemon_state(d);
+    access_log_reopen(e->access_log);
+}
+
 static void stop(struct daemon *d)
 {
     struct edge *e = daemon_state(d);
@@ -541,6 +548,7 @@ int main(int argc, char **argv)
         .start = start,
         .quiesce = quiesce,
         .inflight = inflight,
+        .hangup = hangup,
         .stop = stop,
         .scrape = scrape,
     };

@@ -41,6 +41,14 @@ suiteTest('what an edge says of its traffic', { config, env: env('access') }, as
     await (await suite.chat({ headers: { 'x-request-id': 'three' } })).text();
     await line('three');
   });
+  await step('and at once when it is told so', async () => {
+    fs.renameSync(file, `${file}.2`);
+    suite.procs['edge-1'].signal('SIGHUP');
+    await until('it is there again', () => fs.existsSync(file), { timeout: 700, every: 5 });
+    await (await suite.chat({ headers: { 'x-request-id': 'hup' } })).text();
+    await line('hup');
+    assert.equal((await fetch(`${suite.procs['edge-1'].ops}/readyz`)).status, 200);
+  });
   await step('a trace goes on with a span of ours, and one that is none does not', async () => {
     const head = { 'x-request-id': 'four', traceparent: `00-${TRACE}-${SPAN}-01`, tracestate: 'a=b' };
     await (await suite.chat({ mock: 'id=four', headers: head })).text();

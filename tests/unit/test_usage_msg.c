@@ -48,6 +48,7 @@ static struct usage_record full_record(void)
         .overhead_us = 310,
         .revision = 42,
         .client_ip = STR("10.1.2.3"),
+        .trace_id = STR("4bf92f3577b34da6a3ce929d0e0e4736"),
         .user = STR("a \"quoted\"\n\x01 user 用户"),
     };
 }
@@ -76,6 +77,7 @@ static void assert_same(const struct usage_record *a, const struct usage_record 
                                &a->reject.dimension,
                                &a->cost.currency,
                                &a->client_ip,
+                               &a->trace_id,
                                &a->user };
     const struct str *bs[] = { &b->id,
                                &b->from,
@@ -94,6 +96,7 @@ static void assert_same(const struct usage_record *a, const struct usage_record 
                                &b->reject.dimension,
                                &b->cost.currency,
                                &b->client_ip,
+                               &b->trace_id,
                                &b->user };
     for (size_t i = 0; i < ARRAY_LEN(as); i++) assert_str(*as[i], *bs[i]);
     assert_int_equal(a->ts_ms, b->ts_ms);

@@ -81,7 +81,7 @@ void flow_log(struct flow *f, const struct usage_record *r)
                        f->upstream->transport == SNAP_CURL ? "curl" : "direct");
     if (e == ERR_OK && f->http != NULL) e = buf_printf(&b, ",\"upstream_http\":\"%s\"", f->http);
     if (e == ERR_OK && f->trace != NULL) {
-        e = buf_printf(&b, ",\"trace_id\":\"%s\",\"span_id\":\"%s\"", f->trace->id, f->trace->span);
+        e = buf_printf(&b, ",\"span_id\":\"%s\"", f->trace->span);
         if (e == ERR_OK && f->trace->parent[0] != '\0')
             e = buf_printf(&b, ",\"parent_id\":\"%s\"", f->trace->parent);
     }

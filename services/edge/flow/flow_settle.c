@@ -84,6 +84,7 @@ void flow_fill_record(const struct flow *f, struct usage_record *r)
     if (f->server != NULL) r->upstream = f->upstream->slug, r->upstream_id = f->upstream->id;
     r->stream = f->stream;
     if (f->client_ip != NULL) r->client_ip = str_of(f->client_ip);
+    if (f->trace != NULL) r->trace_id = str_of(f->trace->id);
     if (f->user != NULL) r->user = str_of(f->user);
     r->input_tokens = f->input_tokens;
     r->input_source = f->state >= FLOW_ADMIT ? source(f, f->input_exact) : USAGE_SOURCE_NONE;

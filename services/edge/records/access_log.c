@@ -36,6 +36,7 @@ struct access_log {
     pthread_mutex_t lock; /* guards ending */
     pthread_cond_t end;
     bool ending;
+    _Atomic bool reopen;
     _Atomic uint64_t dropped;
 };
 
@@ -72,7 +73,8 @@ static bool was_moved(const struct access_log *l)
 
 static void look(struct access_log *l)
 {
-    if (l->path == NULL || !was_moved(l)) return;
+    bool asked = atomic_exchange(&l->reopen, false);
+    if (l->path == NULL || (!asked && !was_moved(l))) return;
     int fd = open_file(l->path);
     if (fd < 0) return; /* the old one is written to until it can be had */
     if (l->fd >= 0) (void)close(l->fd);
@@ -85,7 +87,7 @@ static uint64_t gather(struct access_log *l, void *line, struct buf *lines)
     uint64_t n = 0;
     do {
         if (buf_appendz(lines, line) == ERR_OK)
-            n++;
+            n += *(char *)line != '\0'; /* an empty one only wakes */
         else
             atomic_fetch_add(&l->dropped, 1);
         free(line);
@@ -127,7 +129,8 @@ static void *write_lines(void *ctx)
         enum err e = queue_pop(l->queue, LOOK_MS, &line);
         if (e == ERR_CLOSED) break;
         /* With lines coming without end it looks now and then. */
-        if (e != ERR_OK || since_look >= LOOK_LINES) look(l), since_look = 0;
+        if (e != ERR_OK || since_look >= LOOK_LINES || atomic_load(&l->reopen))
+            look(l), since_look = 0;
         if (e != ERR_OK) continue;
         if (queue_len(l->queue) < FEW) linger(l);
         uint64_t n = gather(l, line, &lines);
@@ -188,6 +191,14 @@ void access_log_put(struct access_log *l, struct str line)
     if (queue_push(l->queue, copy) == ERR_OK) return;
     free(copy);
     atomic_fetch_add(&l->dropped, 1);
+}
+
+void access_log_reopen(struct access_log *l)
+{
+    if (l == NULL) return;
+    atomic_store(&l->reopen, true);
+    char *wake = str_dupz(STR(""));
+    if (queue_push(l->queue, wake) != ERR_OK) free(wake); /* full: it is awake */
 }
 
 uint64_t access_log_dropped(const struct access_log *l)

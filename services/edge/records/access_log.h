@@ -3,7 +3,7 @@
  * The access log: one JSON object per line and request, written by a thread of its own, so that a
  * slow disk or pipe never holds a worker; a few at a time, some milliseconds behind. What finds the
  * queue full is dropped and counted. A file that was renamed or removed is opened anew within a
- * second. Any thread.
+ * second, or when that is asked for. Any thread.
  */
 #ifndef EDGE_ACCESS_LOG_H
 #define EDGE_ACCESS_LOG_H
@@ -29,6 +29,8 @@ void access_log_free(struct access_log *l);
 bool access_log_wants(const struct access_log *l, struct str id, bool went_well);
 /* One line with its end; copied. */
 void access_log_put(struct access_log *l, struct str line);
+/* The file is opened anew, whatever stands at the path: lines that come now are in it. */
+void access_log_reopen(struct access_log *l); /* NULL is fine */
 /* Lines that were not written so far. */
 uint64_t access_log_dropped(const struct access_log *l);
 
