@@ -27,12 +27,12 @@ const event = (content) => `data: ${JSON.stringify({ id: 'c', object: 'chat.comp
 const LAST = 'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"Qwen3-8B","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n';
 
 // What a front does itself when the client asks for it by x-front.
-const stuck = new Set(), floods = [];
+const stuck = new Set(), deaf = new Set(), floods = [];
 function behave(req, res, front) {
   const stream = req.stream, how = req.headers['x-front'];
   if (front.refuseOnce) { front.refuseOnce = false; stream.close(NGHTTP2_REFUSED_STREAM); return true; }
   if (how === undefined) return false;
-  req.resume();
+  if (how !== 'deaf') req.resume();
   const head = (more) => res.writeHead(200, { 'content-type': 'text/event-stream', ...more });
   if (how === 'rst') {
     stream.close(NGHTTP2_INTERNAL_ERROR);
@@ -47,6 +47,9 @@ function behave(req, res, front) {
     setTimeout(() => { res.write(event('two')); res.end(LAST); }, 50);
   } else if (how === 'destroy') {
     stream.session.destroy();
+  } else if (how === 'deaf') {
+    req.pause();
+    deaf.add(stream);
   } else if (how === 'hang') {
     stuck.add(stream);
   } else if (how === 'open') { // a stream that does not end
@@ -129,7 +132,7 @@ function config(suite) {
 }
 
 // Nothing of this may be taken: proxies come from the configuration alone.
-const env = { edge: { EDGE_WORKERS: '1', ACCESS_LOG: 'access.log', HTTPS_PROXY: 'http://127.0.0.1:1', https_proxy: 'http://127.0.0.1:1', http_proxy: 'http://127.0.0.1:1', ALL_PROXY: 'http://127.0.0.1:1',
+const env = { edge: { EDGE_WORKERS: '1', DRAIN_TIMEOUT_MS: '1000', ACCESS_LOG: 'access.log', HTTPS_PROXY: 'http://127.0.0.1:1', https_proxy: 'http://127.0.0.1:1', http_proxy: 'http://127.0.0.1:1', ALL_PROXY: 'http://127.0.0.1:1',
   NO_PROXY: '*', no_proxy: '*' } };
 
 suiteTest('transport curl', { config, env }, async (suite, step) => {
@@ -420,4 +423,50 @@ suiteTest('transport curl', { config, env }, async (suite, step) => {
     assert.ok(count('gateway_curl_connections_total', { upstream: 'h2' }) < 20);
     assert.ok(count('gateway_curl_answers_total', { upstream: 'h11', http: '1.1' }) > 0);
   });
+
+  await step('a server that takes no more of a request costs no work', async () => {
+    const gone = new AbortController();
+    const r = ask('h2', { front: 'deaf', text: 'word '.repeat(30000), signal: gone.signal }).catch(() => 'gone');
+    const cpu = async () => (await suite.metricsOf('edge-1')).find((x) => x.name === 'process_cpu_seconds_total').value;
+    await until('it is deaf', () => deaf.size > 0);
+    await delay(300);
+    const before = await cpu();
+    await delay(2000);
+    const used = await cpu() - before;
+    gone.abort();
+    for (const x of deaf) x.destroy();
+    assert.ok(used < (ASAN ? 1 : 0.3), `${used} s`);
+    assert.equal(await r, 'gone');
+  });
+
+  await step('many at once that end in every way: each is recorded once, and nothing is left', async () => {
+    await until('all before are over', async () => await suite.edgeSum('gateway_inflight_requests') === 0);
+    const recorded = async () => (await suite.ledger())[0].requests;
+    await delay(1000); // what was recorded before is stored
+    let before = await recorded();
+    await until('the ledger rests', async () => { const n = await recorded(); const same = n === before; before = n; await delay(300); return same; });
+    const ways = [{}, { stream: true, mock: 'tokens=30;tps=200' }, { stream: true, front: 'rst-later' }, { front: 'rst' }, { model: 'cut-me', stream: true, mock: 'tokens=100;ignore_max' },
+      { stream: true, front: 'open', leave: 30 }, { front: 'hang', leave: 20 }, { stream: true, mock: 'tokens=1000;tps=500', leave: 60 }, { stream: true, front: 'goaway' }];
+    let made = 0;
+    const end = Date.now() + 4000;
+    await Promise.all(Array.from({ length: 40 }, async (_, k) => {
+      for (let i = k; Date.now() < end; i++) {
+        const { leave, ...more } = ways[i % ways.length], gone = new AbortController();
+        if (leave) setTimeout(() => gone.abort(), leave + (i % 50));
+        made++;
+        await ask(i % 3 === 0 ? 'narrow' : 'h2', { ...more, signal: gone.signal }).then((r) => r.text()).catch(() => {});
+      }
+    }));
+    await until('nothing is in flight', async () => await suite.edgeSum('gateway_inflight_requests') === 0);
+    // A client may leave before its request has come: such a one is none.
+    await until('all are recorded', async () => { const n = await recorded() - before; return n <= made && n > made * 0.9; });
+    await delay(500);
+    assert.ok(await recorded() - before <= made);
+    await until('streams have ended', () => [secure, narrow].every((f) => [...f.open].every((x) => (x.now ?? 0) === 0)), { timeout: 5000 });
+    await fine('h2');
+  });
+
+  // The edge ends with a stream open.
+  const last = await ask('h2', { stream: true, front: 'open' });
+  await last.body.getReader().read();
 });

@@ -23,6 +23,8 @@ export class Http2Front {
       s.on('close', () => f.open.delete(s));
       s.on('error', () => {});
     });
+    f.sockets = new Set();
+    f.server.on('connection', (c) => { f.sockets.add(c); c.on('close', () => f.sockets.delete(c)); });
     f.server.on('secureConnection', (c) => f.names.add(c.servername));
     f.server.on('request', (req, res) => f.#serve(req, res));
     f.server.on('sessionError', () => {});
@@ -64,7 +66,7 @@ export class Http2Front {
 
   async close() {
     for (const s of this.open) s.destroy();
-    this.server.closeAllConnections?.();
+    for (const c of this.sockets) c.destroy();
     await new Promise((resolve) => { this.server.close(resolve); });
   }
 }
