@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "rt/crypto.h"
 #include "tokenizer/convert_parts.h"
 
@@ -94,26 +95,10 @@ static enum err read_file(const char *dir, const char *name, struct buf *b, stru
 {
     char path[PATH_MAX];
     if (!path_of(dir, name, path)) return why_set(why, ERR_LIMIT, "%s: the path is too long", name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return why_set(why, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", name,
-                       strerror(errno));
-    enum err e = ERR_OK;
-    for (;;) {
-        char *room;
-        e = buf_reserve(b, 1 << 18, &room);
-        if (e != ERR_OK) {
-            (void)why_set(why, e, "%s: too large", name);
-            break;
-        }
-        ssize_t n = read(fd, room, 1 << 18);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) e = why_set(why, ERR_IO, "%s: %s", name, strerror(errno));
-        if (n <= 0) break;
-        b->len += (size_t)n;
-    }
-    (void)close(fd);
-    return e;
+    enum err e = file_read(path, b);
+    if (e == ERR_OK) return ERR_OK;
+    return why_set(why, e, "%s: %s", name,
+                   e == ERR_LIMIT || e == ERR_NOMEM ? "too large" : strerror(errno));
 }
 
 /* ---- templates ---- */

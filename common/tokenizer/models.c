@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
 #include "tokenizer/folder.h"
 #include "tokenizer/images.h"
 
@@ -371,18 +372,12 @@ void models_find(const struct models *m, struct str model, struct model_info *re
 
 enum err models_read_image_rules(struct models *m, const char *dir, struct why *why)
 {
-    char path[PATH_MAX], chunk[4096];
-    size_t n;
+    char path[PATH_MAX];
     struct buf text;
     if (!join_path(dir, "images.rules", path)) return ERR_OK;
-    FILE *f = fopen(path, "rb");
-    if (f == NULL) return ERR_OK;
     buf_init(&text, IMAGE_RULES_MAX);
-    enum err e = ERR_OK;
-    while (e == ERR_OK && (n = fread(chunk, 1, sizeof chunk, f)) > 0)
-        e = buf_append(&text, chunk, n);
-    if (e == ERR_OK && ferror(f)) e = ERR_IO;
-    fclose(f);
+    enum err e = file_read(path, &text);
+    if (e == ERR_NOT_FOUND) return ERR_OK;
     if (e == ERR_OK)
         e = image_rules_check(buf_str(&text), why);
     else

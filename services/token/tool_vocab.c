@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "rt/crypto.h"
 #include "tokenizer/folder.h"
 #include "tokenizer/tokenizer.h"
@@ -79,22 +80,6 @@ static bool parse(int argc, char **argv, struct args *a)
         }
     }
     return true;
-}
-
-static bool read_all(const char *path, struct buf *b)
-{
-    FILE *f = fopen(path, "rb");
-    if (f == NULL) return false;
-    for (;;) {
-        char *room;
-        if (buf_reserve(b, 1 << 16, &room) != ERR_OK) break;
-        size_t n = fread(room, 1, 1 << 16, f);
-        b->len += n;
-        if (n == 0) break;
-    }
-    bool ok = feof(f) != 0 && ferror(f) == 0;
-    (void)fclose(f);
-    return ok;
 }
 
 /* Writes beside the file and renames: nobody maps half a vocabulary. */
@@ -175,10 +160,11 @@ static int convert(const struct args *a)
     buf_init(&config, MOST_INPUT);
     buf_init(&template, MOST_INPUT);
     buf_init(&out, MOST_OUTPUT);
-    const char *bad = !read_all(input, &in)                                      ? input
-                      : a->config != NULL && !read_all(a->config, &config)       ? a->config
-                      : a->template != NULL && !read_all(a->template, &template) ? a->template
-                                                                                 : NULL;
+    const char *bad = file_read(input, &in) != ERR_OK                                ? input
+                      : a->config != NULL && file_read(a->config, &config) != ERR_OK ? a->config
+                      : a->template != NULL && file_read(a->template, &template) != ERR_OK
+                          ? a->template
+                          : NULL;
     if (bad != NULL) {
         rc = fail(bad, strerror(errno));
         goto out;
