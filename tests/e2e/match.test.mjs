@@ -240,6 +240,17 @@ suiteTest('matching', { config, env: { edge: { TRUSTED_PROXIES: '127.0.0.0/8, 10
     assert.equal(r.headers.allow, 'PUT, POST');
   });
 
+  await step('what is passed through arrives where it was sent to, however long its body is', async () => {
+    // Its namespace and route are known by the head, before the body comes.
+    const headers = { 'content-type': 'text/plain', 'x-space': 'either', authorization: 'Bearer sk-aigw-match0000000000000000000000000002' };
+    for (const n of [10, 3000, 5000, 20000, 300000]) {
+      const body = 'x'.repeat(n), target = `/v1/things/number-${n}?size=${n}`;
+      assert.equal((await ask(suite, { path: target, body, headers })).status, 200);
+      assert.equal(up.last().url, target);
+      assert.ok(up.last().body === body, `${n} bytes`);
+    }
+  });
+
   await step('parameters have defaults and maxima, and the rest of the body stays as it was', async () => {
     const body = '{ "model" : "Qwen3-8B", "messages":[{"role":"user","content":"h\\u0069"}],"temperature": 1.7,"n":5 , "max_completion_tokens":5000}';
     const r = await ask(suite, { body, headers: { 'x-internal': '1', 'x-tag': 'own' } });
