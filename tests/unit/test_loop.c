@@ -107,6 +107,47 @@ static void a_removed_descriptor_is_silent(void **state)
     loop_free(t.loop);
 }
 
+/* --- quiet descriptors, and edges --- */
+
+struct pair {
+    struct loop *loop;
+    struct loop_io noisy, quiet;
+    int fds[4], calls;
+    bool new_was, quiet_was, noisy_was;
+};
+
+static void look(void *ctx, unsigned events)
+{
+    struct pair *p = ctx;
+    assert_true(events & LOOP_READ);
+    if (++p->calls == 1) {
+        assert_int_equal(loop_add(p->loop, &p->quiet, p->fds[2], LOOP_READ | LOOP_EDGE, look, p),
+                         ERR_OK);
+        p->new_was = loop_is_quiet(p->loop, &p->quiet);
+        loop_rearm(p->loop, &p->noisy); /* nothing was read: an edge is told once otherwise */
+        return;
+    }
+    p->quiet_was = loop_is_quiet(p->loop, &p->quiet);
+    p->noisy_was = loop_is_quiet(p->loop, &p->noisy);
+    loop_stop(p->loop);
+}
+
+static void what_is_quiet_is_known_without_asking(void **state)
+{
+    struct pair p = { .loop = loop_new(clock_system()) };
+    (void)state;
+    assert_true(pipe(p.fds) == 0 && pipe(p.fds + 2) == 0);
+    assert_int_equal(write(p.fds[1], "x", 1), 1);
+    assert_int_equal(loop_add(p.loop, &p.noisy, p.fds[0], LOOP_READ | LOOP_EDGE, look, &p), ERR_OK);
+    loop_run(p.loop);
+    assert_int_equal(p.calls, 2);
+    assert_false(p.new_was); /* it was not watched when that turn began */
+    assert_true(p.quiet_was);
+    assert_false(p.noisy_was);
+    for (int i = 0; i < 4; i++) close(p.fds[i]);
+    loop_free(p.loop);
+}
+
 static void json_is_bounded_and_strict(void **state)
 {
     struct json *j;
@@ -150,6 +191,7 @@ int main(void)
         cmocka_unit_test(timers_fire_in_order),
         cmocka_unit_test(tasks_of_other_threads_run),
         cmocka_unit_test(a_removed_descriptor_is_silent),
+        cmocka_unit_test(what_is_quiet_is_known_without_asking),
         cmocka_unit_test(json_is_bounded_and_strict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,7 +72,7 @@ struct fixture {
 static size_t body_length(const char *head)
 {
     const char *at = strcasestr(head, "\r\ncontent-length:");
-    return at != NULL ? (size_t)atol(at + 17) : 0;
+    return at != NULL ? (size_t)strtoul(at + 17, NULL, 10) : 0;
 }
 
 /* One request into s->said; false: the connection ended. */
