@@ -73,18 +73,22 @@ test('each record counts once, whatever is killed meanwhile', { timeout: 180000 
   };
   // Alone, or four of a namespace in a message. Every third record is sent twice in messages with another id, so that the
   // stream does not notice: as an edge would that takes over what another one had sent.
+  const jobs = [];
+  for (let from = 0; from < RECORDS; from += 12) {
+    const together = from % 24 === 0;
+    for (let n = from; n < Math.min(from + (together ? 3 : 12), RECORDS); n++) {
+      const all = together ? [n, n + 3, n + 6, n + 9].filter((k) => k < RECORDS) : [n];
+      jobs.push([n, `${together ? 'set' : 'one'}-${n}`, () => (together ? batch(all, 1e6 + n) : JSON.stringify(record(n)))]);
+      if (n % 3 !== 0) continue;
+      if (together) for (const k of all) jobs.push([k, `again-${k}`, () => JSON.stringify(record(k))]);
+      else jobs.push([n, `again-${n}`, () => batch([n, n], 2e6 + n)]);
+    }
+  }
   let next = 0;
   const publisher = async () => {
-    while (next < RECORDS && !over) {
-      const from = next, together = from % 24 === 0;
-      next += 12;
-      for (let n = from; n < Math.min(from + (together ? 3 : 12), RECORDS); n++) {
-        const all = together ? [n, n + 3, n + 6, n + 9].filter((k) => k < RECORDS) : [n];
-        await publish(n, `${together ? 'set' : 'one'}-${n}`, together ? batch(all, 1e6 + n) : JSON.stringify(record(n)));
-        if (n % 3 !== 0) continue;
-        if (together) for (const k of all) await publish(k, `again-${k}`, JSON.stringify(record(k)));
-        else await publish(n, `again-${n}`, batch([n, n], 2e6 + n));
-      }
+    while (next < jobs.length && !over) {
+      const [n, msgID, text] = jobs[next++];
+      await publish(n, msgID, text());
     }
   };
   const published = Promise.all(Array.from({ length: 64 }, publisher));
@@ -181,8 +185,6 @@ test('each record counts once, whatever is killed meanwhile', { timeout: 180000 
       await until('the bad ones are dead', async () => await dead() === before + 3);
       const last = JSON.parse(atob((await api('STREAM.MSG.GET.AIGW_USAGE_DEAD', JSON.stringify({ last_by_subj: 'aigw.dead.usage' }))).message.data));
       assert.deepEqual([last.subject, last.data], ['aigw.usage.team-a', 'nonsense']);
-      // Those of another version are kept, each with its whole message.
-      await until('all others are done', async () => (await api('CONSUMER.INFO.AIGW_USAGE.metrics')).num_ack_pending === 2);
       assert.equal(await requests(), RECORDS + 5);
     } finally { await viewer.close(); }
   });
