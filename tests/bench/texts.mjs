@@ -57,5 +57,6 @@ const ranks = families(vocabDir, process.env.VOCAB_CACHE || undefined).known.fin
 const mixed = [];
 for (const d of documents(bytes / 0.8e6, 12, { strings: ["<|im_end|>"], tokens: words(ranks.source) }))
   if (!["runs", "specials", "mean", "invalid", "unicode", "lines"].includes(d.kind) && d.bytes.length > 0) mixed.push(d.bytes);
+shuffle(mixed); // their kinds come one after the other, and halves are compared
 write(join(folder, "mixed.docs"), mixed);
 console.log(`mixed: ${mixed.length} documents, ${(mixed.reduce((n, d) => n + d.length, 0) / 1e6).toFixed(1)} MB`);
