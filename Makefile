@@ -228,6 +228,12 @@ e2e: ## End-to-end tests against real servers (E2E=pattern picks files; SAN=asan
 	@$(MAKE) --no-print-directory vocab-run
 	@tests/e2e.sh $(BUILD) $(E2E)
 
+RACES_SECONDS ?= 20
+races: ## What threads of an edge share, changed and looked at under load for RACES_SECONDS (20), with ThreadSanitizer
+	@$(MAKE) --no-print-directory SAN=tsan $(JOBS) all
+	@$(MAKE) --no-print-directory vocab-run
+	@RACES_SECONDS=$(RACES_SECONDS) tests/e2e.sh build/tsan races
+
 sim: $(BUILD)/sim/limits ## Simulate limits under faults, millions of decisions for each algorithm (SIM="--only WORD --seed N")
 	@$< $(SIM)
 
@@ -308,6 +314,6 @@ clean: ## Remove everything that was built (not the state of `make run`, not the
 help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e sim test fuzz fuzz-run oracle bench soak bench-tokens bench-limits bench-match bench-usage bench-answers diff-framing chaos-limits lint format docs install clean help
+.PHONY: all deps test-deps vocab vocab-all vocab-run run stop status unit-programs check e2e races sim test fuzz fuzz-run oracle bench soak bench-tokens bench-limits bench-match bench-usage bench-answers diff-framing chaos-limits lint format docs install clean help
 .DEFAULT_GOAL := all
 .SECONDARY:

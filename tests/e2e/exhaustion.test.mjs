@@ -40,6 +40,22 @@ const cpuMs = (pid) => {
   return (Number(f[11]) + Number(f[12])) * 10;
 };
 
+// A server that listens, whose queue of connections is full: SYNs to it are dropped.
+async function deafServer() {
+  const child = spawn(process.execPath, ['-e', `
+    const s = require('net').createServer(() => {});
+    s.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(s.address().port));`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const port = Number(await new Promise((resolve) => child.stdout.once('data', resolve)));
+  child.kill('SIGSTOP');
+  const fillers = Array.from({ length: 8 }, () => net.connect(port, '127.0.0.1').on('error', () => {}));
+  await delay(300);
+  return { port, close: () => { for (const f of fillers) f.destroy(); child.kill('SIGKILL'); } };
+}
+
+const deaf = await deafServer();
+const closed = await new Promise((resolve) => { const s = net.createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => resolve(port)); }); });
+after(() => deaf.close());
+
 suiteTest('few descriptors', { config: plain() }, async (suite, step) => {
   await limited(suite, 'ulimit -n 256');
   const edge = suite.procs['edge-1'];
@@ -157,21 +173,6 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
   }
 });
 
-// A server that listens, whose queue of connections is full: SYNs to it are dropped.
-async function deafServer() {
-  const child = spawn(process.execPath, ['-e', `
-    const s = require('net').createServer(() => {});
-    s.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(s.address().port));`], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const port = Number(await new Promise((resolve) => child.stdout.once('data', resolve)));
-  child.kill('SIGSTOP');
-  const fillers = Array.from({ length: 8 }, () => net.connect(port, '127.0.0.1').on('error', () => {}));
-  await delay(300);
-  return { port, close: () => { for (const f of fillers) f.destroy(); child.kill('SIGKILL'); } };
-}
-
-const deaf = await deafServer();
-const closed = await new Promise((resolve) => { const s = net.createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => resolve(port)); }); });
-after(() => deaf.close());
 suiteTest('servers that cannot be reached', {
   config: plain((c, suite) => {
     const make = (slug, urls, more = {}) => {
@@ -316,6 +317,16 @@ suiteTest('a great many', { config: plain() }, async (suite, step) => {
     await others;
     assert.ok(good > 50, `${good}`);
     assert.deepEqual(bad, []);
+  });
+  await step('names that clients make up are no labels of metrics', async () => {
+    const lines = async () => (await getText(`${suite.procs['edge-1'].ops}/metrics`)).split('\n');
+    const ask = (i) => suite.chat({ model: `made-up-${i}`, path: `/api/chat?made-up=${i}`, user: `made-up-${i}`, mock: 'tokens=1', headers: { 'x-request-id': `made-up-${i}` } });
+    await (await ask(0)).text();
+    const before = (await lines()).length;
+    for (let i = 1; i < 100; i++) await (await ask(i)).text();
+    const now = await lines();
+    assert.deepEqual(now.filter((l) => l.includes('made-up')), []);
+    assert.ok(now.length <= before + 5, `${before}, then ${now.length} lines`);
   });
   await step('documents that are deep, wide or long are refused or read in time that grows with them', async () => {
     const time = async (body) => {
