@@ -57,6 +57,7 @@ static struct h1_limits head_limits(const struct client *c)
 static void set_write_timer(struct client *c)
 {
     c->taken_mark = conn_taken(&c->conn);
+    (void)loop_refresh_now(c->w->loop); /* a large answer took its time to put together */
     set_timer(c, settings(c)->write_timeout_ms);
 }
 
