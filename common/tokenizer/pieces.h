@@ -83,8 +83,9 @@ uint64_t pieces_window(struct pieces *it, const char **ret_p);
 /* What is left of the block, a piece begins at *ret_p; 0 when nothing is. */
 static inline size_t pieces_left(const struct pieces *it, const char **ret_p)
 {
+    if (!it->loaded) return 0;
     *ret_p = it->clean + it->pos;
-    return it->loaded ? it->clean_n - it->pos : 0;
+    return it->clean_n - it->pos;
 }
 static inline void pieces_pass(struct pieces *it, size_t n)
 {
