@@ -48,10 +48,10 @@ static enum err meter_check(struct vocab *v, struct str text, enum special_mode 
         e = meter_feed(m, str_n(text.p + at, n));
         at += n;
         if (e != ERR_OK || looks == LOOKS || next(rng) % (text.n / 8 + 1) != 0) continue;
-        uint64_t part;
+        uint64_t part, count = meter_count(m); /* then meter_counted() tells of how much */
         looks++;
-        e = token_count(v, str_n(text.p, at), mode, &part);
-        if (e == ERR_OK && meter_exact(m) && meter_count(m) != part) same = false;
+        e = token_count(v, str_n(text.p, meter_counted(m)), mode, &part);
+        if (e == ERR_OK && meter_exact(m) && count != part) same = false;
     }
     if (e == ERR_OK) e = meter_finish(m);
     if (e == ERR_OK && !meter_exact(m))
