@@ -42,6 +42,7 @@ static void collect(struct http_multi *m)
         struct http_transfer *t = (void *)private;
         t->done = true;
         t->code = code;
+        t->discards = t->holding; /* its handle may hold what nobody may see */
         (void)curl_multi_remove_handle(m->multi, easy);
         if (!list_linked(&t->node)) list_push_back(&m->ready, &t->node);
     }
@@ -127,6 +128,7 @@ size_t http_transfer_on_header(char *data, size_t size, size_t n, void *ctx)
 size_t http_transfer_on_body(char *data, size_t size, size_t n, void *ctx)
 {
     struct http_transfer *t = ctx;
+    if (t->discards) return size * n;
     if (!t->head_whole) return refuse(t, "a body came before its head");
     if (t->in.len > 0 && t->in.len + size * n > IN_MAX) {
         hold(t, true);
@@ -171,6 +173,12 @@ static void plan_telling(struct http_multi *m)
 static void withdraw(struct http_transfer *t)
 {
     struct http_multi *m = t->m;
+    /* What it holds of a paused transfer libcurl (7.88 for one) forgets to free where others are on
+     * the connection, and the handle's next transfer would find it there: it is taken now. */
+    if (t->holding) {
+        t->discards = true;
+        (void)curl_easy_pause(t->easy, CURLPAUSE_CONT);
+    }
     (void)curl_easy_setopt(t->easy, CURLOPT_FORBID_REUSE, 1L);
     (void)curl_multi_remove_handle(m->multi, t->easy);
     if (!t->connected) return;
@@ -202,7 +210,7 @@ static void bury(struct http_transfer *t)
     (void)curl_easy_setopt(t->easy, CURLOPT_CONNECT_TO, NULL);
     (void)curl_easy_setopt(t->easy, CURLOPT_RESOLVE, NULL);
     (void)curl_easy_setopt(t->easy, CURLOPT_ERRORBUFFER, NULL);
-    if (m->spares < HTTP_MULTI_SPARES)
+    if (m->spares < HTTP_MULTI_SPARES && !t->discards)
         m->spare[m->spares++] = t->easy;
     else
         curl_easy_cleanup(t->easy);

@@ -46,6 +46,7 @@ struct http_transfer {
     unsigned interims;
     int local_port; /* which tells connections apart; 0: there is none yet */
     bool connected, head_whole, head_told, holding /* curl has more */, paused, done, dead;
+    bool discards;     /* what curl still brings is thrown away */
     const char *wrong; /* why we refused what came; NULL: we did not */
     CURLcode code;     /* when done */
     long version;
