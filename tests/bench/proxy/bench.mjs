@@ -119,11 +119,14 @@ const rows = {
 
 const picked = only.length ? only : Object.keys(rows);
 for (const name of picked) if (!rows[name]) throw new Error(`no row "${name}": ${Object.keys(rows).join(', ')}`);
-const stage = await Stage.start(build);
+const stage = await Stage.start(build, { ledger: false });
 let failed = true;
 try {
   stage.pauseLedger();
-  for (const name of picked) await rows[name](stage);
+  for (const name of picked) {
+    await rows[name](stage);
+    await stage.published();
+  }
   failed = false;
 } finally {
   await stage.close(failed);

@@ -13,8 +13,9 @@ import { nginx, pin, redis, tlsUpstream, upstream } from './servers.mjs';
 const PEERS = ['nginx', 'nginx-lua'];
 
 export class Stage {
-  // peers: whether nginx and Redis are wanted; env: settings of the edge.
-  static async start(build, { peers = true, env = {} } = {}) {
+  // peers: whether nginx and Redis are wanted; ledger: false when nobody will read the usage records, which then leave the
+  // stream by themselves before it is full; env: settings of the edge.
+  static async start(build, { peers = true, ledger = true, env = {} } = {}) {
     const s = new Stage();
     s.build = build;
     const [up, redisPort, ...ports] = await freePorts(2 + PEERS.length);
@@ -23,7 +24,8 @@ export class Stage {
     s.suite = await Suite.start({
       name: 'bench', only: ['config', 'metrics', 'policy', 'edge'],
       config: null,
-      env: { edge: { EDGE_WORKERS: '1', REMOTE_COUNT_BYTES: '1000000', LOG_LEVEL: 'warn', ...env } },
+      env: { edge: { EDGE_WORKERS: '1', REMOTE_COUNT_BYTES: '1000000', LOG_LEVEL: 'warn', ...env },
+        metrics: ledger ? {} : { USAGE_STREAM_MAX_AGE_S: '5', USAGE_DUPLICATES_S: '5' } },
     });
     try {
       const dir = s.suite.dir;
@@ -66,6 +68,15 @@ export class Stage {
       pin(p);
       await this.#firstLeases();
     }
+  }
+
+  // Figures of an edge whose records did not get away would be of another edge: an error.
+  async published() {
+    await until('usage records are published', async () => {
+      const of = (what) => this.suite.edgeSum('gateway_usage_spool', { what });
+      if (await of('lost') > 0) throw Object.assign(new Error('usage records were lost'), { final: true });
+      return await of('settled') === 0;
+    });
   }
 
   // CPU time that each of its threads has used, by name, in ns.

@@ -11,29 +11,7 @@
 #include <cmocka.h>
 
 #include "services/edge/dialects/answer.h"
-
-static struct vocab *qwen3; /* from VOCAB_DIR; `make test` always has it */
-
-static int load(void **state)
-{
-    char path[512];
-    struct why why;
-    const char *dir = getenv("VOCAB_DIR");
-    (void)state;
-    (void)snprintf(path, sizeof path, "%s/qwen3" VOCAB_SUFFIX, dir != NULL ? dir : "vocab");
-    if (vocab_open(path, &qwen3, &why) != ERR_OK) {
-        fprintf(stderr, "%s: %s (make vocab)\n", path, why.text);
-        return 1;
-    }
-    return 0;
-}
-
-static int unload(void **state)
-{
-    (void)state;
-    vocab_unref(qwen3);
-    return 0;
-}
+#include "support_vocab.h"
 
 #define HEAD "\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\","
 
@@ -434,5 +412,5 @@ int main(void)
         cmocka_unit_test(a_stream_that_gets_its_tokens_in_slices_comes_out_as_it_went_in),
         cmocka_unit_test(where_no_slice_is_to_be_had_the_stream_is_cut_at_its_last_token),
     };
-    return cmocka_run_group_tests(tests, load, unload);
+    return cmocka_run_group_tests(tests, vocab_load, vocab_unload);
 }

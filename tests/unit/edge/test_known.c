@@ -13,29 +13,7 @@
 #include <cmocka.h>
 
 #include "support_events.h"
-
-static struct vocab *qwen3; /* from VOCAB_DIR; `make test` always has it */
-
-static int load(void **state)
-{
-    char path[512];
-    struct why why;
-    const char *dir = getenv("VOCAB_DIR");
-    (void)state;
-    (void)snprintf(path, sizeof path, "%s/qwen3" VOCAB_SUFFIX, dir != NULL ? dir : "vocab");
-    if (vocab_open(path, &qwen3, &why) != ERR_OK) {
-        fprintf(stderr, "%s: %s (make vocab)\n", path, why.text);
-        return 1;
-    }
-    return 0;
-}
-
-static int unload(void **state)
-{
-    (void)state;
-    vocab_unref(qwen3);
-    return 0;
-}
+#include "support_vocab.h"
 
 static uint32_t next(uint32_t *seed)
 {
@@ -117,5 +95,5 @@ int main(void)
         cmocka_unit_test(messages),
         cmocka_unit_test(responses),
     };
-    return cmocka_run_group_tests(tests, load, unload);
+    return cmocka_run_group_tests(tests, vocab_load, vocab_unload);
 }
