@@ -92,21 +92,30 @@ bool meter_exact(const struct token_meter *m)
 
 /* ---- estimates ---- */
 
+/* Takes all of it when all of it is within the limit: an estimate never falls. */
+static bool estimate_all(struct token_meter *m, struct str bytes)
+{
+    struct token_estimate e = m->estimate;
+    token_estimate_feed(&e, bytes);
+    /* A character that has only begun is neither counted nor delivered where there is a limit. */
+    struct token_estimate whole = e;
+    if (m->limit != METER_NO_LIMIT) whole.part_n = 0;
+    uint64_t count = token_estimate_count(&whole);
+    if (count > m->limit) return false;
+    m->estimate = e;
+    m->base += bytes.n;
+    m->deliverable = m->base - (uint64_t)(e.part_n - whole.part_n);
+    m->cut_count = count;
+    return true;
+}
+
 static void estimate_some(struct token_meter *m, struct str bytes)
 {
-    for (size_t i = 0; i < bytes.n; i++) {
-        token_estimate_feed(&m->estimate, str_n(bytes.p + i, 1));
-        m->base++;
-        if (m->estimate.part_n > 0 && m->limit != METER_NO_LIMIT) continue;
-        uint64_t count = token_estimate_count(&m->estimate);
-        if (count > m->limit) {
-            m->is_cut = true;
-            m->cut_at = m->deliverable;
-            return;
-        }
-        m->deliverable = m->base;
-        m->cut_count = count;
-    }
+    if (estimate_all(m, bytes)) return;
+    for (size_t i = 0; i < bytes.n; i++)
+        if (!estimate_all(m, str_n(bytes.p + i, 1))) break;
+    m->is_cut = true;
+    m->cut_at = m->deliverable;
 }
 
 /* ---- exact ---- */
