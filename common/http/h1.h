@@ -21,6 +21,7 @@
 #ifndef HTTP_H1_H
 #define HTTP_H1_H
 
+#include "base/buf.h"
 #include "base/str.h"
 
 enum h1_status {
@@ -186,5 +187,10 @@ bool h1_connection_has(const struct h1_head *head, struct str token);
 /* For building messages out of parsed or configured parts: what may stand there. */
 bool h1_is_token(struct str s); /* at least one character */
 bool h1_is_field_value(struct str s);
+/* "name: value\r\n"; both may stand there. */
+static inline enum err MUSTCHECK h1_put_field(struct buf *out, struct str name, struct str value)
+{
+    return buf_put(out, name, STR(": "), value, STR("\r\n"));
+}
 
 #endif

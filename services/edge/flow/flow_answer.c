@@ -120,7 +120,7 @@ static enum err answer_fields(struct flow *f, const struct h1_response *res, str
     for (size_t i = 0; i < res->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &res->head.fields[i];
         if (!is_dropped(f, &res->head, fl) && !edits_drop(&f->route->response, fl->name))
-            e = buf_put(out, fl->name, STR(": "), fl->value, STR("\r\n"));
+            e = h1_put_field(out, fl->name, fl->value);
     }
     if (e == ERR_OK) e = edits_append(&f->route->response, out);
     return e == ERR_OK ? flow_own_fields(f, out) : e;

@@ -191,20 +191,6 @@ static bool is_ours(const struct flow *f, const struct h1_head *h, const struct 
            h1_connection_has(h, fl->name);
 }
 
-static enum err field(struct buf *b, struct str name, struct str value)
-{
-    return buf_put(b, name, STR(": "), value, STR("\r\n"));
-}
-
-static enum err credential_field(const struct flow *f, struct buf *b)
-{
-    const char *secret = f->rules->credentials[f->upstream->index];
-    if (secret == NULL) return ERR_OK;
-    if (f->upstream->auth == SNAP_UPAUTH_HEADER)
-        return field(b, f->upstream->auth_header, str_of(secret));
-    return buf_put(b, STR("authorization: Bearer "), str_of(secret), STR("\r\n"));
-}
-
 static enum err target(const struct flow *f, struct buf *b)
 {
     const struct h1_request *q = f->client->request;
@@ -228,14 +214,14 @@ enum err flow_build_head(struct flow *f, struct buf *b)
     for (size_t i = 0; i < q->head.fields_len && e == ERR_OK; i++) {
         const struct h1_field *fl = &q->head.fields[i];
         if (!is_ours(f, &q->head, fl) && !edits_drop(&f->route->request, fl->name))
-            e = field(b, fl->name, fl->value);
+            e = h1_put_field(b, fl->name, fl->value);
     }
     if (e == ERR_OK) e = edits_append(&f->route->request, b);
-    if (e == ERR_OK) e = credential_field(f, b);
+    if (e == ERR_OK) e = ruleset_put_credential(f->rules, f->upstream, b);
     if (e == ERR_OK) e = buf_appendz(b, "accept-encoding: identity\r\n");
-    if (e == ERR_OK) e = field(b, STR("x-request-id"), str_of(f->request_id));
+    if (e == ERR_OK) e = h1_put_field(b, STR("x-request-id"), str_of(f->request_id));
     if (e == ERR_OK) e = flow_trace_fields(f, b);
     if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
-        e = field(b, STR("content-length"), str_of_u64(f->asked->body.n, room));
+        e = h1_put_field(b, STR("content-length"), str_of_u64(f->asked->body.n, room));
     return e == ERR_OK ? buf_append(b, "\r\n", 2) : e;
 }

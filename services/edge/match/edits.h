@@ -5,6 +5,7 @@
 #define EDGE_EDITS_H
 
 #include "base/buf.h"
+#include "http/h1.h"
 #include "proto/snapshot.h"
 
 static inline bool edits_drop(const struct snap_header_edits *e, struct str name)
@@ -21,10 +22,7 @@ static inline enum err MUSTCHECK edits_append(const struct snap_header_edits *e,
     enum err err = ERR_OK;
     for (size_t i = 0; i < e->set_n + e->add_n && err == ERR_OK; i++) {
         const struct snap_field *f = i < e->set_n ? &e->set[i] : &e->add[i - e->set_n];
-        err = buf_append_str(out, f->name);
-        if (err == ERR_OK) err = buf_append(out, ": ", 2);
-        if (err == ERR_OK) err = buf_append_str(out, f->value);
-        if (err == ERR_OK) err = buf_append(out, "\r\n", 2);
+        err = h1_put_field(out, f->name, f->value);
     }
     return err;
 }

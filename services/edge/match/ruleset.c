@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "config/names.h"
+#include "http/h1.h"
 #include "rt/crypto.h"
 
 enum { CREDENTIAL_MAX = 8192 };
@@ -91,4 +92,13 @@ void ruleset_unref(struct ruleset *r)
     free(r->groups);
     snapshot_unref(r->snap);
     free(r);
+}
+
+enum err ruleset_put_credential(const struct ruleset *r, const struct snap_upstream *u,
+                                struct buf *out)
+{
+    const char *secret = r->credentials[u->index];
+    if (secret == NULL) return ERR_OK;
+    if (u->auth == SNAP_UPAUTH_HEADER) return h1_put_field(out, u->auth_header, str_of(secret));
+    return buf_put(out, STR("authorization: Bearer "), str_of(secret), STR("\r\n"));
 }

@@ -32,4 +32,8 @@ enum err ruleset_new(struct snapshot *s, const struct models *base, struct certs
 struct ruleset *ruleset_ref(struct ruleset *r);
 void ruleset_unref(struct ruleset *r); /* NULL is fine */
 
+/* The header field with the credential for an upstream, if it has one. */
+enum err ruleset_put_credential(const struct ruleset *r, const struct snap_upstream *u,
+                                struct buf *out) MUSTCHECK;
+
 #endif

@@ -45,8 +45,7 @@ static enum err build_head(const struct explain_ask *a, struct buf *out)
     enum err e = buf_printf(out, "%.*s %.*s HTTP/1.1\r\n", STR_ARG(a->method), STR_ARG(a->target));
     for (size_t i = 0; i < a->headers_n && e == ERR_OK; i++) {
         has_host = has_host || str_ieqz(a->headers[i].name, "host");
-        e = buf_printf(out, "%.*s: %.*s\r\n", STR_ARG(a->headers[i].name),
-                       STR_ARG(a->headers[i].value));
+        e = h1_put_field(out, a->headers[i].name, a->headers[i].value);
     }
     if (e == ERR_OK && !has_host) e = buf_appendz(out, "Host: localhost\r\n");
     return e == ERR_OK ? buf_appendz(out, "\r\n") : e;

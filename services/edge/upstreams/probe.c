@@ -134,15 +134,11 @@ static enum err build_head(const struct probe *p, struct buf *b)
 {
     const struct snap_server *s = p->server;
     const struct snap_upstream *u = p->upstream;
-    const char *secret = p->rules->credentials[u->index];
     bool v6 = memchr(s->host.p, ':', s->host.n) != NULL;
     enum err e = buf_printf(b, "GET %.*s%.*s HTTP/1.1\r\nhost: %s%.*s%s:%u\r\n",
                             STR_ARG(s->base_path), STR_ARG(u->check.path), v6 ? "[" : "",
                             STR_ARG(s->host), v6 ? "]" : "", s->port);
-    if (e == ERR_OK && secret != NULL && u->auth == SNAP_UPAUTH_HEADER)
-        e = buf_printf(b, "%.*s: %s\r\n", STR_ARG(u->auth_header), secret);
-    else if (e == ERR_OK && secret != NULL)
-        e = buf_printf(b, "authorization: Bearer %s\r\n", secret);
+    if (e == ERR_OK) e = ruleset_put_credential(p->rules, u, b);
     if (e == ERR_OK)
         e = buf_appendz(b, "accept: */*\r\naccept-encoding: identity\r\n"
                            "user-agent: ai-gateway-health-check\r\nconnection: close\r\n\r\n");
