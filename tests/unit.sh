@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs the unit test programs below BUILD/unit and the corpora through BUILD/replay. A line per program, what failed in
-# full, and counts on the last line.
+# Runs the unit test programs below BUILD/unit and the corpora through BUILD/replay. A line per program; below one that
+# failed its assertions and the beginning of a sanitizer's report, the whole output stays in PROGRAM.log. What failed is
+# named once more at the end, and counts are on the last line.
 #   unit.sh BUILD
 build=$1
 cd "$(dirname "$0")/.." || exit 2
@@ -19,6 +20,31 @@ run() { # NAME PROGRAM ARGUMENTS… : output to PROGRAM.log
     bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test(s), listed below:.*/\1/p' "$1.log" | head -n 1)
 }
 
+# What matters of PROGRAM.log: cmocka's errors, the first sanitizer's report (a leak's often only follows from an assertion
+# that failed), the test that was running at a crash, and the last lines.
+tell() { # NAME PROGRAM
+    echo "FAILED  $1 (exit $rc; all of it: $2.log)"
+    awk -v name="$1" -v rc="$rc" '
+        function short(s) { gsub(/[[:space:]]+/, " ", s); return substr(s, 1, 300) }
+        { last[NR % 10] = $0 }
+        /^\[ RUN      \]/ { running = substr($0, 14); message = ""; next }
+        /^\[       OK \]/ { running = ""; next }
+        /^\[  ERROR   \]/ { error = 1 }
+        /^\[   LINE   \]/ { error = 0; print; message = message " " substr($0, 18); next }
+        /^\[  FAILED  \] [^ ]+$/ && running != "" {
+            error = 0; print; failed++; print "failed: " name " > " running ":" short(message) >"/dev/stderr"; running = ""; next
+        }
+        error { print; message = message " " substr($0, /^\[  ERROR/ ? 18 : 1); next }
+        !report && /(ERROR: [A-Za-z]+Sanitizer|WARNING: ThreadSanitizer|: runtime error: |assertion failed)/ { report = NR; what = $0 }
+        report && NR < report + 30 { print }
+        END {
+            if (running != "") print "failed: " name " > " running ": did not end" short(message " " what) >"/dev/stderr"
+            else if (!failed) print "failed: " name ": exit " rc " " short(what) >"/dev/stderr"
+            if (!failed && !report) for (i = NR - 9; i <= NR; i++) if (i > 0) print last[i % 10]
+        }' "$2.log" 2>>"$build/unit.failed" | sed 's/^/        /'
+}
+: >"$build/unit.failed"
+
 # Only what has a source: a program of a test that was renamed may still lie there.
 for src in tests/unit/test_*.c tests/unit/*/test_*.c; do
     [ -f "$src" ] || continue
@@ -30,8 +56,7 @@ for src in tests/unit/test_*.c tests/unit/*/test_*.c; do
     else
         # A crash counts as one.
         [ -n "$bad" ] || failed=$((failed + 1))
-        echo "FAILED  $name (exit $rc)"
-        tail -n 60 "$build/unit/$name.log" | sed 's/^/        /'
+        tell "$name" "$build/unit/$name"
     fi
 done
 for src in tests/fuzz/fuzz_*.c tests/fuzz/*/fuzz_*.c; do
@@ -45,9 +70,9 @@ for src in tests/fuzz/fuzz_*.c tests/fuzz/*/fuzz_*.c; do
         echo "ok      $name ($(tail -n 1 "$build/replay/$name.log"))"
     else
         failed=$((failed + 1))
-        echo "FAILED  $name (exit $rc)"
-        tail -n 60 "$build/replay/$name.log" | sed 's/^/        /'
+        tell "$name" "$build/replay/$name"
     fi
 done
+cat "$build/unit.failed"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 0 ]
