@@ -60,7 +60,8 @@ static void on_fail(void *ctx, enum exchange_failure why, const char *text)
 {
     struct flow *f = ctx;
     char message[200];
-    if (why == EXCHANGE_STALE && !f->stale_retried) {
+    /* Whether the server had read it before it closed cannot be told from here. */
+    if (why == EXCHANGE_STALE && !f->stale_retried && flow_is_safe(f)) {
         flow_again_on_fresh(f);
         return;
     }
@@ -259,7 +260,7 @@ static void on_head(void *ctx, const struct h1_response *res)
 static enum err take_body(struct flow *f, struct str data)
 {
     switch (f->mode) {
-    case RELAY_RAW: return client_send(f->client, data) ? ERR_OK : ERR_LIMIT;
+    case RELAY_RAW: return client_send(f->client, data) ? ERR_OK : ERR_CLOSED;
     case RELAY_STREAM:
         slab_lend(loop_blocks(f->w->loop), &f->gather);
         return answer_feed(f->answer, data, &f->gather);
@@ -276,7 +277,9 @@ static void on_body(void *ctx, struct str data)
     if (f->mode == RELAY_STREAM && flow_tokens_limited(f))
         answer_allow(f->answer, flow_tokens_had(f));
     enum err e = flow_decode(f, data, take_body);
-    if (e == ERR_INVALID)
+    if (e == ERR_CLOSED)
+        client_kill(f->client); /* it is gone, or much too slow: no fault of the server's */
+    else if (e == ERR_INVALID)
         give_up(f, "The upstream failed: its compressed answer is damaged.");
     else if (e != ERR_OK)
         give_up(f, "The upstream failed: its answer is larger than this gateway takes.");
@@ -322,7 +325,7 @@ static void on_flush(void *ctx)
         bool sent = client_send(f->client, buf_str(&f->gather));
         slab_take_back(loop_blocks(f->w->loop), &f->gather);
         if (!sent) {
-            give_up(f, "The client does not take its answer.");
+            client_kill(f->client);
             return;
         }
     }
@@ -341,7 +344,7 @@ static void on_flush(void *ctx)
 void flow_hold_no_longer(struct flow *f)
 {
     on_flush(f);
-    if (f->state == FLOW_RELAY) flow_arm(f);
+    if (f->client != NULL && f->state == FLOW_RELAY) flow_arm(f);
 }
 
 void flow_client_drained(struct flow *f)
@@ -365,7 +368,8 @@ static bool have_whole_tokens(struct flow *f)
     uint64_t need = MIN(f->output_limit, (uint64_t)f->gather.len), had = flow_tokens_had(f);
     if (had < need && !f->ended) {
         wait_for_tokens(f);
-        if (flow_tokens_extend(f, need - had) == ADMIT_WAIT) return false;
+        /* A stream that broke before this answer may have asked, too: that must do. */
+        if (f->extending || flow_tokens_extend(f, need - had) == ADMIT_WAIT) return false;
     }
     answer_allow(f->answer, flow_tokens_had(f));
     answer_deny(f->answer);

@@ -12,9 +12,6 @@ static const uint64_t DECODED_STREAM_MAX = UINT64_C(16) << 30;
 bool flow_decode_begin(struct flow *f, struct str coding)
 {
     bool gzip = str_ieqz(coding, "gzip") || str_ieqz(coding, "x-gzip");
-    inflater_free(f->inflater); /* of an attempt that failed */
-    f->inflater = NULL;
-    f->decoded_all = false;
     if (coding.n == 0 || str_ieqz(coding, "identity")) return true;
     if (!gzip && !str_ieqz(coding, "deflate")) return false;
     f->inflater = inflater_new(gzip ? CODING_GZIP : CODING_DEFLATE,

@@ -256,6 +256,8 @@ bool flow_is_denied(const struct flow *f, unsigned status);
 /* Ends the attempt and makes another, when it may be and is to be had; cause: SNAP_RETRY_*, or a
  * status. False: nothing has changed. */
 bool flow_try_again(struct flow *f, unsigned cause, unsigned status);
+/* Whether it does no harm when a server does it twice. */
+bool flow_is_safe(const struct flow *f);
 /* Whether another server could be tried should this attempt fail now. */
 bool flow_may_try_again(const struct flow *f);
 /* The same attempt once more, since its pooled connection was closed. */

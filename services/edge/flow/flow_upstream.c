@@ -323,8 +323,7 @@ void flow_forward(struct flow *f)
 
 /* --- what is tried next --- */
 
-/* Whether it does no harm when the server does it twice. */
-static bool is_safe(const struct flow *f)
+bool flow_is_safe(const struct flow *f)
 {
     enum h1_method m = f->client->request->method;
     return m == H1_GET || m == H1_HEAD || m == H1_OPTIONS || f->endpoint != SNAP_EP_PASSTHROUGH;
@@ -333,7 +332,7 @@ static bool is_safe(const struct flow *f)
 static bool is_cause(const struct flow *f, unsigned cause, unsigned status)
 {
     bool undone = cause == SNAP_RETRY_CONNECT || status == 429 || status == 503;
-    if (!undone && !is_safe(f)) return false;
+    if (!undone && !flow_is_safe(f)) return false;
     if (status != 0) return snap_retries_status(f->upstream, status);
     return (f->upstream->retry.causes & cause) != 0;
 }
@@ -346,6 +345,9 @@ static void forget_answer(struct flow *f)
     free((char *)(uintptr_t)f->whole_fields.p);
     f->whole_fields = STR_NULL;
     buf_done(&f->gather);
+    inflater_free(f->inflater); /* what comes next may not be compressed */
+    f->inflater = NULL;
+    f->decoded_all = false;
     f->status = 0;
     f->http = NULL;
     f->opened_ns = 0;

@@ -23,7 +23,7 @@ static enum err open_credential(struct ruleset *r, const struct snap_upstream *u
         e = why_set(why, ERR_INVALID,
                     "upstream %.*s: its credential does not open with this MASTER_KEY",
                     STR_ARG(u->slug));
-    if (plain.data != NULL) memset(plain.data, 0, plain.cap);
+    if (plain.data != NULL) explicit_bzero(plain.data, plain.cap);
     buf_done(&plain);
     return e;
 }
@@ -83,7 +83,7 @@ void ruleset_unref(struct ruleset *r)
         tls_context_unref(r->tls[i]);
         group_free(r->groups[i]);
         if (r->credentials[i] == NULL) continue;
-        memset(r->credentials[i], 0, strlen(r->credentials[i]));
+        explicit_bzero(r->credentials[i], strlen(r->credentials[i]));
         free(r->credentials[i]);
     }
     free(r->credentials);

@@ -22,6 +22,7 @@ enum {
     LOOK_LINES = 256,
     FEW = 64,       /* while fewer lines wait than this */
     LINGER_MS = 20, /* others are waited for so long */
+    END_MS = 3000,  /* that the end waits for a reader who has stopped reading */
     WHOLE = 10000,
     GATHER = 64 * 1024,      /* bytes of lines that are written at once */
     GATHER_MAX = 1024 * 1024 /* and with the last line */
@@ -33,9 +34,9 @@ struct access_log {
     int fd; /* -1: it could not be opened; tried again. The writer's */
     struct queue *queue;
     pthread_t writer;
-    pthread_mutex_t lock; /* guards ending */
-    pthread_cond_t end;
-    bool ending;
+    pthread_mutex_t lock; /* guards ending and ended */
+    pthread_cond_t end;   /* one of them has become true */
+    bool ending, ended;
     _Atomic bool reopen;
     _Atomic uint64_t dropped;
 };
@@ -105,15 +106,30 @@ static void make_end(struct access_log *l)
     pthread_condattr_destroy(&attr);
 }
 
-/* Lines add up meanwhile: who puts one wakes nobody. */
-static void linger(struct access_log *l)
+/* At most so long, until what is there; with the lock. */
+static void wait_for(struct access_log *l, const bool *what, unsigned ms)
 {
     struct timespec until;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LINGER_MS * 1000000;
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += (long)(ms % 1000) * 1000000;
     if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    while (!*what && pthread_cond_timedwait(&l->end, &l->lock, &until) != ETIMEDOUT) continue;
+}
+
+/* Lines add up meanwhile: who puts one wakes nobody. */
+static void linger(struct access_log *l)
+{
     pthread_mutex_lock(&l->lock);
-    while (!l->ending && pthread_cond_timedwait(&l->end, &l->lock, &until) != ETIMEDOUT) continue;
+    wait_for(l, &l->ending, LINGER_MS);
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void tell_end(struct access_log *l, bool *what)
+{
+    pthread_mutex_lock(&l->lock);
+    *what = true;
+    pthread_cond_signal(&l->end);
     pthread_mutex_unlock(&l->lock);
 }
 
@@ -140,6 +156,7 @@ static void *write_lines(void *ctx)
         buf_clear(&lines);
     }
     buf_done(&lines);
+    tell_end(l, &l->ended);
     return NULL;
 }
 
@@ -164,11 +181,16 @@ enum err access_log_new(const char *path, unsigned sample, struct access_log **r
 void access_log_free(struct access_log *l)
 {
     if (l == NULL) return;
-    pthread_mutex_lock(&l->lock);
-    l->ending = true;
-    pthread_cond_signal(&l->end);
-    pthread_mutex_unlock(&l->lock);
+    tell_end(l, &l->ending);
     queue_close(l->queue);
+    pthread_mutex_lock(&l->lock);
+    wait_for(l, &l->ended, END_MS);
+    bool ended = l->ended;
+    pthread_mutex_unlock(&l->lock);
+    if (!ended) { /* it is in the middle of a write: it, and what it uses, goes with the process */
+        (void)pthread_detach(l->writer);
+        return;
+    }
     pthread_join(l->writer, NULL);
     queue_free(l->queue);
     pthread_cond_destroy(&l->end);

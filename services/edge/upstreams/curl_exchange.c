@@ -27,8 +27,7 @@ enum {
     FIELDS_MAX = 2 * H1_MAX_HEADERS, /* a client's, and those that were added */
     KEY_MAX = 1400,
     HOST_PORT_MAX = 300,
-    MULTIS = 8,
-    MAX_LINKS = 65536
+    MULTIS = 8
 };
 static const uint64_t idle_ns = 60000000000u;
 
@@ -70,7 +69,7 @@ struct curl_links *curl_links_new(const struct pools_options *o)
 {
     struct curl_links *l = xcalloc(1, sizeof *l);
     l->o = *o;
-    map_init(&l->by_way, MAX_LINKS);
+    map_init(&l->by_way, SIZE_MAX / 64); /* as many as configurations have */
     return l;
 }
 

@@ -20,7 +20,6 @@ enum {
     IDLE_PER_SERVER = 256,
     DISCARD_MAX = 64 * 1024, /* bytes of an answer that nobody wants */
     CURL_MEMORY = 16 * 1024, /* about what libcurl has for a transfer */
-    MAX_SERVERS = 65536,
     KNOWN_SERVERS = 64
 };
 static const uint64_t idle_ns = 30000000000u, forget_ns = 600000000000u, discard_ns = 1000000000u;
@@ -78,7 +77,7 @@ struct pools *pools_new(const struct pools_options *o)
 {
     struct pools *p = xcalloc(1, sizeof *p);
     p->o = *o;
-    map_init(&p->by_server, MAX_SERVERS);
+    map_init(&p->by_server, SIZE_MAX / 64); /* as many as configurations have */
     p->curl = curl_links_new(o);
     return p;
 }

@@ -7,9 +7,13 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -139,11 +143,34 @@ static void a_file_that_was_renamed_is_opened_anew(void **state)
     remove_folder(&f);
 }
 
+/* A pipe whose reader has stopped reading: the end does not wait for it. */
+static void a_reader_that_has_stopped_does_not_hold_up_the_end(void **state)
+{
+    struct folder f;
+    struct access_log *log;
+    struct why why;
+    static char line[4096];
+    (void)state;
+    make_folder(&f);
+    assert_int_equal(mkfifo(f.path, 0600), 0);
+    int reader = open(f.path, O_RDWR | O_CLOEXEC);
+    assert_true(reader >= 0);
+    assert_int_equal(access_log_new(f.path, 10000, &log, &why), ERR_OK);
+    memset(line, 'x', sizeof line);
+    line[sizeof line - 1] = '\n';
+    for (int i = 0; i < 1000; i++) access_log_put(log, str_n(line, sizeof line)); /* 4 MB */
+    access_log_free(log);                                                         /* returns */
+    close(reader); /* ends the writer: nobody can read any more */
+    remove_folder(&f);
+}
+
 int main(void)
 {
+    (void)signal(SIGPIPE, SIG_IGN);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_line_is_written_once_and_whole),
         cmocka_unit_test(a_file_that_was_renamed_is_opened_anew),
+        cmocka_unit_test(a_reader_that_has_stopped_does_not_hold_up_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// One attempt after another, with servers of which each byte is the test's: what the first leaves behind does not touch
+// the second, and what must not be done twice is done once.
+import assert from 'node:assert/strict';
+import net from 'node:net';
+import { gzipSync } from 'node:zlib';
+import { partial } from './lib/served.mjs';
+import { demoConfig, suiteTest } from './lib/suite.mjs';
+import { sumOf, until } from './lib/util.mjs';
+
+// answer: (how many requests came before this one, those on its connection) => the bytes of the answer, or null: the
+// connection is closed without one.
+async function rawServer(answer) {
+  const server = net.createServer((socket) => {
+    let text = '', here = 0;
+    socket.on('error', () => {});
+    socket.on('data', (data) => {
+      text += data.toString('latin1');
+      for (;;) {
+        const head = text.indexOf('\r\n\r\n');
+        const length = head < 0 ? 0 : Number(/\r\ncontent-length: (\d+)/i.exec(text.slice(0, head + 2))?.[1] ?? 0);
+        if (head < 0 || text.length < head + 4 + length) return;
+        text = text.slice(head + 4 + length);
+        const bytes = answer(made.requests++, here++);
+        if (bytes === null) socket.destroy();
+        else socket.write(bytes);
+      }
+    });
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  server.unref();
+  const made = { requests: 0, url: `http://127.0.0.1:${server.address().port}` };
+  return made;
+}
+
+const chunk = (bytes) => Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), Buffer.from(bytes), Buffer.from('\r\n')]);
+const streamHead = (more = '') => Buffer.from(`HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n${more}transfer-encoding: chunked\r\n\r\n`);
+const whole = (status, body) => Buffer.from(`HTTP/1.1 ${status} Said\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+const event = (content) => `data: ${JSON.stringify({ id: 'x', object: 'chat.completion.chunk', choices: [{ index: 0, delta: { content } }] })}\n\n`;
+const completion = (content) => JSON.stringify({ id: 'x', object: 'chat.completion', model: 'Qwen3-8B',
+  choices: [{ index: 0, message: { role: 'assistant', content }, finish_reason: 'stop' }] });
+const words = (n) => 'word '.repeat(n).trim();
+
+let freeze = () => {};
+const refusal = JSON.stringify({ error: { message: 'said plainly', type: 'invalid_request_error' } });
+const servers = {
+  // The first answers compressed and tells of an error, the second plainly.
+  zipped: await rawServer((n) => (n % 2 === 0
+    ? Buffer.concat([streamHead('content-encoding: gzip\r\n'), chunk(gzipSync('data: {"error":{"message":"no"}}\n\n')), Buffer.from('0\r\n\r\n')])
+    : whole(400, refusal))),
+  // The first breaks in the middle of more tokens than are had, all of it in one piece; the second answers as a whole.
+  greedy: await rawServer((n) => {
+    if (n === 0) freeze();
+    return n === 0 ? Buffer.concat([streamHead(), ...Array.from({ length: 40 }, () => chunk(event(` ${words(40)}`))), Buffer.from('what is this?\r\n')])
+      : whole(200, completion(words(2500)));
+  }),
+  // Every connection is good for one request; the next one on it is read, and not answered.
+  forgetful: await rawServer((_, here) => (here === 0 ? whole(200, completion('ok')) : null)),
+};
+
+const config = (suite) => {
+  const demo = demoConfig(suite);
+  const upstream = (slug, n) => ({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, ejection: { failures: 0 }, breaker: { error_percent: 0 },
+    retries: n - 1, servers: Array.from({ length: n }, (_, i) => ({ slug: `s${i + 1}`, url: servers[slug].url })) });
+  const route = (slug, more = {}) => ({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug, ...more });
+  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1)],
+    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
+    policies: [{ slug: 'some', namespace: 'test-channel', kind: 'token_rate', count: 'output', limit: 4000, window: '10m', on_unavailable: 'deny' }] };
+};
+
+suiteTest('one attempt after another', { config, only: ['mockllm', 'config', 'metrics', 'policy', 'edge'], env: { edge: { EDGE_WORKERS: '1', ASK_TIMEOUT_MS: '3000' } } }, async (suite, step) => {
+  await step('an answer that is not compressed follows one that was', async () => {
+    const r = await suite.chat({ path: '/zipped/chat', stream: true });
+    assert.deepEqual([r.status, await r.text()], [400, refusal]);
+    assert.equal(servers.zipped.requests, 2);
+  });
+
+  await step('an answer as a whole follows a stream that waits for tokens', async () => {
+    let r, text;
+    freeze = () => suite.procs['policy-1'].signal('SIGSTOP'); // more than was admitted cannot be had
+    try {
+      r = await suite.chat({ path: '/greedy/chat', stream: true });
+      text = await partial(r);
+    } finally {
+      suite.procs['policy-1'].signal('SIGCONT');
+    }
+    assert.equal(servers.greedy.requests, 2, `${r.status} ${text}`);
+    if (r.status === 200) {
+      const [choice] = JSON.parse(text).choices;
+      assert.equal(choice.finish_reason, 'length', 'it has what was had');
+      assert.ok(words(2500).startsWith(choice.message.content.trim()), text);
+    } else {
+      assert.equal(r.status, 503, text); // the lease had ended by then
+    }
+    await until('all is well again', async () => (await suite.chat({ path: '/forgetful/chat', max_tokens: 10 })).status === 200);
+  });
+
+  await step('on a connection that was closed as the request came: a chat is asked again, what is passed on as it is is not', async () => {
+    const ask = async (path) => {
+      const before = servers.forgetful.requests;
+      const r = await suite.chat({ path, max_tokens: 10 });
+      await r.text();
+      return [r.status, servers.forgetful.requests - before];
+    };
+    await ask('/as-it-is/chat');
+    for (let i = 0; i < 4; i++) { // a connection is used for the first time, and then once more
+      let got = await ask('/forgetful/chat');
+      assert.ok(got[0] === 200 && got[1] <= 2, `${got}`);
+      got = await ask('/as-it-is/chat');
+      assert.ok((got[0] === 200 || got[0] === 502) && got[1] === 1, `${got}`);
+    }
+    const errors = sumOf(await suite.metricsOf('edge-1'), 'gateway_upstream_errors_total', { upstream: 'forgetful' });
+    assert.ok(errors >= 1, 'a kept connection was used');
+  });
+});
