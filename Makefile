@@ -41,6 +41,16 @@ CFLAGS   ?= $(OPT) -g
 CFLAGS   += -std=gnu11 $(WARN) $(SANFLAGS) -fstack-protector-strong
 LDFLAGS  += $(SANFLAGS) -Wl,--as-needed
 
+# Daemons on the way of requests are optimised as a whole when they are linked, in build/release and by gcc; LTO=1 does so
+# elsewhere, LTO= nowhere. Objects have both forms, so that all else links in a moment.
+LTO ?= $(if $(SAN)$(filter-out build/release,$(BUILD)),,$(filter 1,$(shell $(CC) -dM -E - </dev/null 2>/dev/null | grep -c -e __GNUC__ -e __clang__)))
+ifneq ($(LTO),)
+CFLAGS  += -flto -ffat-lto-objects
+LDFLAGS += $(LINK_AS)
+LINK_AS := -fno-lto
+$(BUILD)/bin/aigw-edge $(BUILD)/bin/aigw-token $(BUILD)/bench/tokens: private LINK_AS := $(OPT) -g -flto=auto
+endif
+
 # One line per file; V=1 shows the commands.
 ifeq ($(V),1)
 say =
