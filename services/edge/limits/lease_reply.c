@@ -21,7 +21,12 @@ void lease_next_turn(struct lease_table *t, uint64_t now, struct lease_counter *
         due = now < c->half_ns ? c->half_ns : now < c->renew_ns ? c->renew_ns : c->end_ns;
     if (uncovered) due = MAX(now, c->recheck_ns);
     if (c->owed > 0 || c->debt != c->told_debt || c->eager) due = MIN(due, lease_next_tick(c, now));
-    if (c->wanted > 0 || c->demanded) due = now;
+    if (c->demanded || (int64_t)c->wanted > MAX(lease_available(c, now), INT64_C(0))) {
+        due = now;
+    } else if (c->wanted > 0) { /* what came back is enough for them: nothing is to be asked */
+        lease_judge_at(t, c, now);
+        due = MIN(due, lease_next_tick(c, now));
+    }
     if (due == LEASE_NEVER_NS) {
         lease_set_due(t, c, due);
         return;

@@ -136,6 +136,7 @@ static bool plan(struct lease_table *t, struct lease_counter *c, uint64_t now, u
     }
     op->want = to_ask(c, now);
     op->min = 1;
+    if (op->want == 0 && c->wanted > 0) return false; /* what is here is for them */
     if (op->want > 0) {
         op->kind = LEASE_ASK;
         op->min = least_wanted(c);
@@ -230,6 +231,8 @@ bool lease_collect(struct lease_table *t, uint64_t now, struct lease_batch *b)
         } else {
             c->demanded = c->ahead = c->eager = false;
             lease_next_turn(t, MAX(now, due), c);
+            /* with nothing to do now it is not due now, or this would never end */
+            if (c->due_ns <= now) lease_set_due(t, c, lease_next_tick(c, now));
         }
     }
     if (t->away && b->n > 0) t->probe_ns = now + LEASE_PROBE_MS * LEASE_MS;

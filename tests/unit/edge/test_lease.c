@@ -331,6 +331,34 @@ static void slots_are_released_and_small_limits_give_them_back_at_once(void **st
     answer_as(START, "e1", granted(2, 2000));
 }
 
+/* What a request waits for comes back before it was asked for: it is decided by that, nothing is
+ * asked or given away, and the counter has its next turn later. */
+static void a_slot_that_comes_back_is_for_those_who_wait(void **state)
+{
+    static const uint64_t limits[] = { 3, 1000 };
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct lease_rule rule = slots;
+        struct lease_waiter a, b;
+        rule.limit = rule.capacity = limits[i];
+        teardown(NULL);
+        setup(NULL);
+        want(&a, START, "p", &rule);
+        assert_true(lease_collect(table, START, &batch));
+        answer_as(START, "e1", granted(1, 2000));
+        assert_int_equal(done_count(), 1);
+        assert_int_equal(want(&b, START + MS, "p", &rule), LEASE_VERDICT_WAIT);
+        lease_release(table, START + MS, &a);
+        assert_false(lease_collect(table, START + MS, &batch));
+        assert_true(lease_due(table) <= START + MS);
+        lease_expire(table, START + MS, &done);
+        assert_int_equal(done_count(), 1);
+        assert_int_equal(b.verdict, LEASE_VERDICT_OK);
+        assert_true(lease_due(table) > START + MS);
+        lease_release(table, START + 2 * MS, &b);
+    }
+}
+
 static void running_requests_are_covered_again_after_a_lease_was_lost(void **state)
 {
     struct lease_waiter w[2];
@@ -719,6 +747,7 @@ int main(void)
         T(a_short_lease_is_asked_for_twice_in_its_life),
         T(what_was_spent_is_reported_at_once_where_little_is_left),
         T(slots_are_released_and_small_limits_give_them_back_at_once),
+        T(a_slot_that_comes_back_is_for_those_who_wait),
         T(running_requests_are_covered_again_after_a_lease_was_lost),
         T(nobody_waits_beyond_the_deadline),
         T(without_an_engine_each_rule_says_what_happens),
