@@ -36,6 +36,27 @@ async function log(s) {
   compare('The access log, everything on', 'CPU µs per request', r, perRequest, ['no access log']);
 }
 
+// Of each side its own: what a stream holds when it comes, or goes upstream, over TLS.
+async function idleOverTls(s, held) {
+  const t = 'full', lines = [];
+  const each = async (what, hold) => {
+    await (await hold(64))(); // what the first of them take stays with the process
+    const before = s.rssKb(t), letGo = await hold(held);
+    lines.push([what, ((s.rssKb(t) - before) / held).toFixed(1)]);
+    await letGo();
+  };
+  await s.openWays();
+  await s.restart(t);
+  await each('plain on both sides', (n) => s.hold(t, { conns: n, stream: true, bench: 'idle', spread: 2000 }));
+  await s.restart(t);
+  await each('TLS to the upstream', (n) => s.hold('direct, TLS', { conns: n, stream: true, bench: 'idle', spread: 5000 }));
+  await s.restartWithTls(t);
+  await each('TLS to the client', (n) => s.holdOverTls(t, n));
+  await s.restartWithTls(t);
+  await each('TLS on both sides', (n) => s.holdOverTls('direct, TLS', n));
+  table(`${held} idle streams over TLS, everything on`, ['', 'KB of RSS each'], lines);
+}
+
 const rows = {
   async requests(s) {
     for (const conns of [64, 1, 256]) {
@@ -114,6 +135,7 @@ const rows = {
       lines.push([t, kb.toFixed(1), ...pair(0), ...pair(1)]);
     }
     table(`${HELD} idle streams held open`, ['', 'KB of RSS each', 'µs per request', 'among them', '×', 'µs per event', 'among them', '×'], lines);
+    await idleOverTls(s, HELD);
   },
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What upstream.c answers, over TLS, in HTTP/2 and 1.1: h2.mjs PORT UPSTREAM_PORT CERT KEY. Each answer is fetched there
-// once, and goes out as one piece. Ends with its input.
+// once, and goes out as one piece; but for streams that stay open. Ends with its input.
 import fs from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
@@ -20,9 +20,21 @@ function fetched(bench) {
   });
 }
 
+// What stays open is passed on as it comes.
+function passOn(bench, res) {
+  const q = http.request({ port: behind, host: '127.0.0.1', method: 'POST', path: '/', headers: { 'content-length': 2, 'x-bench': bench } }, (r) => {
+    res.writeHead(200, { 'content-type': r.headers['content-type'] });
+    r.pipe(res);
+  });
+  res.on('close', () => q.destroy());
+  q.on('error', () => res.destroy());
+  q.end('{}');
+}
+
 const server = http2.createSecureServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key), allowHTTP1: true }, async (req, res) => {
   const bench = req.headers['x-bench'] ?? '';
   req.resume();
+  if (bench === 'idle') { passOn(bench, res); return; }
   if (!answers.has(bench)) answers.set(bench, fetched(bench));
   const { type, body } = await answers.get(bench);
   const end = () => { res.writeHead(200, bench.startsWith('stream') ? { 'content-type': type } : { 'content-type': type, 'content-length': body.length }); res.end(body); };

@@ -6,8 +6,10 @@ import fs from 'node:fs';
 import path from 'node:path';
 import readline from 'node:readline';
 import { Suite } from '../../e2e/lib/suite.mjs';
+import { Authority } from '../../e2e/lib/tls.mjs';
 import { freePorts, until } from '../../e2e/lib/util.mjs';
 import { DEGREES, document, request, ways } from './config.mjs';
+import { holdOverTls } from './held.mjs';
 import { nginx, pin, redis, tlsUpstream, upstream } from './servers.mjs';
 
 const PEERS = ['nginx', 'nginx-lua'];
@@ -101,8 +103,27 @@ export class Stage {
       return r.status === 200;
     });
   }
+  // The same with a listener that speaks TLS, until its next start by restart().
+  async restartWithTls(target) {
+    this.listener ??= new Authority(path.join(this.suite.dir, 'listener'));
+    const p = this.proc(target), { cert, key } = this.listener.sign('edge');
+    this.set(target, { TLS_CERT_FILE: cert, TLS_KEY_FILE: key });
+    await p.restart();
+    this.set(target, { TLS_CERT_FILE: '', TLS_KEY_FILE: '' });
+    await this.suite.applied();
+    pin(p);
+    await until('leases of all limits', async () => { (await this.holdOverTls(target, 1))(); return true; });
+  }
+
+  // As hold(), of the edge's listener with TLS.
+  holdOverTls(target, n) {
+    const { path: at, headers } = DEGREES[target];
+    return holdOverTls(this.port(target), this.listener.file, { path: at, headers: [...headers, 'x-bench: idle'], body: request(600, { stream: true }), n });
+  }
+
   // What WAYS needs.
   async openWays() {
+    if (this.tls) return;
     const [port] = await freePorts(1);
     this.tls = await tlsUpstream(this.suite.dir, port, this.upPort);
     for (const { upstream: u, route } of ways(this.upPort, port, this.tls.caFile)) {
