@@ -2,43 +2,15 @@
 // One attempt after another, with servers of which each byte is the test's: what the first leaves behind does not touch
 // the second, and what must not be done twice is done once.
 import assert from 'node:assert/strict';
-import net from 'node:net';
 import { gzipSync } from 'node:zlib';
+import { completion, rawServer, whole } from './lib/raw.mjs';
 import { partial } from './lib/served.mjs';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
 import { sumOf, until } from './lib/util.mjs';
 
-// answer: (how many requests came before this one, those on its connection) => the bytes of the answer, or null: the
-// connection is closed without one.
-async function rawServer(answer) {
-  const server = net.createServer((socket) => {
-    let text = '', here = 0;
-    socket.on('error', () => {});
-    socket.on('data', (data) => {
-      text += data.toString('latin1');
-      for (;;) {
-        const head = text.indexOf('\r\n\r\n');
-        const length = head < 0 ? 0 : Number(/\r\ncontent-length: (\d+)/i.exec(text.slice(0, head + 2))?.[1] ?? 0);
-        if (head < 0 || text.length < head + 4 + length) return;
-        text = text.slice(head + 4 + length);
-        const bytes = answer(made.requests++, here++);
-        if (bytes === null) socket.destroy();
-        else socket.write(bytes);
-      }
-    });
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  server.unref();
-  const made = { requests: 0, url: `http://127.0.0.1:${server.address().port}` };
-  return made;
-}
-
 const chunk = (bytes) => Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), Buffer.from(bytes), Buffer.from('\r\n')]);
 const streamHead = (more = '') => Buffer.from(`HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n${more}transfer-encoding: chunked\r\n\r\n`);
-const whole = (status, body) => Buffer.from(`HTTP/1.1 ${status} Said\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 const event = (content) => `data: ${JSON.stringify({ id: 'x', object: 'chat.completion.chunk', choices: [{ index: 0, delta: { content } }] })}\n\n`;
-const completion = (content) => JSON.stringify({ id: 'x', object: 'chat.completion', model: 'Qwen3-8B',
-  choices: [{ index: 0, message: { role: 'assistant', content }, finish_reason: 'stop' }] });
 const words = (n) => 'word '.repeat(n).trim();
 
 let freeze = () => {};

@@ -2,7 +2,7 @@
 /*
  * Streams of every dialect, in every form of server-sent events, cut at every byte: what comes out,
  * and what is counted, is the same as in one piece; without a limit, and with one that ends them
- * anywhere.
+ * anywhere; and the same when it comes compressed.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +13,9 @@
 
 #include <cmocka.h>
 
+#include "http/gzip.h"
 #include "services/edge/dialects/answer.h"
+#include "services/edge/flow/flow_impl.h"
 #include "support_vocab.h"
 
 /* --- the streams --- */
@@ -338,6 +340,61 @@ static void cut_at_any_token(void **state)
     }
 }
 
+/* --- compressed --- */
+
+static enum err take(struct flow *f, struct str data)
+{
+    return answer_feed(f->answer, data, &f->gather);
+}
+
+/* As it comes compressed, `first` bytes and the others, or each alone (0), decoded as in a flow. */
+static void unpacked(const struct recorded *rec, struct str packed, const char *coding,
+                     size_t first, struct result *ret)
+{
+    struct flow *f = calloc(1, sizeof *f);
+    assert_non_null(f);
+    f->mode = RELAY_STREAM;
+    f->answer = begin(rec, METER_NO_LIMIT, false, ret);
+    buf_init(&f->gather, 1 << 20);
+    assert_true(flow_decode_begin(f, str_of(coding)));
+    for (size_t at = 0, n; at < packed.n; at += n) {
+        assert_false(flow_decode_ended(f));
+        n = first == 0 ? 1 : at == 0 ? MIN(first, packed.n) : packed.n - at;
+        assert_int_equal(flow_decode(f, str_n(packed.p + at, n), take), ERR_OK);
+    }
+    assert_true(flow_decode_ended(f));
+    assert_int_equal(buf_append_str(&ret->out, buf_str(&f->gather)), ERR_OK);
+    buf_done(&f->gather);
+    inflater_free(f->inflater);
+    end(f->answer, ret);
+    free(f);
+}
+
+static void compressed_and_cut_at_every_byte(void **state)
+{
+    static const char *const codings[] = { [CODING_GZIP] = "gzip", [CODING_DEFLATE] = "deflate" };
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(recorded); i++) {
+        const struct recorded *rec = &recorded[i / 2];
+        enum http_coding coding = i % 2 == 0 ? CODING_GZIP : CODING_DEFLATE;
+        struct deflater *d = deflater_new(coding);
+        struct buf packed;
+        struct result r;
+        buf_init(&packed, 1 << 20);
+        assert_non_null(d);
+        assert_int_equal(deflater_add(d, str_of(rec->stream), true, &packed), ERR_OK);
+        deflater_free(d);
+        for (size_t first = 0; first < packed.len; first++) {
+            unpacked(rec, buf_str(&packed), codings[coding], first, &r);
+            assert_true(str_eqz(buf_str(&r.out), rec->stream));
+            assert_int_equal(r.tokens, tokens_of(rec));
+            assert_true(r.complete && r.exact);
+            buf_done(&r.out);
+        }
+        buf_done(&packed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +403,7 @@ int main(void)
         cmocka_unit_test(line_ends_are_cr),
         cmocka_unit_test(with_everything_that_may_stand_in_a_stream),
         cmocka_unit_test(cut_at_any_token),
+        cmocka_unit_test(compressed_and_cut_at_every_byte),
     };
     return cmocka_run_group_tests(tests, vocab_load, vocab_unload);
 }
