@@ -26,6 +26,8 @@ const servers = {
     return n === 0 ? Buffer.concat([streamHead(), ...Array.from({ length: 40 }, () => chunk(event(` ${words(40)}`))), Buffer.from('what is this?\r\n')])
       : whole(200, completion(words(2500)));
   }),
+  // An event that does not end.
+  endless: await rawServer(() => Buffer.concat([streamHead(), chunk(event('hello')), chunk(`data: {"choices":[{"index":0,"delta":{"content":"${'x'.repeat(24 << 20)}`)])),
   // Every connection is good for one request; the next one on it is read, and not answered.
   forgetful: await rawServer((_, here) => (here === 0 ? whole(200, completion('ok')) : null)),
 };
@@ -35,8 +37,8 @@ const config = (suite) => {
   const upstream = (slug, n) => ({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, ejection: { failures: 0 }, breaker: { error_percent: 0 },
     retries: n - 1, servers: Array.from({ length: n }, (_, i) => ({ slug: `s${i + 1}`, url: servers[slug].url })) });
   const route = (slug, more = {}) => ({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug, ...more });
-  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1)],
-    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
+  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1)],
+    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
     policies: [{ slug: 'some', namespace: 'test-channel', kind: 'token_rate', count: 'output', limit: 4000, window: '10m', on_unavailable: 'deny' }] };
 };
 
@@ -65,6 +67,15 @@ suiteTest('one attempt after another', { config, only: ['mockllm', 'config', 'me
       assert.equal(r.status, 503, text); // the lease had ended by then
     }
     await until('all is well again', async () => (await suite.chat({ path: '/forgetful/chat', max_tokens: 10 })).status === 200);
+  });
+
+  await step('an event that does not end is broken off', async () => {
+    const r = await suite.chat({ path: '/endless/chat', stream: true });
+    const text = await partial(r);
+    assert.equal(r.status, 200);
+    assert.match(text, /"content":"hello"/);
+    assert.match(text, /larger than this gateway takes/);
+    assert.ok(!text.includes('[DONE]') && text.length < 5000, text.slice(0, 5000));
   });
 
   await step('on a connection that was closed as the request came: a chat is asked again, what is passed on as it is is not', async () => {
