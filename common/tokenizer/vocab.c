@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tokenizer/joins.h"
+#include "tokenizer/mixed.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/words.h"
 #include "tokenizer/vocab_file.h"
@@ -168,6 +169,7 @@ static enum err attach(struct vocab *v, struct why *why)
     }
     v->window = scan_window_best((enum scan_shape)h->shape);
     v->count_words = words_best(v);
+    v->count_mixed = mixed_best(v);
     v->pool = calloc(1, sizeof *v->pool);
     return v->pool != NULL ? ERR_OK : ERR_NOMEM;
 }

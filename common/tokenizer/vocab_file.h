@@ -164,6 +164,8 @@ struct vocab {
     scan_window_fn *window;
     size_t (*count_words)(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           uint64_t *count); /* words_fn */
+    size_t (*count_mixed)(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                          uint64_t *count);
     struct piece_pool *pool;                /* see piece_cache.h */
 };
 
