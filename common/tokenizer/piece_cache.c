@@ -124,29 +124,32 @@ static struct vocab_key put_first(struct vocab_key *at, struct vocab_key k)
     return last;
 }
 
-static void put(struct piece_cache *c, struct vocab_key *at, struct vocab_key k, uint64_t count)
+static void put(struct piece_cache *c, uint64_t hash, struct vocab_key k, uint64_t count)
 {
-    struct vocab_key *other = beside(c, at);
-    struct vocab_key last = put_first(at,
-                                      (struct vocab_key){ k.lo, k.hi | count << PIECE_KEY_COUNT });
+    struct vocab_key *at = c->at[piece_cache_set(hash)], *other = beside(c, at);
+    k.hi |= count << PIECE_KEY_COUNT;
+    struct vocab_key last = put_first(at, k);
     if (last.hi != 0) (void)put_first(other, last);
+    c->first[piece_cache_first(hash)] = k;
 }
 
-/* What is not the latest of its set; 0 when it is not there. */
-static unsigned find(struct piece_cache *c, struct vocab_key *at, struct vocab_key k)
+/* What is not at its first place; 0 when it is not there at all. */
+static unsigned find(struct piece_cache *c, uint64_t hash, struct vocab_key k)
 {
-    for (int i = 1; i < PIECE_CACHE_WAYS; i++) {
+    struct vocab_key *at = c->at[piece_cache_set(hash)];
+    for (int i = 0; i < PIECE_CACHE_WAYS; i++) {
         unsigned count = piece_cache_get(&at[i], k);
         if (count == 0) continue;
         struct vocab_key found = at[i];
         for (; i > 0; i--) at[i] = at[i - 1];
-        at[0] = found;
+        at[0] = c->first[piece_cache_first(hash)] = found;
         return count;
     }
     struct vocab_key *other = beside(c, at);
     for (int i = 0; i < PIECE_CACHE_WAYS; i++) {
         unsigned count = piece_cache_get(&other[i], k);
         if (count == 0) continue;
+        c->first[piece_cache_first(hash)] = other[i];
         other[i] = put_first(at, other[i]);
         return count;
     }
@@ -155,16 +158,16 @@ static unsigned find(struct piece_cache *c, struct vocab_key *at, struct vocab_k
 
 /* ---- counting at once, or later ---- */
 
-static __attribute__((noinline)) uint64_t missed(struct piece_cache *c, struct vocab_key *at,
+static __attribute__((noinline)) uint64_t missed(struct piece_cache *c, uint64_t hash,
                                                  const struct vocab *v, const char *p, size_t n,
                                                  struct vocab_key k, enum what what)
 {
     bool keep;
-    uint64_t count = find(c, at, k);
+    uint64_t count = find(c, hash, k);
     if (count > 0) return count;
     c->missed++;
     count = count_now(v, p, n, k, what, &keep);
-    if (keep) put(c, at, k, count);
+    if (keep) put(c, hash, k, count);
     return count;
 }
 
@@ -194,17 +197,16 @@ static void settle(struct piece_cache *c, const struct vocab *v)
     for (unsigned i = 0; i < c->later_n; i++) {
         struct piece_later *l = &c->later[i];
         c->later_sum += l->count * l->times;
-        if (keep[i]) put(c, c->at[piece_cache_set(l->k)], l->k, l->count);
+        if (keep[i]) put(c, piece_cache_hash(l->k), l->k, l->count);
     }
     c->later_n = 0;
 }
 
-/* What is not the latest of its set: its tokens, or 0 when that will be known later. */
-static __attribute__((noinline)) uint64_t missed_later(struct piece_cache *c, struct vocab_key *at,
-                                                       const struct vocab *v, size_t n,
-                                                       struct vocab_key k, enum what what)
+/* What is not at its first place: its tokens, or 0 when that will be known later. */
+static inline uint64_t missed_later(struct piece_cache *c, uint64_t hash, const struct vocab *v,
+                                    struct vocab_key k, enum what what)
 {
-    uint64_t count = find(c, at, k);
+    uint64_t count = find(c, hash, k);
     if (count > 0) return count;
     for (unsigned i = 0; i < c->later_n; i++) {
         struct piece_later *l = &c->later[i];
@@ -213,7 +215,8 @@ static __attribute__((noinline)) uint64_t missed_later(struct piece_cache *c, st
         return 0;
     }
     c->missed++;
-    c->later[c->later_n++] = (struct piece_later){ k, (unsigned)n, 1, what, 0 };
+    uint32_t n = k.hi >> PIECE_KEY_LENGTH;
+    c->later[c->later_n++] = (struct piece_later){ k, n, 1, what, 0 };
     if (c->later_n == PIECE_LATER) settle(c, v);
     return 0;
 }
@@ -221,36 +224,42 @@ static __attribute__((noinline)) uint64_t missed_later(struct piece_cache *c, st
 static uint64_t short_piece(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                             enum what what)
 {
-    struct vocab_key k = vocab_key_of(p, n), *at = c->at[piece_cache_set(k)];
-    uint64_t count = piece_cache_get(at, k);
+    struct vocab_key k = vocab_key_of(p, n);
+    uint64_t hash = piece_cache_hash(k);
+    unsigned count = piece_cache_get(&c->first[piece_cache_first(hash)], k);
     c->asked++;
-    return count > 0 ? count : missed(c, at, v, p, n, k, what);
+    return count > 0 ? count : missed(c, hash, v, p, n, k, what);
 }
 
 /* Looks for those that wait. */
-static void look_up(struct piece_cache *c, const struct vocab *v)
+static __attribute__((noinline)) void look_up(struct piece_cache *c, const struct vocab *v)
 {
     uint64_t sum = 0;
     for (unsigned i = 0; i < c->waiting_n; i++) {
-        const struct piece_waiting *w = &c->waiting[i];
-        struct vocab_key *at = c->at[piece_cache_set(w->k)];
-        unsigned count = piece_cache_get(at, w->k);
-        sum += __builtin_expect(count > 0, 1)
-                   ? count
-                   : missed_later(c, at, v, w->n, w->k, (enum what)w->what);
+        struct vocab_key k = c->waiting[i];
+        enum what what = (enum what)(k.hi >> PIECE_KEY_COUNT);
+        k.hi &= ((uint64_t)1 << PIECE_KEY_COUNT) - 1;
+        sum += missed_later(c, piece_cache_hash(k), v, k, what);
     }
-    c->asked += c->waiting_n;
     c->waiting_n = 0;
     c->later_sum += sum;
 }
 
-static void wait_for(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
-                     enum what what)
+/* Counts the piece, or leaves it among those that wait. */
+static inline void wait_for(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                            enum what what)
 {
     struct vocab_key k = vocab_key_of(p, n);
-    __builtin_prefetch(c->at[piece_cache_set(k)]);
-    c->waiting[c->waiting_n++] = (struct piece_waiting){ k, (uint32_t)n, what };
-    if (c->waiting_n == PIECE_WAITING) look_up(c, v);
+    uint64_t hash = piece_cache_hash(k);
+    const struct vocab_key *first = &c->first[piece_cache_first(hash)];
+    uint64_t differ = piece_cache_differ(first, k);
+    c->asked++;
+    c->later_sum += differ == 0 ? first->hi >> PIECE_KEY_COUNT : 0;
+    k.hi |= (uint64_t)what << PIECE_KEY_COUNT;
+    c->waiting[c->waiting_n] = k;
+    c->waiting_n += differ != 0;
+    __builtin_prefetch(c->at[piece_cache_set(hash)]);
+    if (c->waiting_n >= PIECE_WAITING) look_up(c, v);
 }
 
 uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
@@ -384,7 +393,9 @@ uint64_t piece_part_later(struct piece_cache *c, const struct vocab *v, const ch
     return part(c, v, p, n, chars, may_wait(v));
 }
 
-static uint64_t in_window(struct piece_cache *c, const struct vocab *v, const char *p, size_t n)
+/* Of a window, a piece that is too long, or all of them where there is no cache. */
+static __attribute__((noinline)) uint64_t in_window(struct piece_cache *c, const struct vocab *v,
+                                                    const char *p, size_t n)
 {
     uint64_t count = 0;
     enum err e = piece_count(c, v, p, n, &count);
@@ -392,46 +403,58 @@ static uint64_t in_window(struct piece_cache *c, const struct vocab *v, const ch
     return count;
 }
 
+/* Which bytes of 16 are of a piece of n, and its length where a key has it. */
+struct shaping {
+    uint64_t lo[16], hi[16], length[16];
+};
+#define EACH_LENGTH(f)                                                                          \
+    {                                                                                           \
+        f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), \
+            f(14), f(15)                                                                        \
+    }
+#define KEEP_LO(n) (n) >= 8 ? UINT64_MAX : ((uint64_t)1 << 8 * ((n) % 8)) - 1
+#define KEEP_HI(n) (n) <= 8 ? 0 : ((uint64_t)1 << 8 * ((n) % 8)) - 1
+#define LENGTH(n) (uint64_t)(n) << PIECE_KEY_LENGTH
+static const struct shaping shaping = { EACH_LENGTH(KEEP_LO), EACH_LENGTH(KEEP_HI),
+                                        EACH_LENGTH(LENGTH) };
+
 uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const char *p,
                             uint64_t ends)
 {
-    static const struct vocab_key keep[16] = {
-#define KEEP(n)                                                   \
-    { (n) >= 8 ? UINT64_MAX : ((uint64_t)1 << 8 * ((n) % 8)) - 1, \
-      (n) <= 8 ? 0 : ((uint64_t)1 << 8 * ((n) % 8)) - 1 }
-        KEEP(0), KEEP(1), KEEP(2),  KEEP(3),  KEEP(4),  KEEP(5),  KEEP(6),  KEEP(7),
-        KEEP(8), KEEP(9), KEEP(10), KEEP(11), KEEP(12), KEEP(13), KEEP(14), KEEP(15),
-#undef KEEP
-    };
-    struct {
-        struct vocab_key k, *at;
-        unsigned n;
-    } pieces[SCAN_WINDOW];
-    uint64_t total = 0;
-    unsigned from = 0, asked = 0;
+    uint64_t total = 0, asked = 0, from = 0;
+    if (c == NULL) {
+        for (; ends != 0; ends &= ends - 1) {
+            uint64_t to = (uint64_t)__builtin_ctzll(ends);
+            total += in_window(c, v, p + from, to - from);
+            from = to;
+        }
+        return total;
+    }
+    struct vocab_key *before = c->waiting + c->waiting_n, *waiting = before;
     for (; ends != 0; ends &= ends - 1) {
-        unsigned to = (unsigned)__builtin_ctzll(ends), n = to - from;
+        uint64_t to = (uint64_t)__builtin_ctzll(ends), n = to - from, lo, hi;
         const char *q = p + from;
         from = to;
-        if (__builtin_expect(n > PIECE_CACHE_LONGEST || c == NULL, 0)) {
+        if (__builtin_expect(n > PIECE_CACHE_LONGEST, 0)) {
             total += in_window(c, v, q, n);
             continue;
         }
-        struct vocab_key k;
-        memcpy(&k, q, sizeof k);
-        k.lo &= keep[n].lo;
-        k.hi = (k.hi & keep[n].hi) | (uint64_t)n << 56;
-        pieces[asked].k = k;
-        pieces[asked].n = n;
-        pieces[asked].at = c->at[piece_cache_set(k)];
-        __builtin_prefetch(pieces[asked++].at);
+        /* without a branch: whether it is there cannot be foreseen */
+        memcpy(&lo, q, 8);
+        memcpy(&hi, q + 8, 8);
+        struct vocab_key k = { lo & shaping.lo[n], (hi & shaping.hi[n]) | shaping.length[n] };
+        const struct vocab_key *first = &c->first[piece_cache_first(piece_cache_hash(k))];
+        uint64_t differ = piece_cache_differ(first, k), count = first->hi >> PIECE_KEY_COUNT;
+        uint64_t other = (differ | -differ) >> 63; /* 0 or 1 */
+        *waiting = k;
+        waiting += other;
+        total += count & (other - 1);
+        asked++;
     }
-    for (unsigned i = 0; i < asked; i++) {
-        unsigned count = piece_cache_get(pieces[i].at, pieces[i].k);
-        total += __builtin_expect(count > 0, 1)
-                     ? count
-                     : missed_later(c, pieces[i].at, v, pieces[i].n, pieces[i].k, PIECE);
-    }
-    if (asked > 0) c->asked += asked;
+    c->asked += asked;
+    c->waiting_n = (unsigned)(waiting - c->waiting);
+    for (; before < waiting; before++)
+        __builtin_prefetch(c->at[piece_cache_set(piece_cache_hash(*before))]);
+    if (c->waiting_n >= PIECE_WAITING) look_up(c, v);
     return total;
 }

@@ -15,6 +15,7 @@
 #include "tokenizer/vocab_file.h"
 
 enum {
+    PIECE_FIRST_BITS = 13,         /* places of what was asked for last: see `first` */
     PIECE_CACHE_BITS = 16,         /* sets */
     PIECE_CACHE_WAYS = 4,          /* pieces of a set, the latest first: one line of memory */
     PIECE_CACHE_LONGEST = 15,      /* bytes of a piece in it */
@@ -23,6 +24,7 @@ enum {
     PIECE_LATER = BPE_MANY,        /* pieces that are counted at once */
     PIECE_WAITING = 16,            /* pieces whose sets are on their way from memory */
     PIECE_KEY_COUNT = 60,          /* the number of tokens is in the bits of `hi` from here on */
+    PIECE_KEY_LENGTH = 56,         /* ... the number of bytes, four bits */
 
     /* Longer pieces are kept whole, each in a place of one of these sizes: their bytes, their
      * length, their number of tokens. */
@@ -35,7 +37,10 @@ enum {
 
 /* struct vocab_key with the number of tokens in the high half of its last byte. */
 struct piece_cache {
-    _Alignas(64) struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
+    /* What was asked for last, small enough to stay near the processor: nine of ten pieces of a
+     * text are found here. What is not waits until its set has come from further away. */
+    _Alignas(64) struct vocab_key first[1 << PIECE_FIRST_BITS];
+    struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
     unsigned char longer[PIECE_PLACES][1 << PIECE_CACHE_LONG_BITS];
     /* pieces and parts that are still to be counted: counting several at once is quicker */
     struct piece_later {
@@ -43,10 +48,7 @@ struct piece_cache {
         uint32_t n, times, what;
         uint64_t count;
     } later[PIECE_LATER];
-    struct piece_waiting {
-        struct vocab_key k;
-        uint32_t n, what;
-    } waiting[PIECE_WAITING];
+    struct vocab_key waiting[PIECE_WAITING + SCAN_WINDOW]; /* what they are instead of a count */
     unsigned later_n, waiting_n;
     uint64_t later_sum;            /* tokens of those that were counted since */
     uint64_t asked, missed;        /* pieces looked up, and not found, since it was taken */
@@ -69,17 +71,32 @@ void piece_cache_give(const struct vocab *v, struct piece_cache *c); /* NULL is 
 struct bpe_run *piece_run_take(const struct vocab *v);
 void piece_run_give(const struct vocab *v, struct bpe_run *r); /* NULL is fine */
 
-static inline size_t piece_cache_set(struct vocab_key k)
+/* The bits of a product depend on all below them: its highest ones are good to find a place by. */
+static inline uint64_t piece_cache_hash(struct vocab_key k)
 {
-    uint64_t x = k.lo * 0x9e3779b97f4a7c15u ^ k.hi * 0xd6e8feb86659fd93u;
-    return (size_t)((x ^ x >> 29) * 0x9e3779b97f4a7c15u >> (64 - PIECE_CACHE_BITS));
+    return (k.lo ^ (k.hi << 32 | k.hi >> 32)) * 0x9e3779b97f4a7c15u;
+}
+
+static inline size_t piece_cache_set(uint64_t hash)
+{
+    return (size_t)(hash >> (64 - PIECE_CACHE_BITS));
+}
+
+static inline size_t piece_cache_first(uint64_t hash)
+{
+    return (size_t)(hash >> (64 - PIECE_FIRST_BITS));
+}
+
+/* 0 when the piece k, without a count, is the one at `at`. */
+static inline uint64_t piece_cache_differ(const struct vocab_key *at, struct vocab_key k)
+{
+    return (at->lo ^ k.lo) | (at->hi ^ k.hi) << (64 - PIECE_KEY_COUNT);
 }
 
 /* The number of tokens of the piece, 0 when it is not there. */
 static inline unsigned piece_cache_get(const struct vocab_key *at, struct vocab_key k)
 {
-    const uint64_t count = (uint64_t)15 << PIECE_KEY_COUNT;
-    return at->lo == k.lo && (at->hi & ~count) == k.hi ? (unsigned)(at->hi >> PIECE_KEY_COUNT) : 0;
+    return piece_cache_differ(at, k) == 0 ? (unsigned)(at->hi >> PIECE_KEY_COUNT) : 0;
 }
 
 /* The number of tokens of a piece, n > 0. c may be NULL. ERR_NOMEM. */
