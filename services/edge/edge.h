@@ -83,6 +83,7 @@ enum edge_metric {
     M_LOG_DROPPED,
     M_DRIFT,
     M_LEASES,
+    M_RECORDS,
     M_SPOOL,
     M_EDGE_MAX
 };
@@ -136,8 +137,8 @@ struct edge {
     struct explainer *explainer;
     struct follower *follower;
     struct limiter *limiter;
-    struct usage *usage;
-    struct bus *usage_bus; /* records go in bulk, and delay nothing else */
+    struct usage *usage;   /* NULL: no records are kept */
+    struct bus *usage_bus; /* NULL then. Records go in bulk, and delay nothing else */
     struct resolver *resolver;
     struct keyring *keyring;
     struct fleet *fleet;

@@ -15,6 +15,7 @@
 #include "client/certs.h"
 #include "match/keyring.h"
 #include "upstreams/checker.h"
+#include "base/heap.h"
 #include "base/map.h"
 #include "config/library.h"
 #include "flow/count.h"
@@ -103,6 +104,7 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_LOG_DROPPED] = { "gateway_access_log_dropped_total", METRIC_GAUGE, "Lines of the access log that were not written: its thread was too slow, or the file refuses.", { NULL }, { 0 }, 0 },
     [M_DRIFT] = { "gateway_token_count_drift_ratio", METRIC_HISTOGRAM, "Our exact output count against the upstream's, relative.", { "namespace", "model" }, { -0.5, -0.1, -0.05, -0.01, 0.000001, 0.01, 0.05, 0.1, 0.5, 1 }, 0 },
     [M_LEASES] = { "gateway_lease_decisions_total", METRIC_GAUGE, "Admissions by how they were decided.", { "kind" }, { 0 }, 0 },
+    [M_RECORDS] = { "gateway_usage_records", METRIC_GAUGE, "1: a usage record is kept of each request; 0: of none (USAGE_RECORDS=false).", { NULL }, { 0 }, 0 },
     [M_SPOOL] = { "gateway_usage_spool", METRIC_GAUGE, "The usage spool: records open, settled, published, lost, retries; bytes.", { "what" }, { 0 }, 0 },
 };
 /* clang-format on */
@@ -260,7 +262,7 @@ static enum err open_parts(struct edge *e, struct why *why)
         .state_dir = daemon_state_dir(e->daemon),
         .workers = e->workers_n,
         .settings = &s->usage,
-        .bus = e->usage_bus = bus_new_bulk(daemon_bus(e->daemon)),
+        .bus = s->usage.records ? bus_new_bulk(daemon_bus(e->daemon)) : NULL,
         .instance = daemon_instance(e->daemon),
         .clock = e->clock,
         .rng = e->rng,
@@ -274,6 +276,7 @@ static enum err open_parts(struct edge *e, struct why *why)
         .ctx = e,
     };
     unsigned sample;
+    e->usage_bus = uo.bus;
     ASSERT(access_log_parse_sample(str_of(s->access_sample), &sample) == ERR_OK &&
            trace_mode_parse(str_of(s->trace), &e->trace_context) == ERR_OK); /* see check() */
     enum err err = crypto_parse_key(str_of(s->master_key), e->master_key, why);
@@ -290,7 +293,7 @@ static enum err open_parts(struct edge *e, struct why *why)
 
 static void close_parts(struct edge *e)
 {
-    if (e->usage != NULL) usage_free(e->usage);
+    usage_free(e->usage);
     if (e->usage_bus != NULL) bus_free(e->usage_bus);
     if (e->listen_fd >= 0) close(e->listen_fd);
     library_free(e->library);
@@ -360,6 +363,10 @@ static enum err start(struct daemon *d, struct why *why)
     follower_reapply(follower); /* vocabularies may have changed in between */
     e->explainer = explainer_new(e);
     look_at_certs(e);
+    if (e->usage == NULL)
+        log_warn(
+            "USAGE_RECORDS=false: no request is accounted for, and what runs when this process "
+            "is killed is known to nobody");
     log_info("listening", LS("bind", e->settings->bind), LI("port", e->settings->port),
              LI("workers", e->workers_n));
     return ERR_OK;
@@ -394,7 +401,7 @@ static void stop(struct daemon *d)
     counter_free(e->counter);
     limiter_free(e->limiter);
     workers_stop(e);
-    int wait_ms = bus_is_connected(e->usage_bus) ? 2000 : 0;
+    int wait_ms = e->usage_bus != NULL && bus_is_connected(e->usage_bus) ? 2000 : 0;
     if (!usage_flush(e->usage, wait_ms))
         log_warn("usage records stay in the spool: the next edge here sends them",
                  LI("records", usage_pending(e->usage)));
@@ -519,6 +526,7 @@ static void scrape(struct daemon *d)
     set_gauge(e, M_UNAVAILABLE, "allow", l.allowed_unavailable);
     scrape_use(e);
     scrape_upstreams(e);
+    metric_set(edge_metric(e, M_RECORDS, NULL), e->usage != NULL ? 1 : 0);
     usage_stats(e->usage, &u);
     set_gauge(e, M_SPOOL, "open", u.open);
     set_gauge(e, M_SPOOL, "settled", u.settled);
@@ -552,5 +560,6 @@ int main(int argc, char **argv)
         .stop = stop,
         .scrape = scrape,
     };
+    heap_keep();
     return daemon_main(argc, argv, &desc);
 }

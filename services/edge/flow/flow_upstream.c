@@ -207,8 +207,9 @@ static bool prepare(struct flow *f)
     }
     if (f->usage == NULL) {
         f->server = &f->upstream->servers[f->seat.server];
-        flow_fill_record(f, &record);
-        if (usage_open(flow_edge(f)->usage, f->w->index, &record, &f->usage) != ERR_OK) {
+        struct usage *u = flow_edge(f)->usage;
+        if (u != NULL) flow_fill_record(f, &record);
+        if (usage_open(u, f->w->index, &record, &f->usage) != ERR_OK) {
             flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);
             return false;
         }

@@ -113,8 +113,11 @@ void debug_requests(void *ctx, const struct http_request *req, struct http_reply
         if (err == ERR_OK) err = buf_append_str(&reply->body, buf_str(&p->text));
     }
     if (err == ERR_OK)
-        err = buf_printf(&reply->body, "],\n\"in_flight\":%zu,\"listed\":%zu,\"complete\":%s}\n",
-                         flows, listed, q->missing == 0 && flows == listed ? "true" : "false");
+        err = buf_printf(
+            &reply->body,
+            "],\n\"in_flight\":%zu,\"listed\":%zu,\"complete\":%s,\"usage_records\":%s}\n", flows,
+            listed, q->missing == 0 && flows == listed ? "true" : "false",
+            e->usage != NULL ? "true" : "false");
     (void)pthread_mutex_unlock(&q->lock);
     let_go(q);
     if (err != ERR_OK) reply->status = 500;

@@ -46,6 +46,7 @@ static void complain(struct usage *u, const char *msg, enum err e)
 enum err usage_open(struct usage *u, unsigned worker, const struct usage_record *r,
                     struct usage_handle **ret)
 {
+    if (u == NULL) return *ret = NULL, ERR_OK;
     ASSERT(worker < u->o.workers);
     struct buf *text = &u->workers[worker].text;
     struct spool_ticket *t = NULL;
@@ -77,6 +78,7 @@ void usage_progress(struct usage_handle *h, uint64_t output_tokens, int64_t cost
 void usage_settle(struct usage *u, unsigned worker, struct usage_handle *h,
                   const struct usage_record *r)
 {
+    if (u == NULL) return;
     ASSERT(worker < u->o.workers);
     struct buf *text = &u->workers[worker].text;
     struct spool_ticket *t = (struct spool_ticket *)h;
@@ -120,6 +122,7 @@ enum err usage_new(const struct usage_options *o, struct usage **ret, struct why
 {
     char dir[1024];
     ASSERT(o->workers > 0);
+    if (!o->settings->records) return *ret = NULL, ERR_OK;
     int n = snprintf(dir, sizeof dir, "%s/spool", o->state_dir);
     if (n < 0 || (size_t)n >= sizeof dir)
         return why_set(why, ERR_INVALID, "spool: the path is too long");
@@ -166,12 +169,14 @@ static uint64_t count_settled(struct usage *u)
 size_t usage_pending(struct usage *u)
 {
     struct spool_stats st;
+    if (u == NULL) return 0;
     spool_stats(u->spool, &st);
     return (size_t)(st.open + st.settled);
 }
 
 bool usage_flush(struct usage *u, int timeout_ms)
 {
+    if (u == NULL) return true;
     uint64_t deadline = clock_mono_ms(u->o.clock) + (uint64_t)MAX(timeout_ms, 0);
     while (count_settled(u) > 0 && clock_mono_ms(u->o.clock) < deadline)
         publisher_wait(u->publisher, POLL_MS);
@@ -182,6 +187,8 @@ void usage_stats(struct usage *u, struct usage_stats *ret)
 {
     struct spool_stats st;
     struct publisher_stats ps;
+    *ret = (struct usage_stats){ 0 };
+    if (u == NULL) return;
     spool_stats(u->spool, &st);
     publisher_stats(u->publisher, &ps);
     *ret = (struct usage_stats){

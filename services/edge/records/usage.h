@@ -12,6 +12,9 @@
  *
  * A request that ends before it goes upstream (a refusal) only settles: handle NULL.
  *
+ * With USAGE_RECORDS=false there are none: struct usage is NULL then, which every function takes.
+ * Nothing is opened for it, no thread runs, and requests are not accounted for.
+ *
  * Threads: a worker passes its own index and keeps its handles to itself. Nothing here blocks but
  * usage_new(), usage_flush() and usage_free().
  */
@@ -30,10 +33,13 @@ struct usage_handle; /* an open record; NULL is fine everywhere: not in the spoo
  * USAGE_OPTS(struct edge_settings, usage). */
 struct usage_settings {
     int64_t max_bytes, sync_ms;
-    bool full_refuses;
+    bool records, full_refuses;
 };
 /* clang-format off */
 #define USAGE_OPTS(type, member)                                                                   \
+    { "USAGE_RECORDS", OPT_BOOL, offsetof(type, member.records), "true", 0, 0, NULL,               \
+      "false: no usage record is kept of any request. Nothing is accounted for, and what ran when " \
+      "an edge was killed is known to nobody; limits work as ever. For a bare proxy." },           \
     { "SPOOL_MAX_BYTES", OPT_INT, offsetof(type, member.max_bytes), "1073741824", 16 << 20,        \
       INT64_C(1) << 40, "bytes",                                                                   \
       "Most bytes of usage records on disk that JetStream has not acknowledged yet." },            \
@@ -55,6 +61,7 @@ struct usage_options {
     const struct rng *rng;
 };
 
+/* *ret is NULL when settings say that no records are kept. */
 enum err usage_new(const struct usage_options *o, struct usage **ret, struct why *why) MUSTCHECK;
 /* Records not acknowledged by now stay on disk; the next edge with this state_dir sends them. Call
  * before bus_free(). */

@@ -249,7 +249,7 @@ int main(int argc, char **argv)
 {
     struct load l = { .rate = 20000, .seconds = 5, .namespaces = 1, .cpu = -1 };
     struct nats_server nats = { 0 };
-    struct usage_settings settings = { 1 << 30, 100, false };
+    struct usage_settings settings = { .max_bytes = 1 << 30, .sync_ms = 100, .records = true };
     struct why why = { "" };
     for (int i = 1; i + 1 < argc; i += 2) {
         uint64_t v = 0;

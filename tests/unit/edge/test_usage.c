@@ -29,7 +29,7 @@ static int setup(void **state)
     struct fixture *f = xcalloc(1, sizeof *f);
     log_setup("test", "test", LOG_OFF);
     nats_server_start(&f->nats, NULL);
-    f->settings = (struct usage_settings){ 64 << 20, 5, false };
+    f->settings = (struct usage_settings){ .max_bytes = 64 << 20, .sync_ms = 5, .records = true };
     (void)snprintf(f->dir, sizeof f->dir, "/tmp/test-usage-XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     *state = f;
@@ -374,7 +374,9 @@ static void a_full_spool_refuses_or_serves_as_it_is_told(void **state)
                                                      .clock = clock_system(),
                                                      .rng = rng_system() });
     for (int refuses = 0; refuses < 2; refuses++) {
-        f->settings = (struct usage_settings){ 1 << 20, 5, refuses == 1 };
+        f->settings = (struct usage_settings){
+            .max_bytes = 1 << 20, .sync_ms = 5, .records = true, .full_refuses = refuses == 1
+        };
         struct usage *u = open_usage(f, bus, "edge-1");
         enum err e = ERR_OK;
         unsigned n = 0;
@@ -398,6 +400,29 @@ static void a_full_spool_refuses_or_serves_as_it_is_told(void **state)
     bus_free(bus);
 }
 
+static void without_records_nothing_is_opened_and_each_call_is_fine(void **state)
+{
+    struct fixture *f = *state;
+    struct made m;
+    struct usage_stats st;
+    struct usage_handle *h = NULL;
+    char path[sizeof f->dir + 16];
+    f->settings.records = false;
+    struct usage *u = open_usage(f, NULL, "edge-1");
+    assert_null(u);
+    assert_int_equal(usage_open(u, 0, make(&m, 1), &h), ERR_OK);
+    assert_null(h);
+    usage_progress(h, 1, 1, 1);
+    usage_settle(u, 0, h, &m.r);
+    assert_int_equal(usage_pending(u), 0);
+    assert_true(usage_flush(u, 1000));
+    usage_stats(u, &st);
+    assert_int_equal(st.open + st.settled + st.spool_bytes + st.lost + st.unprotected, 0);
+    usage_free(u);
+    (void)snprintf(path, sizeof path, "%s/spool", f->dir);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -408,6 +433,7 @@ int main(void)
         T(nothing_is_lost_while_the_bus_is_killed),
         T(a_server_that_takes_little_gets_small_messages),
         T(a_full_spool_refuses_or_serves_as_it_is_told),
+        T(without_records_nothing_is_opened_and_each_call_is_fine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
