@@ -77,7 +77,7 @@ class Chaos {
       await p.kill();
       await delay(seconds * 1000);
       p.start();
-      await p.waitReady(30000);
+      await p.waitReady();
     });
   }
 
@@ -124,7 +124,7 @@ async function drive(suite, edge, limit, random, state) {
     try {
       const stream = tokens && random() < 0.7;
       const r = await suite.chat({
-        edge, stream, model: modelOf(limit), signal: AbortSignal.timeout(8000),
+        edge, stream, model: modelOf(limit), signal: AbortSignal.timeout(30000),
         ...(tokens && random() < 0.5 ? { max_tokens: Math.ceil(random() * 200) } : {}),
         mock: tokens ? `tokens=${Math.ceil(random() * 300)};tps=${stream ? 300 : 0}${random() < 0.3 ? ';ignore_max' : ''}` : 'tokens=1',
       });
@@ -151,7 +151,7 @@ export async function chaosLimits({ seconds = 120, seed = Date.now() % 1000000, 
     logs[k - 1] = path.join(dir, `edge-${k}.admissions`);
     env[`edge-${k}`] = { NATS_URL: `nats://127.0.0.1:${relays.ports[`edge-${k}`]}`, ADMISSION_LOG: logs[k - 1], ASK_TIMEOUT_MS: `${askTimeoutMs}`, EDGE_WORKERS: '2' };
   }
-  for (let k = 1; k <= POLICIES; k++) env[`policy-${k}`] = { COUNTER_URL: `redis://:redis-secret@127.0.0.1:${relays.ports.redis}/0` };
+  for (let k = 1; k <= POLICIES; k++) env[`policy-${k}`] = { COUNTER_TIMEOUT_MS: `${0.8 * askTimeoutMs}`, COUNTER_URL: `redis://:redis-secret@127.0.0.1:${relays.ports.redis}/0` };
   const suite = await Suite.start({
     name: 'chaos', edges: EDGES, policies: POLICIES, counter: 'redis', env, config: null,
     ports: (ports) => { for (const n of relays.names) relays.set(n, { target: n === 'redis' ? ports.redis : ports.nats }); },
@@ -179,7 +179,7 @@ export async function chaosLimits({ seconds = 120, seed = Date.now() % 1000000, 
       const missing = LIMITS.filter((l) => l.slug !== 'three' && !(state.ok[l.slug] > 0)).map((l) => l.slug);
       if (missing.length) throw new Error(`not yet: ${missing}; ${JSON.stringify(state.last)}`);
       return true;
-    }, { timeout: 30000 });
+    });
     const recovery = Date.now() - back;
     state.over = true;
     await Promise.all(drivers);

@@ -72,7 +72,7 @@ suiteTest('the official Anthropic client', { config }, async (suite, step) => {
     const stream = client.messages.stream({ model, messages, max_tokens: 50 }, mock('tokens=50;tps=10'));
     stream.on('text', () => stream.abort());
     await assert.rejects(stream.finalMessage(), Anthropic.APIUserAbortError);
-    await until('the upstream saw it', async () => (await suite.mockStats()).aborted === before + 1, { timeout: 2000 });
+    await until('the upstream saw it', async () => (await suite.mockStats()).aborted === before + 1);
     await until('its record', async () => (await outcomes()).client_gone?.requests === 1);
   });
 

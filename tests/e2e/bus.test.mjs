@@ -7,7 +7,7 @@ import { Kvm } from '@nats-io/kv';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { failures, schemaOf } from './lib/schemas.mjs';
 import { suiteTest } from './lib/suite.mjs';
-import { until, usageRecords } from './lib/util.mjs';
+import { PATIENCE, until, usageRecords } from './lib/util.mjs';
 
 async function all(iterator) {
   const list = [];
@@ -22,18 +22,24 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
   const services = new Svcm(nc).client({ maxWait: 1500, strategy: 'stall', maxMessages: 50 });
 
   await step('$SRV.PING finds every daemon', async () => {
-    const found = (await all(services.ping())).map((s) => `${s.name} ${s.id}`).sort();
-    assert.deepEqual(found, ['aigw-config config', 'aigw-edge edge-1', 'aigw-edge edge-2', 'aigw-metrics metrics',
-      'aigw-policy policy-1', 'aigw-token token']);
+    await until('all are found', async () => { // who answers late is not waited for
+      const found = (await all(services.ping())).map((s) => `${s.name} ${s.id}`).sort();
+      assert.deepEqual(found, ['aigw-config config', 'aigw-edge edge-1', 'aigw-edge edge-2', 'aigw-metrics metrics',
+        'aigw-policy policy-1', 'aigw-token token']);
+      return true;
+    });
   });
 
   await step('$SRV.INFO names the endpoints, $SRV.STATS counts their requests', async () => {
-    const info = Object.fromEntries((await all(services.info())).map((i) => [i.id, i]));
+    const info = await until('all tell it', async () => {
+      const is = Object.fromEntries((await all(services.info())).map((i) => [i.id, i]));
+      return ['token', 'policy-1', 'config'].every((id) => is[id]) && is;
+    });
     assert.equal(info.token.endpoints[0].subject, 'aigw.token.count');
     assert.equal(info['policy-1'].endpoints[0].subject, 'aigw.policy.lease');
     assert.match(info.config.version, /^\d+\.\d+\.\d+/);
     const leases = async () => (await all(services.stats('aigw-policy')))[0].endpoints[0].num_requests;
-    const before = await leases();
+    const before = await until('it tells', leases);
     await (await suite.chat()).arrayBuffer();
     await until('the lease request is counted', async () => (await leases()) > before);
   });
@@ -95,7 +101,7 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
     sub.unsubscribe();
     assert.equal(new Set(ids()).size, asked);
     assert.ok(got.length < asked);
-    const ledger = async (id) => JSON.parse((await nc.request('aigw.metrics.query', JSON.stringify({ v: 1, kind: 'records', limit: 1000 }))).string())
+    const ledger = async (id) => JSON.parse((await nc.request('aigw.metrics.query', JSON.stringify({ v: 1, kind: 'records', limit: 1000 }), { timeout: PATIENCE })).string())
       .result.records.filter((r) => r.id === id).length;
     for (const m of got) for (const r of usageRecords(m).slice(0, 2)) await until('a record is in the ledger once', async () => await ledger(r.id) === 1);
   });
@@ -103,7 +109,7 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
   await step('everybody says that it is there', async () => {
     const seen = new Map();
     const sub = nc.subscribe('aigw.presence', { callback: (_e, m) => { const p = m.json(); seen.set(p.from, p); } });
-    await until('presence of all', () => ['edge-1', 'edge-2', 'token', 'policy-1', 'config', 'metrics'].every((x) => seen.has(x)), { timeout: 12000 });
+    await until('presence of all', () => ['edge-1', 'edge-2', 'token', 'policy-1', 'config', 'metrics'].every((x) => seen.has(x)));
     sub.unsubscribe();
     assert.ok(seen.get('edge-1').revision > 0);
   });
@@ -113,7 +119,7 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
       await (await suite.chat({ mock: 'tokens=1' })).arrayBuffer();
       return traffic.some(([subject]) => subject === 'aigw.policy.rejected');
     });
-    const ask = async (subject, m) => (await nc.request(subject, JSON.stringify({ v: 1, ...m }))).string();
+    const ask = async (subject, m) => (await nc.request(subject, JSON.stringify({ v: 1, ...m }), { timeout: PATIENCE })).string();
     const manifest = await ask('aigw.config.get', {});
     assert.equal(failures('snapshot_manifest', manifest), '');
     const [digest] = JSON.parse(manifest).pages;

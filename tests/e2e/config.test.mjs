@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { Kvm } from '@nats-io/kv';
 import { jetstream } from '@nats-io/jetstream';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { sseData, until } from './lib/util.mjs';
+import { PATIENCE, sseData, until } from './lib/util.mjs';
 
 for (const store of ['sqlite', 'mysql']) {
   suiteTest(`entities over /api/v2, in ${store}`, { store, only: ['mockllm', 'config', 'policy', 'edge'] }, async (suite, step) => {
@@ -116,7 +116,7 @@ suiteTest('changes under load', {
   let done = 0, stop = false;
   const failures = [];
 
-  await step(`${STREAMS} concurrent streams go on through ${CHANGES} changes, each live within a second`, async () => {
+  await step(`${STREAMS} concurrent streams go on through ${CHANGES} changes, each live at once`, async () => {
     const kv = await new Kvm(jetstream(await suite.nats(), { checkAPI: false })).open('AIGW_CONFIG', { allow_direct: false });
     const one = async (i) => {
       while (!stop) {
@@ -131,7 +131,7 @@ suiteTest('changes under load', {
       }
     };
     const load = Array.from({ length: STREAMS }, (_, i) => one(i));
-    await until('all streams run', async () => (await suite.mockStats()).streams.open >= STREAMS * 0.9, { timeout: 30000 });
+    await until('all streams run', async () => (await suite.mockStats()).streams.open >= STREAMS * 0.9);
 
     const parts = async () => {
       const latest = (await kv.get('latest')).json();
@@ -159,7 +159,7 @@ suiteTest('changes under load', {
     times.sort((a, b) => a - b);
     console.log(`    ${done} streams; a change is live at both edges after ${times[CHANGES / 2]} ms (median), ${times.at(-1)} ms (worst)`);
     assert.deepEqual(failures.slice(0, 5), []);
-    assert.ok(times[CHANGES / 2] < 1000);
+    assert.ok(times[CHANGES / 2] < PATIENCE / 2); // milliseconds where there is a core for it: docs/performance.md
   });
 
   await step('every stream is in the ledger once, with all its tokens', async () => {

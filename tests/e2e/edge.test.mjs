@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { until, usageRecords } from './lib/util.mjs';
+import { PATIENCE, until, usageRecords } from './lib/util.mjs';
 import { Wire } from './lib/wire.mjs';
 
 const FIELDS = 'Host: edge\r\nX-Channel-Code: test-channel\r\nContent-Type: application/json\r\n';
@@ -16,7 +16,7 @@ const post = (body, { path = '/api/chat', mock = '', fields = '' } = {}) =>
 const config = (change) => (suite) => {
   const c = demoConfig(suite);
   c.policies = [];
-  c.upstreams[0].timeouts = { connect_ms: 1000, first_byte_ms: 2000, idle_ms: 1500, total_ms: 60000 };
+  c.upstreams[0].timeouts = { connect_ms: 4000, first_byte_ms: 5000, idle_ms: 4000, total_ms: 120000 };
   change?.(c, suite);
   return c;
 };
@@ -131,7 +131,7 @@ suiteTest('upstreams that break', { config: config() }, async (suite, step) => {
       assert.deepEqual([r.status, r.outcome, r.attempts.map((a) => a.status ?? 0)], [status, outcome, [attempt]], `${mock} ${JSON.stringify(r)}`);
     }
     const wire = new Wire(suite.edge()); // a client that leaves before the answer
-    wire.write(post(chat(), { mock: 'ttft_ms=5000' }));
+    wire.write(post(chat(), { mock: 'ttft_ms=4500' }));
     await until('it is upstream', async () => (await suite.edgeSum('gateway_inflight_requests')) === 1);
     wire.close();
     const r = await next(++n);
@@ -169,9 +169,9 @@ suiteTest('upstreams that break', { config: config() }, async (suite, step) => {
   });
 });
 
-const within = (ms, what, promise) => Promise.race([promise, delay(ms, null, { ref: false }).then(() => { throw new Error(`no ${what} after ${ms} ms`); })]);
+const within = (what, promise) => Promise.race([promise, delay(PATIENCE, null, { ref: false }).then(() => { throw new Error(`no ${what} after ${PATIENCE} ms`); })]);
 
-suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].timeouts.first_byte_ms = 30000; }), env: { edge: { WRITE_TIMEOUT_MS: '2000', USE_PRECISE_TOKEN_CALCULATION: 'false' } } }, async (suite, step) => {
+suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].timeouts.first_byte_ms = 30000; }), env: { edge: { WRITE_TIMEOUT_MS: '4000', USE_PRECISE_TOKEN_CALCULATION: 'false' } } }, async (suite, step) => {
   const big = () => post(chat(), { mock: 'tokens=2500000' }); // some 13 MB: more than the kernel takes of it
   const { next } = await watchRecords(suite);
 
@@ -180,15 +180,15 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
     wire.write(big());
     await wire.have(1);
     const began = Date.now();
-    while (Date.now() - began < 5000) { // far longer than the time for taking nothing
+    while (Date.now() - began < 9000) { // far longer than the time for taking nothing
       wire.socket.pause();
       await delay(150);
       wire.socket.resume();
-      await within(5000, 'byte', new Promise((resolve) => wire.socket.once('data', resolve)));
+      await within('byte', new Promise((resolve) => wire.socket.once('data', resolve)));
       wire.socket.pause();
     }
     wire.socket.resume();
-    const a = await within(10000, 'end', wire.answer());
+    const a = await within('end', wire.answer());
     assert.deepEqual([a.status, a.whole], [200, true]);
     assert.ok(a.body.length > 1e7);
     wire.close();
@@ -200,7 +200,7 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
     wire.write(big());
     await wire.have(1);
     wire.socket.pause();
-    await until('it is gone', async () => (await suite.edgeSum('gateway_connections')) === 0, { timeout: 10000 });
+    await until('it is gone', async () => (await suite.edgeSum('gateway_connections')) === 0);
     wire.close();
   });
 
@@ -215,7 +215,7 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
     assert.equal(upstream, 1);
     wire.socket.resume();
     for (let i = 0; i < 21; i++) {
-      const a = await within(10000, 'answer', wire.answer());
+      const a = await within('answer', wire.answer());
       assert.deepEqual([a.status, a.whole], [200, true]);
     }
     wire.close();
@@ -223,10 +223,10 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
 
   await step('one that pipelines and leaves is gone at once', async () => {
     const wire = new Wire(suite.edge());
-    wire.write(post(chat(), { mock: 'ttft_ms=1900' }) + post(chat({ user: 'x'.repeat(8000) })).repeat(5));
+    wire.write(post(chat(), { mock: 'ttft_ms=25000' }) + post(chat({ user: 'x'.repeat(8000) })).repeat(5));
     await until('it is upstream', async () => (await suite.edgeSum('gateway_inflight_requests')) === 1);
     wire.socket.end();
-    await until('it is gone', async () => (await suite.edgeSum('gateway_connections')) === 0, { timeout: 1000 });
+    await until('it is gone', async () => (await suite.edgeSum('gateway_connections')) === 0, { timeout: 15000 });
     wire.close();
   });
 
@@ -239,18 +239,18 @@ suiteTest('clients that read slowly', { config: config((c) => { c.upstreams[0].t
     const stopped = suite.procs['edge-1'].stop();
     await delay(300);
     wire.socket.resume();
-    assert.ok((await within(10000, 'end', wire.answer())).whole);
+    assert.ok((await within('end', wire.answer())).whole);
     await stopped;
     wire.close();
   });
 });
 
-suiteTest('an end that does not wait', { config: config(), env: { edge: { DRAIN_TIMEOUT_MS: '300' } } }, async (suite, step) => {
+suiteTest('an end that does not wait', { config: config((c) => { c.upstreams[0].timeouts.first_byte_ms = 60000; }), env: { edge: { DRAIN_TIMEOUT_MS: '300' } } }, async (suite, step) => {
   await step('tells every client, and records every request', async () => {
     const { next, records } = await watchRecords(suite);
     const stream = new Wire(suite.edge()), whole = new Wire(suite.edge()), half = new Wire(suite.edge());
-    stream.write(post(chat({ stream: true }), { mock: 'tokens=500;tps=50' }));
-    whole.write(post(chat(), { mock: 'ttft_ms=1900' }));
+    stream.write(post(chat({ stream: true }), { mock: 'tokens=5000;tps=50' }));
+    whole.write(post(chat(), { mock: 'ttft_ms=50000' }));
     half.write(post(chat()).slice(0, -5));
     await stream.have(500);
     await until('all are under way', async () => (await suite.edgeSum('gateway_inflight_requests')) === 3);

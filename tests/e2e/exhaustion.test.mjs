@@ -9,7 +9,7 @@ import path from 'node:path';
 import { after } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { getText, sseData, until } from './lib/util.mjs';
+import { PATIENCE, getText, sseData, until } from './lib/util.mjs';
 import { Wire } from './lib/wire.mjs';
 
 const MB = 1024 * 1024;
@@ -62,7 +62,11 @@ suiteTest('few descriptors', { config: plain() }, async (suite, step) => {
   await step('connections beyond what they suffice for are told so; those within are served, and the ops listener answers', async () => {
     const wires = Array.from({ length: 600 }, () => new Wire(suite.edge()));
     await until('they have come', async () => (await suite.edgeSum('gateway_turned_away_total')) > 100);
-    await Promise.all(wires.map((w) => Promise.race([w.have(12), delay(3000)])));
+    // Those beyond have been told or closed when as many are left as the edge has.
+    await until('the others are told', async () => {
+      const silent = wires.filter((w) => w.length === 0 && !w.closed).length;
+      return silent <= 128 && silent === await suite.edgeSum('gateway_connections');
+    });
     const said = wires.filter((w) => w.length > 0), shut = wires.filter((w) => w.length === 0 && w.closed), open = wires.filter((w) => w.length === 0 && !w.closed);
     console.log(`    ${open.length} are in, ${said.length} were told, ${shut.length} closed`);
     for (const w of said) assert.equal((await w.answer()).status, 503);
@@ -79,7 +83,7 @@ suiteTest('few descriptors', { config: plain() }, async (suite, step) => {
     const cpu = (cpuMs(edge.pid) - before) / (Date.now() - t0);
     assert.ok(cpu < (ASAN ? 0.5 : 0.2), `${(100 * cpu).toFixed()} % of a core while nothing happens`);
     for (const w of wires) w.abort(true);
-    await until('the next is served', async () => (await suite.chat({ mock: 'tokens=1' })).status === 200, { timeout: 2000 });
+    await until('the next is served', async () => (await suite.chat({ mock: 'tokens=1' })).status === 200);
     assert.match(edge.text(), /too few descriptors/);
   });
 });
@@ -126,7 +130,7 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
       assert.deepEqual(Object.keys(await lots(32)), ['200']);
       await suite.procs.nats.kill();
       full();
-      const seen = await until('it refuses', async () => { const s = await lots(1600); return s[503] && s; }, { timeout: 90000 });
+      const seen = await until('it refuses', async () => { const s = await lots(1600); return s[503] && s; }, { timeout: 2 * PATIENCE });
       assert.deepEqual(Object.keys(seen).filter((s) => !['200', '503'].includes(s)), []);
       const { error } = JSON.parse(refused.text);
       assert.equal(error.code, 'overloaded');
@@ -147,9 +151,9 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
       };
       // What was under way when the last byte went is sent by the next that starts there, at most one of each client.
       const served = (await suite.mockStats()).requests;
-      await until('nearly all are in the ledger', async () => (await count()).ok >= served - 16, { timeout: 60000, every: 200 });
+      await until('nearly all are in the ledger', async () => (await count()).ok >= served - 16, { every: 200 });
       await small(true)();
-      const is = await until('all are', async () => { const c = await count(); return c.ok + (c.crashed ?? 0) >= served && c; }, { timeout: 60000, every: 200 });
+      const is = await until('all are', async () => { const c = await count(); return c.ok + (c.crashed ?? 0) >= served && c; }, { every: 200 });
       console.log(`    ${is.ok} records in time, ${is.crashed ?? 0} by the successor`);
       assert.equal(is.ok + (is.crashed ?? 0), served);
     });
@@ -161,7 +165,7 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
       await until('records are lost', async () => {
         assert.deepEqual(Object.keys(await lots(800)), ['200']);
         return await suite.edgeSum('gateway_usage_spool', { what: 'lost' }) > 0;
-      }, { timeout: 90000 });
+      }, { timeout: 2 * PATIENCE });
       assert.equal((await fetch(`${edge.ops}/readyz`)).status, 200);
       suite.procs.nats.start();
       await suite.procs.nats.waitReady();
@@ -173,15 +177,17 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
   }
 });
 
+const ANSWER_MS = 15000; // of slow machines; less than any time-out that is not meant
 suiteTest('servers that cannot be reached', {
   config: plain((c, suite) => {
     const make = (slug, urls, more = {}) => {
-      c.upstreams.push({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, retries: 1, timeouts: { connect_ms: 400, first_byte_ms: 800, idle_ms: 5000 }, ...more,
+      c.upstreams.push({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, retries: 1, timeouts: { connect_ms: 20000, first_byte_ms: 20000, idle_ms: 20000 }, ...more,
         servers: urls.map((url, i) => ({ slug: `s${i}`, url })) });
       c.routes.push({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug });
     };
-    make('deaf', [`http://127.0.0.1:${deaf.port}`]);
-    make('deaf-first', [`http://127.0.0.1:${deaf.port}`, suite.mock]);
+    const soon = { timeouts: { connect_ms: 800, first_byte_ms: 20000, idle_ms: 20000 } };
+    make('deaf', [`http://127.0.0.1:${deaf.port}`], soon);
+    make('deaf-first', [`http://127.0.0.1:${deaf.port}`, suite.mock], soon);
     make('closed', [`http://127.0.0.1:${closed}`]);
     make('nameless', ['http://there-is-no.invalid:8000']);
     make('nameless-first', ['http://there-is-no.invalid:8000', suite.mock]);
@@ -195,8 +201,8 @@ suiteTest('servers that cannot be reached', {
     const t0 = Date.now(), r = await suite.chat({ path: `/${slug}/chat`, ...options });
     return { status: r.status, text: await r.text(), ms: Date.now() - t0 };
   };
-  for (const [slug, status, most, text] of [['deaf', 504, 3000, /could not be connected to in time/], ['closed', 502, 2000, /upstream failed/], ['nameless', 502, 3000, /upstream failed/],
-    ['no-tls', 502, 3000, /upstream failed/], ['slow', 504, 3000, /did not begin to answer/]])
+  for (const [slug, status, text] of [['deaf', 504, /could not be connected to in time/], ['closed', 502, /upstream failed/], ['nameless', 502, /upstream failed/],
+    ['no-tls', 502, /upstream failed/], ['slow', 504, /did not begin to answer/]])
     for (const stream of [false, true])
       await step(`${slug}${stream ? ', of a stream' : ''}: ${status}, and nothing is charged`, async () => {
         // Of `slow` the head comes byte by byte, each in time: all of it has one.
@@ -204,7 +210,7 @@ suiteTest('servers that cannot be reached', {
           const n = usage.length, r = await ask(slug, { stream, mock: slug === 'slow' ? 'fail=slow_headers:100' : '' });
           assert.equal(r.status, status, r.text);
           assert.match(r.text, text);
-          assert.ok(r.ms < most, `${r.ms} ms`);
+          assert.ok(r.ms < ANSWER_MS, `${r.ms} ms`);
           assert.equal(JSON.parse(r.text).error.type, 'upstream_error');
           const u = await until('its record', () => usage[n]);
           assert.equal(u.outcome, status === 504 ? 'timeout' : 'upstream_error');
@@ -218,7 +224,7 @@ suiteTest('servers that cannot be reached', {
         const r = await ask(slug, { stream: true, mock: 'tokens=2' });
         assert.equal(r.status, 200, r.text);
         assert.equal(sseData(r.text).at(-1), '[DONE]');
-        assert.ok(r.ms < 3000);
+        assert.ok(r.ms < ANSWER_MS, `${r.ms} ms`);
       }
     });
 });
@@ -231,14 +237,14 @@ suiteTest('an end in front of the answer', {
 }, async (suite, step) => {
   const usage = await records(suite);
   await step('requests that wait for an answer, for a place, or are being counted are served to their end', async () => {
-    const waits = suite.chat({ mock: 'ttft_ms=1500;tokens=2' });
-    const places = Array.from({ length: 3 }, () => suite.chat({ path: '/one/chat', mock: 'ttft_ms=500;tokens=2' }));
+    const waits = suite.chat({ mock: 'ttft_ms=5000;tokens=2' });
+    const places = Array.from({ length: 3 }, () => suite.chat({ path: '/one/chat', mock: 'ttft_ms=3000;tokens=2' }));
     const long = suite.chat({ mock: 'tokens=2', text: 'word '.repeat(30000) });
     const partly = new Wire(suite.edge()), body = chat();
     partly.write(post(body, 'x-mock: tokens=2\r\n').slice(0, -10));
     await until('all are there', async () => (await suite.edgeSum('gateway_inflight_requests')) >= 5 && (await suite.edgeSum('gateway_upstream_queue_length')) === 2);
     const stopped = suite.procs['edge-1'].stop();
-    await until('it is not ready any more', async () => (await fetch(`${suite.procs['edge-1'].ops}/readyz`)).status === 503, { timeout: 1000 });
+    await until('it is not ready any more', async () => (await fetch(`${suite.procs['edge-1'].ops}/readyz`)).status === 503);
     assert.equal((await fetch(`${suite.procs['edge-1'].ops}/healthz`)).status, 200);
     partly.write(body.slice(-10));
     for (const r of await Promise.all([waits, ...places, long])) {
@@ -313,6 +319,7 @@ suiteTest('a great many', { config: plain() }, async (suite, step) => {
     if (!ASAN) assert.ok(grown < 8 * MB, `${grown}`);
   });
   await step('whom it does not concern notices nothing', async () => {
+    await until('they were served', () => good > 50);
     stop = true;
     await others;
     assert.ok(good > 50, `${good}`);
@@ -341,7 +348,7 @@ suiteTest('a great many', { config: plain() }, async (suite, step) => {
       assert.equal((await time(deep)).status, 400);
     for (const big of [keys(100000), `{"x":${'1'.repeat(MB)},${rest}`, `{"x":"${'y'.repeat(MB)}",${rest}`, `{"x":"${'\\u0061'.repeat(200000)}",${rest}`]) {
       const one = await time(big);
-      assert.ok([200, 400].includes(one.status) && one.ms < (ASAN ? 5000 : 1000), `${big.slice(0, 30)}: ${one.status} in ${one.ms} ms`);
+      assert.ok([200, 400].includes(one.status) && one.ms < (ASAN ? 30000 : 10000), `${big.slice(0, 30)}: ${one.status} in ${one.ms} ms`);
     }
     assert.equal((await suite.chat({ mock: 'tokens=1' })).status, 200);
   });

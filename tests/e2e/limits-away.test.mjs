@@ -4,10 +4,11 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { suiteTest, demoConfig } from './lib/suite.mjs';
-import { sumOf, until } from './lib/util.mjs';
+import { PATIENCE, sumOf, until } from './lib/util.mjs';
 
 const MODES = ['share', 'deny', 'allow'];
-const ASK_MS = 300, PATIENCE = 1500; // what an answer may take at most, on busy cores with sanitizers
+// What an edge waits; what an answer may take at most on a slow machine: still far less than until something is back.
+const ASK_MS = 500, ANSWER_MS = 20000;
 
 const limits = (suite) => ({
   ...demoConfig(suite),
@@ -26,7 +27,7 @@ async function ask(suite, model, extra = {}) {
   const r = await suite.chat({ model, mock: 'tokens=1', ...extra });
   const body = await r.json();
   const ms = Date.now() - begin;
-  assert.ok(ms < PATIENCE, `${model}: answered after ${ms} ms`);
+  assert.ok(ms < ANSWER_MS, `${model}: answered after ${ms} ms`);
   return { status: r.status, code: body.error?.code, retry: r.headers.get('retry-after'), policy: r.headers.get('x-aigw-limit') };
 }
 const works = (suite, model) => until(`${model} works`, async () => (await ask(suite, model)).status === 200, { every: 100 });
@@ -45,7 +46,7 @@ async function eachMode(suite) {
   // A share: some pass, and not more than the share.
   let ok = 0, refused = 0;
   const begin = Date.now();
-  while (Date.now() - begin < 1500) {
+  while (Date.now() - begin < 1500 || (ok === 0 && Date.now() - begin < PATIENCE)) {
     const r = await ask(suite, 'm-share');
     if (r.status === 200) ok++;
     else { assert.equal(r.status, 429); refused++; }
@@ -70,7 +71,7 @@ const faults = {
 };
 
 for (const [counter, table] of Object.entries(faults))
-  suiteTest(`without the allocator, on ${counter}`, { counter, config: limits, env: { edge: { ASK_TIMEOUT_MS: `${ASK_MS}` } } }, async (suite, step) => {
+  suiteTest(`without the allocator, on ${counter}`, { counter, config: limits, env: { edge: { ASK_TIMEOUT_MS: `${ASK_MS}` }, policy: { COUNTER_TIMEOUT_MS: `${0.8 * ASK_MS}` } } }, async (suite, step) => {
     for (const m of [...MODES, 'slots', 'strict', 'tokens']) await works(suite, `m-${m}`);
     // An engine that began just now does not know among how many edges the limits are shared.
     await until('edges are told their shares', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_edges') === 1);
@@ -93,14 +94,12 @@ for (const [counter, table] of Object.entries(faults))
     });
     if (counter === 'memory') await step('a stream under a limit of tokens ends where its tokens end when the engine goes away', async () => {
       await works(suite, 'm-tokens');
-      const r = await suite.chat({ model: 'm-tokens', stream: true, mock: 'tokens=20000;tps=300' });
+      const r = await suite.chat({ model: 'm-tokens', stream: true, mock: 'tokens=200000;tps=300' });
       assert.equal(r.status, 200);
       const text = r.text();
       await delay(300);
       suite.procs['policy-1'].signal('SIGSTOP');
-      const begin = Date.now();
-      const all = await text;
-      assert.ok(Date.now() - begin < 6000, 'it went on');
+      const all = await text; // a minute and more of it, if it went on
       assert.match(all, /"finish_reason":"length"/);
       assert.match(all, /\[DONE\]/);
       suite.procs['policy-1'].signal('SIGCONT');
@@ -108,14 +107,12 @@ for (const [counter, table] of Object.entries(faults))
     });
     if (counter === 'memory') await step('running requests keep their slots; those under a strict limit are cut when their lease has ended', async () => {
       for (const m of ['slots', 'strict']) await works(suite, `m-${m}`);
-      // Leases end after 2 s: one stream outlasts that and ends by itself, the other must not come to its end.
+      // Leases end after 2 s: one stream outlasts that and ends by itself, the other must not come to its end, in a minute.
       const stream = (model, tokens) => suite.chat({ model, stream: true, mock: `tokens=${tokens};tps=60` });
-      const [kept, cut] = await Promise.all([stream('m-slots', 200), stream('m-strict', 400)]);
+      const [kept, cut] = await Promise.all([stream('m-slots', 200), stream('m-strict', 4000)]);
       assert.deepEqual([kept.status, cut.status], [200, 200]);
       suite.procs['policy-1'].signal('SIGSTOP');
-      const begin = Date.now();
       const broken = await cut.text().catch(() => 'broken off');
-      assert.ok(Date.now() - begin < 4500, `cut after ${Date.now() - begin} ms`);
       assert.ok(!broken.includes('[DONE]'));
       assert.match(await kept.text(), /\[DONE\]/);
       suite.procs['policy-1'].signal('SIGCONT');

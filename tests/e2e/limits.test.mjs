@@ -7,7 +7,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { bucket, readLogs, sliding } from '../chaos/bounds.mjs';
 import { suiteTest, demoConfig } from './lib/suite.mjs';
-import { sseData, until } from './lib/util.mjs';
+import { PATIENCE, sseData, until } from './lib/util.mjs';
 
 // The demo with its limits replaced.
 const withPolicies = (...policies) => (suite) => ({ ...demoConfig(suite), policies: policies.map((p) => ({ namespace: 'test-channel', ...p })) });
@@ -29,16 +29,16 @@ suiteTest('a limit of requests per window', {
     await Promise.all([...ok, ...refused.slice(1)].map((x) => x.arrayBuffer()));
   });
   await step('refusals are counted and recorded, and never reach the upstream', async () => {
-    assert.equal((await suite.mockStats()).requests, 3);
-    assert.equal(await suite.edgeSum('gateway_rejections_total', { policy: 'three' }), 9);
     await suite.settled(12);
+    assert.equal((await suite.mockStats()).requests, 3);
+    await suite.counted(9, 'gateway_rejections_total', { policy: 'three' });
     const groups = await suite.ledger({ group_by: ['outcome'] });
     assert.deepEqual(Object.fromEntries(groups.map((g) => [g.outcome, g.requests])), { ok: 3, rejected: 9 });
   });
 });
 
 // Every algorithm on both stores, over four edges: what is admitted in any window, by the clocks of the edges, and that it
-// goes on in the next.
+// goes on in the windows that follow, however long a machine takes for them.
 for (const counter of ['memory', 'redis'])
   suiteTest(`algorithms over four edges, on ${counter}`, {
     edges: 4, counter,
@@ -51,28 +51,35 @@ for (const counter of ['memory', 'redis'])
     ),
     env: Object.fromEntries([1, 2, 3, 4].map((k) => [`edge-${k}`, { ADMISSION_LOG: `edge-${k}.admissions` }])),
   }, async (suite, step) => {
-    const seconds = 5;
+    const ENOUGH = { minute: 3, sliding: 12, bucket: 30, fixed: 12 }; // more than any window has
+    const LEAST_S = 5;
     await step('each holds in every interval, and lets pass what it can', async () => {
-      const end = Date.now() + seconds * 1000;
-      await Promise.all([1, 2, 3, 4].flatMap((edge) => ['minute', 'sliding', 'bucket', 'fixed'].map(async (model) => {
-        while (Date.now() < end) {
+      const begin = Date.now(), admitted = { minute: 0, sliding: 0, bucket: 0, fixed: 0 }, refused = { ...admitted };
+      const goes = () => Date.now() < begin + LEAST_S * 1000 || Object.keys(ENOUGH).some((m) => admitted[m] < ENOUGH[m] || refused[m] === 0);
+      await Promise.all([1, 2, 3, 4].flatMap((edge) => Object.keys(ENOUGH).map(async (model) => {
+        while (goes() && Date.now() < begin + PATIENCE) {
           const r = await suite.chat({ edge, model, mock: 'tokens=1' });
           await r.arrayBuffer();
           assert.ok(r.status === 200 || r.status === 429, `${model}: ${r.status}`);
+          (r.status === 200 ? admitted : refused)[model]++;
           await delay(10);
         }
       })));
+      const seconds = (Date.now() - begin) / 1000;
       const slugs = Object.fromEntries((await suite.must('GET', 'policies?limit=100')).json.items.map((p) => [p.id, p.slug]));
       const logs = readLogs([1, 2, 3, 4].map((k) => fs.readFileSync(path.join(suite.dir, `edge-${k}.admissions`), 'utf8')));
       const of = (slug) => Object.entries(logs).filter(([k]) => slugs[k.split(' ')[0]] === slug).flatMap(([, a]) => a);
-      assert.equal(of('minute').length, 3);
+      for (const [slug, n] of Object.entries(ENOUGH)) {
+        assert.equal(of(slug).length, admitted[slug], slug);
+        assert.ok(admitted[slug] >= n, `${slug}: ${admitted[slug]} in ${seconds} s`);
+        assert.ok(refused[slug] > 0, `${slug}: none refused in ${seconds} s`);
+      }
+      assert.ok(sliding(of('minute'), 3, 60e9).used <= 3);
       assert.ok(sliding(of('sliding'), 6, 2e9).used <= 6);
-      assert.ok(of('sliding').length >= 12, `sliding: ${of('sliding').length}`);
       assert.ok(bucket(of('bucket'), 5, 10 / 1e9).used <= 5 + 1e-6);
-      assert.ok(of('bucket').length >= 30, `bucket: ${of('bucket').length}`);
       // Windows of a calendar: two of them touch any interval of their length.
       assert.ok(sliding(of('fixed'), 12, 2e9).used <= 12);
-      assert.ok(of('fixed').length >= 12 && of('fixed').length <= 6 * (seconds / 2 + 2), `fixed: ${of('fixed').length}`);
+      assert.ok(of('fixed').length <= 6 * (seconds / 2 + 2), `fixed: ${of('fixed').length} in ${seconds} s`);
     });
   });
 
@@ -82,15 +89,17 @@ suiteTest('a limit per second', {
   await step('admits no more than burst and rate together, and goes on afterwards', async () => {
     const begin = Date.now();
     let admitted = 0, refused = 0;
-    while (Date.now() - begin < 2500) {
+    const send = async () => {
       const r = await suite.chat({ mock: 'tokens=1' });
       await r.arrayBuffer();
       if (r.status === 200) admitted++; else { assert.equal(r.status, 429); refused++; }
-    }
+    };
+    // Three bursts of it, and several at a time, so that one is refused on a slow machine too.
+    while ((admitted < 15 || refused === 0) && Date.now() - begin < PATIENCE) await Promise.all(Array.from({ length: 8 }, send));
     const seconds = (Date.now() - begin) / 1000;
-    assert.ok(refused > 0);
+    assert.ok(refused > 0, `none of ${admitted} refused in ${seconds} s`);
     assert.ok(admitted <= 5 + 5 * seconds, `${admitted} in ${seconds} s`);
-    assert.ok(admitted >= 8, `only ${admitted} in ${seconds} s`);
+    assert.ok(admitted >= 15, `only ${admitted} in ${seconds} s`);
   });
 });
 
@@ -105,7 +114,7 @@ suiteTest('a limit of output tokens', {
     assert.equal(body.choices[0].finish_reason, 'length');
   });
   await step('a stream whose model ignores max_tokens is cut at the last token, properly ended, and cancelled', async () => {
-    // Slow enough that the upstream would go on for long.
+    // Slow enough that the upstream would go on for longer than anybody waits.
     const r = await suite.chat({ stream: true, mock: 'tokens=100000;ignore_max;tps=500;id=cut', stream_options: { include_usage: true } });
     const data = sseData(await r.text());
     assert.equal(data.at(-1), '[DONE]');
@@ -118,8 +127,7 @@ suiteTest('a limit of output tokens', {
     })).json();
     assert.equal(counted.tokens, N);
     assert.equal(events.at(-1).usage.completion_tokens, N);
-    await until('the upstream is cancelled', async () => (await suite.mockStats()).aborted === 1, { timeout: 2000 });
-    assert.equal((await suite.mockStats()).streams.open, 0);
+    await until('the upstream is cancelled', async () => { const m = await suite.mockStats(); return m.aborted === 1 && m.streams.open === 0; });
   });
   await step('a whole answer of a model that ignores max_tokens is cut too', async () => {
     const r = await suite.chat({ mock: 'tokens=90;ignore_max' });
@@ -140,7 +148,7 @@ suiteTest('a limit of concurrency', {
 }, async (suite, step) => {
   await step('refuses the third at a time, and takes the next when one has ended', async () => {
     const slow = [1, 2].map(() => new AbortController());
-    const running = await Promise.all(slow.map((c) => suite.chat({ stream: true, mock: 'tokens=10000;tps=50', signal: c.signal })));
+    const running = await Promise.all(slow.map((c) => suite.chat({ stream: true, mock: 'tokens=100000;tps=50', signal: c.signal })));
     assert.deepEqual(running.map((r) => r.status), [200, 200]);
     const third = await suite.chat({ mock: 'tokens=1' });
     assert.equal(third.status, 429);
@@ -150,8 +158,7 @@ suiteTest('a limit of concurrency', {
       const r = await suite.chat({ mock: 'tokens=1' });
       await r.arrayBuffer();
       return r.status === 200;
-    }, { timeout: 5000 });
+    });
     slow[1].abort();
-    await delay(0);
   });
 });

@@ -37,7 +37,7 @@ const usage = async (suite, policy) => (await suite.must('GET', `policies/${poli
 const settledUsage = (suite, policy, want) => until(`${want} used of ${policy}`, async () => {
   const u = await usage(suite, policy);
   return u.counters.length === 1 && u.counters[0].leased === 0 && u.counters[0].used === want && u;
-}, { timeout: 15000 });
+});
 
 for (const counter of ['memory', 'redis']) {
   suiteTest(`a quota, with ${counter}`, {
@@ -56,7 +56,7 @@ for (const counter of ['memory', 'redis']) {
       await suite.procs['policy-1'].kill();
       await suite.procs['policy-1'].restart();
       await suite.procs['edge-1'].restart();
-      await until('the counter is told again', async () => (await usage(suite, 'monthly')).counters[0]?.used >= 4, { timeout: 15000 });
+      await until('the counter is told again', async () => (await usage(suite, 'monthly')).counters[0]?.used >= 4);
       await send(suite, 2);
       // what the edge held when the engine died counts as spent
       await until('the counter tells at least what was used', async () => {
@@ -94,7 +94,7 @@ for (const counter of ['memory', 'redis']) {
         assert.notEqual(r.status, 200, 'more than the quota');
         const u = await usage(suite, 'monthly').catch(() => null);
         return u?.counters[0]?.used === ok + 1; // 1 % of 8, rounded up
-      }, { timeout: 20000, every: 200 });
+      }, { every: 200 });
       const m = await suite.metricsOf('policy-1');
       assert.match(JSON.stringify(m), /aigw_policy_rebuilt_quotas_total/);
     });
@@ -153,11 +153,11 @@ suiteTest('operators', {
     await suite.procs['policy-1'].kill();
     const begin = Date.now();
     assert.equal((await suite.admin('GET', 'policies/rate/usage')).status, 503);
-    assert.ok(Date.now() - begin < 5000);
+    assert.ok(Date.now() - begin < 30000);
     const e = (await suite.must('POST', 'explain', { target: '/api/chat', headers: { 'X-Channel-Code': 'test-channel' }, model: 'Qwen3-8B' })).json;
     assert.equal(e.policies.find((p) => p.slug === 'rate').verdict, 'unknown');
     await suite.procs['policy-1'].restart();
-    await until('it answers', async () => (await suite.admin('GET', 'policies/rate/usage')).status === 200, { timeout: 15000 });
+    await until('it answers', async () => (await suite.admin('GET', 'policies/rate/usage')).status === 200);
   });
   await step('cannot set what makes no sense, and are told where it belongs', async () => {
     const r = await suite.admin('POST', 'policies', { namespace: 'test-channel', slug: 'q', kind: 'quota', limit: 5, window: '1d', period: 'day', timezone: 'Mars/Olympus' });
@@ -178,9 +178,9 @@ suiteTest('a Redis that may evict counters', {
     await until('the engine is unready', async () => {
       const r = await fetch(`${suite.procs['policy-1'].ops}/readyz`);
       return r.status === 503 && /noeviction/.test(await r.text());
-    }, { timeout: 20000 });
+    });
     await suite.redis('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
-    await until('the engine is ready again', async () => (await fetch(`${suite.procs['policy-1'].ops}/readyz`)).status === 200, { timeout: 20000 });
+    await until('the engine is ready again', async () => (await fetch(`${suite.procs['policy-1'].ops}/readyz`)).status === 200);
     await send(suite, 1);
   });
 });

@@ -81,7 +81,7 @@ servedTest('what breaks in front of the first output', {
   await step('content that follows at once does not wait', async () => {
     const t0 = Date.now();
     for (let i = 0; i < 6; i++) assert.equal(sseData(await (await ask('openai', { stream: true })).text()).at(-1), '[DONE]');
-    assert.ok(Date.now() - t0 < 5000, 'it would have been 30 s each');
+    assert.ok(Date.now() - t0 < 25000, 'it would have been 30 s each');
   });
 
   // The time until the first bytes of an answer that never goes on behind its first event.
@@ -95,15 +95,15 @@ servedTest('what breaks in front of the first output', {
   };
   await step('it is held back for a while only, and only where another could be tried', async () => {
     const soon = await first('soon', 'fail=hang_after:1');
-    assert.ok(soon.ms >= 380 && soon.ms < 5000, `${soon.ms} ms`);
+    assert.ok(soon.ms >= 380 && soon.ms < 20000, `${soon.ms} ms`);
     assert.match(soon.text, /"role":"assistant"/);
-    assert.ok((await first('never', 'fail=hang_after:1')).ms < 5000);
-    assert.ok((await first('alone', 'fail=hang_after:1')).ms < 5000);
+    assert.ok((await first('never', 'fail=hang_after:1')).ms < 20000);
+    assert.ok((await first('alone', 'fail=hang_after:1')).ms < 20000);
     await until('they are gone', async () => await suite.edgeSum('gateway_inflight_requests') === 0);
   });
   await step('and only so many bytes', async () => {
     const much = await first('much', '', { max_tokens: 10 });
-    assert.ok(much.ms < 5000);
+    assert.ok(much.ms < 20000);
     assert.match(much.text, /ping/);
   });
   await step('where nothing else is left to be tried nothing is held back, and what breaks looks broken', async () => {
@@ -124,35 +124,35 @@ servedTest('what breaks in front of the first output', {
     return { status: r.status, code: j.error?.code, after: Number(r.headers.get('retry-after') ?? NaN), type: j.error?.type };
   };
   await step('a rate limit that is used up is told as such, with what remains of its time', async () => {
-    await servers.behave(1, 'fail=429:3');
+    await servers.behave(1, 'fail=429:8');
     const t0 = Date.now();
     const one = await ask('limited');
     assert.equal(one.status, 429, 'the server\'s own');
-    assert.equal(one.headers.get('retry-after'), '3');
+    assert.equal(one.headers.get('retry-after'), '8');
     const requests = await servers.requests(1);
     await delay(1100);
     const two = await told('limited');
     assert.deepEqual([two.status, two.code, two.type], [429, 'upstream_rate_limited', 'requests']);
-    assert.equal(two.after, 2);
+    assert.ok(two.after >= 1 && two.after <= 7, `${two.after}`);
     assert.equal(await servers.requests(1), requests, 'it was left alone');
     await servers.behave(1);
     await until('it is asked again', async () => (await ask('limited')).status === 200);
-    assert.ok(Date.now() - t0 > 2900);
+    assert.ok(Date.now() - t0 > 7900);
     const u = await until('the record', () => usage.find((x) => x.route === 'limited' && x.status === 429 && !x.attempts?.length));
     assert.equal(u.outcome, 'upstream_error');
   });
   await step('of several the one that is back first counts', async () => {
     await servers.behave(1, 'fail=429:30');
-    await servers.behave(2, 'fail=429:5');
+    await servers.behave(2, 'fail=429:20');
     for (let i = 0; i < 2; i++) assert.equal((await ask('two')).status, 429);
     const r = await told('two');
     assert.deepEqual([r.status, r.code], [429, 'upstream_rate_limited']);
-    assert.ok(r.after >= 4 && r.after <= 5, `${r.after}`);
-    await servers.behave(2, 'fail=503:2');
-    for (let i = 0; i < 2; i++) await ask('mixed'); // m1 for 30 s, m2 for 2 s
+    assert.ok(r.after >= 5 && r.after <= 20, `${r.after}`);
+    await servers.behave(2, 'fail=503:20');
+    for (let i = 0; i < 2; i++) await ask('mixed'); // m1 for 30 s, m2 for 20 s
     assert.deepEqual((({ status, code }) => [status, code])(await told('mixed')), [503, 'no_healthy_upstream'], 'the wait is for one that is overloaded');
     await servers.behave(2);
-    await servers.behave(1, 'fail=503:20');
+    await servers.behave(1, 'fail=503:30');
     await ask('overloaded');
     const o = await told('overloaded');
     assert.deepEqual([o.status, o.code], [503, 'no_healthy_upstream']);
@@ -181,7 +181,7 @@ servedTest('what breaks in front of the first output', {
     const statuses = [];
     for (let i = 0; i < 6; i++) statuses.push((await ask('ejected')).status);
     assert.deepEqual(statuses.filter((x) => x !== 200), [502]);
-    assert.equal(await suite.edgeSum('gateway_upstream_errors_total', { upstream: 'denied', why: 'credential' }), 3);
+    await suite.counted(3, 'gateway_upstream_errors_total', { upstream: 'denied', why: 'credential' });
     const metrics = await (await fetch(`${suite.procs['edge-1'].ops}/metrics`)).text();
     assert.ok(!metrics.includes(CANARY));
     assert.ok(!suite.procs['edge-1'].tail(10000).includes(CANARY));

@@ -2,6 +2,7 @@
 // Several servers behind an edge: how they are chosen, watched, left out and taken back, and what clients see of those
 // that fail.
 import assert from 'node:assert/strict';
+import { setTimeout as delay } from 'node:timers/promises';
 import { partial, servedTest } from './lib/served.mjs';
 import { sseData, sumOf, until, usageRecords } from './lib/util.mjs';
 
@@ -13,7 +14,7 @@ servedTest('servers are chosen', {
     rnd: { balance: 'random', each: [{ weight: 8 }, { weight: 1 }, { weight: 1 }] }, least: { balance: 'least_requests' },
     header: { balance: 'hash', hash: { by: 'header', header: 'X-Session' } }, prompt: { balance: 'hash', hash: { by: 'prompt', prompt_bytes: 64 } },
     user: { balance: 'hash', hash: { by: 'user' } }, prio: { each: [{ priority: 1 }, {}, { priority: 2 }], retries: 2, ejection: { failures: 1, base_ms: 400, max_percent: 100 } },
-    room: { n: 2, each: [{ max_requests: 1 }, { max_requests: 1 }], queue: { max: 2, timeout_ms: 1500 } },
+    room: { n: 2, each: [{ max_requests: 1 }, { max_requests: 1 }], queue: { max: 2, timeout_ms: 4000 } },
   },
 }, async ({ suite, step, servers, ask, who, tally }) => {
   await step('round robin, weighted and not', async () => {
@@ -27,7 +28,7 @@ servedTest('servers are chosen', {
   });
 
   await step('least requests: who is slow gets little', async () => {
-    await servers.behave(1, 'ttft_ms=400');
+    await servers.behave(1, 'ttft_ms=1500');
     const counts = { m1: 0, m2: 0, m3: 0 };
     await Promise.all(Array.from({ length: 6 }, async () => {
       for (let i = 0; i < 12; i++) counts[await who('least')]++;
@@ -82,7 +83,7 @@ servedTest('servers are chosen', {
   await step('a queue: in order, bounded, and with an end', async () => {
     const times = [], t0 = Date.now();
     const one = async (i) => {
-      const r = await ask('room', slow(300));
+      const r = await ask('room', slow(2500));
       times.push([i, Date.now() - t0, r.status]);
       return { status: r.status, text: await r.text(), after: r.headers.get('retry-after') };
     };
@@ -95,9 +96,9 @@ servedTest('servers are chosen', {
     assert.match(refused.text, /overloaded/);
     assert.equal(refused.after, '1');
     assert.deepEqual((await Promise.all([...first, ...waiting])).map((r) => r.status), [200, 200, 200, 200]);
-    assert.equal(await suite.edgeSum('gateway_upstream_queue_refused_total', { upstream: 'room', why: 'full' }), 1);
+    await suite.counted(1, 'gateway_upstream_queue_refused_total', { upstream: 'room', why: 'full' });
     // One who leaves makes room; one whose time is over is told so.
-    const busy = [ask('room', slow(2500)), ask('room', slow(2500))];
+    const busy = [ask('room', slow(9000)), ask('room', slow(9000))];
     await until('both are at work', async () => await suite.edgeSum('gateway_upstream_active_requests', { upstream: 'room' }) === 2);
     const gone = new AbortController();
     const leaver = ask('room', {}, { signal: gone.signal }).catch(() => 'left');
@@ -109,7 +110,7 @@ servedTest('servers are chosen', {
     assert.equal(late.status, 503);
     assert.match(late.text, /none became free in time/);
     for (const b of busy) assert.equal((await b).status, 200);
-    assert.equal(await suite.edgeSum('gateway_upstream_active_requests'), 0);
+    await suite.counted(0, 'gateway_upstream_active_requests');
   });
 });
 
@@ -117,10 +118,10 @@ servedTest('servers fail', {
   upstreams: {
     retry: { retries: 2 }, unsafe: { retries: 2 }, budget: { n: 2, retries: 1, retry: { budget_percent: 10, budget_min: 5 } }, never: { retries: 2, retry: { causes: ['connect'] } },
     eject: { ejection: { failures: 2, base_ms: 60000, most_ms: 60000, max_percent: 40 } },
-    breaker: { n: 1, breaker: { error_percent: 50, min_requests: 5, window_ms: 5000, open_ms: 600, probes: 1 } },
+    breaker: { n: 1, breaker: { error_percent: 50, min_requests: 5, window_ms: 60000, open_ms: 3000, probes: 1 } },
     cool: { n: 2 }, cool1: { n: 1 }, main: { n: 1 }, spare: { n: 2, each: [{ enabled: false }, {}] }, stream: { retries: 1 },
     first: { n: 1, timeouts: { first_byte_ms: 300 } }, token: { n: 1, timeouts: { first_token_ms: 300 } }, idle: { n: 1, timeouts: { idle_ms: 300 } }, total: { n: 1, timeouts: { total_ms: 400 } },
-    check: { health_check: { type: 'models', interval_ms: 100, timeout_ms: 1000, healthy: 1, unhealthy: 2 } }, kill: { retries: 2, balance: 'least_requests', ejection: undefined, breaker: undefined }, // as it is by itself
+    check: { health_check: { type: 'models', interval_ms: 100, timeout_ms: 10000, healthy: 1, unhealthy: 2 } }, kill: { retries: 2, balance: 'least_requests', ejection: undefined, breaker: undefined }, // as it is by itself
   },
   routes: { unsafe: { endpoint: 'passthrough' }, main: { fallbacks: [{ upstream: 'spare', upstream_model: 'small-model' }] } },
 }, async ({ suite, step, servers, ask, who, tally }) => {
@@ -191,7 +192,7 @@ servedTest('servers fail', {
     await servers.behave(2);
     const retries = await servers.requests(1) + await servers.requests(2) - before - n;
     assert.ok(retries >= 15 && retries <= 5 + n / 10 + 1, `${retries} retries`);
-    assert.ok(await suite.edgeSum('gateway_retries_refused_total', { upstream: 'budget' }) > 100);
+    await suite.counted((x) => x > 100, 'gateway_retries_refused_total', { upstream: 'budget' });
   });
 
   await step('ejection has a bound', async () => {
@@ -201,7 +202,7 @@ servedTest('servers fail', {
     const up = await Promise.all([1, 2, 3].map((k) => suite.edgeSum('gateway_upstream_up', { upstream: 'eject', server: `m${k}` })));
     assert.equal(up[0] + up[1], 1, 'one of three may go, not two');
     assert.equal(up[2], 1);
-    assert.equal(await suite.edgeSum('gateway_upstream_events_total', { upstream: 'eject', event: 'ejected' }), 1);
+    await suite.counted(1, 'gateway_upstream_events_total', { upstream: 'eject', event: 'ejected' });
     await servers.behave(1);
     await servers.behave(2);
     assert.equal(Object.values(await tally('eject', 10)).filter((v) => v === 0).length, 1);
@@ -215,10 +216,10 @@ servedTest('servers fail', {
     assert.deepEqual([...new Set(statuses.slice(5))], [503]);
     const refused = await ask('breaker');
     assert.equal((await refused.json()).error.code, 'no_healthy_upstream');
-    assert.equal(refused.headers.get('retry-after'), '1');
+    assert.match(refused.headers.get('retry-after'), /^[123]$/);
     await until('a probe fails', async () => (await ask('breaker')).status === 500);
     assert.equal((await ask('breaker')).status, 503);
-    await servers.behave(1, 'ttft_ms=300');
+    await servers.behave(1, 'ttft_ms=3000');
     // Half open: one at a time.
     const probe = await until('a probe passes', async () => {
       const all = await Promise.all(Array.from({ length: 5 }, () => ask('breaker')));
@@ -228,11 +229,11 @@ servedTest('servers fail', {
     assert.equal(probe, 1);
     await servers.behave(1);
     for (let i = 0; i < 10; i++) assert.equal(await who('breaker'), 'm1');
-    assert.ok(await suite.edgeSum('gateway_upstream_events_total', { upstream: 'breaker', event: 'breaker_closed' }) === 1);
+    await suite.counted(1, 'gateway_upstream_events_total', { upstream: 'breaker', event: 'breaker_closed' });
   });
 
   await step('Retry-After and rate limits of a server are honoured', async () => {
-    await servers.behave(1, 'fail=429:2');
+    await servers.behave(1, 'fail=429:8');
     const answers = [];
     for (let i = 0; i < 10; i++) answers.push((await ask('cool')).status);
     assert.equal(answers.filter((s) => s === 429).length, 1, 'one is told, then it is left alone');
@@ -267,14 +268,14 @@ servedTest('servers fail', {
     await servers.behave(2);
   });
 
-  for (const [slug, mock, text, body] of [['first', 'fail=hang', /did not begin to answer/, {}], ['token', 'early_head;ttft_ms=3000', /first token in time/, { stream: true }],
-    ['idle', 'fail=hang_after:3;tokens=50', /stopped in the middle/, { stream: true }], ['total', 'ttft_ms=3000', /whole time/, {}]])
+  for (const [slug, mock, text, body] of [['first', 'fail=hang', /did not begin to answer/, {}], ['token', 'early_head;ttft_ms=30000', /first token in time/, { stream: true }],
+    ['idle', 'fail=hang_after:3;tokens=50', /stopped in the middle/, { stream: true }], ['total', 'ttft_ms=30000', /whole time/, {}]])
     await step(`time-outs: ${slug}`, async () => {
       const t0 = Date.now();
       const r = await ask(slug, { ...body, mock });
       const answer = await partial(r);
       assert.match(answer, text);
-      assert.ok(Date.now() - t0 < 2000);
+      assert.ok(Date.now() - t0 < 15000);
       if (slug !== 'idle') assert.equal(r.status, 504, answer);
       const u = await record((x) => x.route === slug);
       assert.equal(u.outcome, 'timeout');
@@ -317,7 +318,7 @@ servedTest('edges share what they see', {
   edges: 2,
   upstreams: {
     shared: { n: 2, retries: 1, ejection: { failures: 3, base_ms: 60000, most_ms: 60000, max_percent: 50 } },
-    checked: { n: 2, health_check: { type: 'http', path: '/health', interval_ms: 60000, timeout_ms: 1000, healthy: 1, unhealthy: 1 }, ejection: { failures: 3, base_ms: 1000, max_percent: 50 } },
+    checked: { n: 2, health_check: { type: 'http', path: '/health', interval_ms: 60000, timeout_ms: 10000, healthy: 1, unhealthy: 1 }, ejection: { failures: 3, base_ms: 1000, max_percent: 50 } },
   },
 }, async ({ suite, step, servers, ask, who }) => {
   const seen = [];
@@ -341,6 +342,7 @@ servedTest('edges share what they see', {
     const m = await until('it is told', () => seen.find((s) => s.server_slug === 'm1' && s.upstream_slug === 'shared'));
     assert.deepEqual([m.from, m.upstream_slug, m.state, m.seen, m.why], ['edge-1', 'shared', 'down', 'requests', 'status 503']);
     assert.equal(await up(1, 'shared', 'm1'), 0);
+    await delay(1000); // the other edge hears of it as we do; that it has shows nowhere
     assert.equal(await up(2, 'shared', 'm1'), 1, 'not on hearsay');
     const before = await servers.requests(1);
     for (let i = 0; i < 6; i++) assert.equal(await who('shared', {}, { edge: 2 }), 'm2');

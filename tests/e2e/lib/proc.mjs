@@ -3,7 +3,7 @@
 // wrote there, or a death that nobody asked for, is a failure of the test.
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
-import { until, http } from './util.mjs';
+import { PATIENCE, until, http } from './util.mjs';
 
 const REPORTS = /(ERROR: AddressSanitizer|ERROR: LeakSanitizer|WARNING: ThreadSanitizer|: runtime error: |assertion failed)/;
 
@@ -47,7 +47,7 @@ export class Proc {
     return this;
   }
 
-  async waitReady(timeout = 20000) {
+  async waitReady(timeout = PATIENCE) {
     if (!this.ready) return this;
     await until(`${this.name} is ready`, async () => {
       if (!this.child) { this.gone = true; return true; }
@@ -60,7 +60,7 @@ export class Proc {
   signal(sig) { this.child?.kill(sig); }
 
   // SIGTERM, and a good end within the time.
-  async stop(timeout = 40000) {
+  async stop(timeout = 2 * PATIENCE) {
     if (!this.child) return;
     this.asked = this.graceful = true;
     const child = this.child;

@@ -58,7 +58,7 @@ export async function mariadbServer(dir, port, { user, password, databases }) {
   await until('MariaDB answers', async () => {
     await promisify(execFile)('mariadb', ['--no-defaults', `--socket=${socket}`, '-uroot', '-e', 'SELECT 1']);
     return true;
-  }, { timeout: 30000 });
+  });
   await promisify(execFile)('mariadb', ['--no-defaults', `--socket=${socket}`, '-uroot', '-e', sql.join(';')]);
   return p;
 }

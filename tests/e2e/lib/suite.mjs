@@ -13,7 +13,7 @@ import { promisify } from 'node:util';
 import { connect } from '@nats-io/transport-node';
 import { Proc } from './proc.mjs';
 import { ROOT, mariadbServer, natsPassword, natsServer, redisServer } from './servers.mjs';
-import { freePorts, getText, http, parseMetrics, sumOf, until } from './util.mjs';
+import { PATIENCE, freePorts, getText, http, parseMetrics, sumOf, until } from './util.mjs';
 
 const BIN = process.env.AIGW_BIN ?? path.join(ROOT, 'build/asan/bin');
 const VOCAB = process.env.AIGW_VOCAB_DIR ?? path.join(ROOT, 'vocab');
@@ -68,11 +68,11 @@ export class Suite {
       { ...this.#keys(), ADMIN_TOKEN: this.adminToken, STORE_URL: this.#storeUrl('config') });
     if (this.has('metrics')) this.#daemon('metrics', 'metrics', port, 'METRICS_PORT', { STORE_URL: this.#storeUrl('metrics') });
     if (this.has('token')) this.#daemon('token', 'token', port, 'TOKEN_SERVICE_PORT', { VOCAB_DIR: VOCAB });
+    // Sanitizers on busy cores take their time; how long is not what most tests are about.
     if (this.has('policy')) for (let k = 1; k <= this.policies; k++) this.#daemon(`policy-${k}`, 'policy', port, null,
-      { COUNTER_URL: this.counter === 'redis' ? `redis://:redis-secret@127.0.0.1:${this.ports.redis}/0` : 'memory:' });
+      { COUNTER_TIMEOUT_MS: '2000', COUNTER_URL: this.counter === 'redis' ? `redis://:redis-secret@127.0.0.1:${this.ports.redis}/0` : 'memory:' });
     if (this.has('edge')) for (let k = 1; k <= this.edges; k++) this.#daemon(`edge-${k}`, 'edge', port, 'GATEWAY_PORT',
-      // Sanitizers on busy cores take their time; how long is not what the tests are about.
-      { ...this.#keys(), VOCAB_DIR: VOCAB, ASK_TIMEOUT_MS: '1000' });
+      { ...this.#keys(), VOCAB_DIR: VOCAB, ASK_TIMEOUT_MS: '5000' });
     for (const p of this.daemons()) p.start();
 
     if (this.has('config')) {
@@ -158,11 +158,22 @@ export class Suite {
     return sum;
   }
 
+  // Waits until the edges' sum of a metric is what it has to be: a number, or what a function says yes to. A client may
+  // have its answer before the request that it ends is counted.
+  async counted(want, metric, labels) {
+    const is = typeof want === 'function' ? want : (sum) => sum === want;
+    return until(`${metric} is ${want}`, async () => {
+      const sum = await this.edgeSum(metric, labels);
+      if (!is(sum)) throw new Error(`it is ${sum}`);
+      return true;
+    });
+  }
+
   // Totals of the ledger, over the bus: the sums of all groups that a query answers (default: one group, everything).
   async ledger({ filter, group_by = [] } = {}) {
     this.ledgerClient ??= await this.nats('observer');
     const question = { v: 1, id: randomUUID(), ts: new Date().toISOString(), from: 'test', kind: 'totals', group_by, ...(filter ? { filter } : {}) };
-    const answer = (await this.ledgerClient.request('aigw.metrics.query', JSON.stringify(question), { timeout: 5000 })).json();
+    const answer = (await this.ledgerClient.request('aigw.metrics.query', JSON.stringify(question), { timeout: PATIENCE })).json();
     if (answer.error) throw new Error(`metrics.query: ${answer.error.code}: ${answer.error.message}`);
     return answer.result.groups;
   }
@@ -173,7 +184,7 @@ export class Suite {
       const have = total?.requests ?? 0;
       if (have > n) { const e = new Error(`${have} records in the ledger instead of ${n}`); e.final = true; throw e; }
       return have === n && (total ?? { requests: 0, input_tokens: 0, output_tokens: 0 });
-    }, { timeout: 20000, every: 50 });
+    }, { every: 50 });
   }
 
   // A chat request at an edge, as the demo's channel. mock: how the mock should behave, such as 'tokens=20'.

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Waiting for events, free ports, and reading what daemons export.
+import { randomInt } from 'node:crypto';
+import fs from 'node:fs';
 import net from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
 // Calls fn until it returns something truthy (and does not throw), and returns that. The error after the time names what
-// was waited for and how fn failed last.
-export async function until(what, fn, { timeout = 15000, every = 20 } = {}) {
+// was waited for and how fn failed last. The time only tells slow from never: no test is about how fast a machine is.
+export const PATIENCE = 60000;
+export async function until(what, fn, { timeout = PATIENCE, every = 20 } = {}) {
   const end = Date.now() + timeout;
   let last;
   for (;;) {
@@ -22,13 +25,30 @@ export async function until(what, fn, { timeout = 15000, every = 20 } = {}) {
   }
 }
 
+// Ports that connections going out do not get: else one of them could sit on a port whose server is just not running, and
+// a client that keeps trying that port could even be given it as its own, and be connected to itself.
+const FIRST_PORT = 10240;
+function portRange() {
+  try {
+    const low = Number(fs.readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8').split(/\s+/)[0]);
+    if (low > FIRST_PORT + 2000) return low - FIRST_PORT;
+  } catch { /* not this system */ }
+  return 32768 - FIRST_PORT;
+}
+
+const listening = (port) => new Promise((resolve, reject) => {
+  const s = net.createServer();
+  s.once('error', (e) => (e.code === 'EADDRINUSE' ? resolve(null) : reject(e)));
+  s.listen(port, '127.0.0.1', () => resolve(s));
+});
+
 // n ports that nobody listens on. They are held all at once, so that no two are the same.
 export async function freePorts(n) {
-  const servers = await Promise.all(Array.from({ length: n }, () => new Promise((resolve, reject) => {
-    const s = net.createServer();
-    s.once('error', reject);
-    s.listen(0, '127.0.0.1', () => resolve(s));
-  })));
+  const servers = [];
+  while (servers.length < n) {
+    const s = await listening(FIRST_PORT + randomInt(portRange()));
+    if (s) servers.push(s);
+  }
   const ports = servers.map((s) => s.address().port);
   await Promise.all(servers.map((s) => new Promise((resolve) => s.close(resolve))));
   return ports;
