@@ -21,7 +21,7 @@
 #include "rt/json.h"
 #include "support_nats.h"
 
-enum { SOON_MS = 5000 };
+enum { SOON_MS = 60000 }; /* tells slow from never */
 
 /* --- waiting for callbacks */
 

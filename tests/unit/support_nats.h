@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "support_port.h"
 
 struct nats_server {
     pid_t pid; /* 0: not running */
@@ -52,7 +53,7 @@ static inline void nats_server_start(struct nats_server *s, const char *config)
     if (s->dir[0] == '\0') {
         snprintf(s->dir, sizeof s->dir, "/tmp/aigw-nats-XXXXXX");
         ASSERT(mkdtemp(s->dir) != NULL);
-        s->port = -1;
+        s->port = support_free_port();
     }
     if (config != NULL) {
         snprintf(conf, sizeof conf, "%s/nats.conf", s->dir);

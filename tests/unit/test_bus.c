@@ -215,7 +215,7 @@ static void an_unanswered_request_times_out(void **state)
 {
     struct fixture *f = *state;
     struct bus_sub *s;
-    static const int timeouts[] = { 400, 50, 120, 200 };
+    static const int timeouts[] = { 1600, 50, 400, 800 };
     struct box got[ARRAY_LEN(timeouts)];
     assert_int_equal(bus_subscribe(f->bus, "test.silent", NULL, silent, NULL, &s), ERR_OK);
     sync_bus(f->bus);
@@ -239,7 +239,7 @@ static void an_unanswered_request_times_out(void **state)
 
 static void late(void *ctx, const struct bus_msg *m)
 {
-    struct timespec t = { 0, 80 * 1000000 };
+    struct timespec t = { 0, 800 * 1000000 };
     nanosleep(&t, NULL);
     echo(ctx, m);
 }
@@ -256,7 +256,8 @@ static void a_late_reply_is_not_delivered_to_another_request(void **state)
     assert_int_equal(bus_request(f->bus, "test.late", STR("late"), 20, box_reply, &first), ERR_OK);
     assert_true(box_wait(&first, 1, SOON_MS));
     assert_int_equal(first.e, ERR_TIMEOUT);
-    assert_int_equal(bus_request(f->bus, "test.silent", STR("x"), 250, box_reply, &second), ERR_OK);
+    assert_int_equal(bus_request(f->bus, "test.silent", STR("x"), 1500, box_reply, &second),
+                     ERR_OK);
     assert_true(box_wait(&second, 1, SOON_MS));
     assert_int_equal(second.e, ERR_TIMEOUT);
     assert_int_equal(box_count(&first), 1);
@@ -470,14 +471,14 @@ static void each_request_is_answered_once_while_servers_are_killed(void **state)
     bool flows = true, back = true; /* no assertion may leave here while the threads run */
     for (int i = 0; i < 3 && flows && back; i++) {
         unsigned before = atomic_load(&t.ok);
-        for (int k = 0; k < 10000 && atomic_load(&t.ok) < before + 200; k++) {
+        for (int k = 0; k < SOON_MS && atomic_load(&t.ok) < before + 200; k++) {
             struct timespec pause = { 0, 1000000 };
             nanosleep(&pause, NULL);
         }
         flows = atomic_load(&t.ok) >= before + 200;
         nats_server_kill(&f->server);
         nats_server_start(&f->server, NULL);
-        back = box_wait(&f->up, 2 + i, 10000);
+        back = box_wait(&f->up, 2 + i, SOON_MS);
     }
     atomic_store(&t.stop, true);
     for (size_t i = 0; i < ARRAY_LEN(threads); i++) pthread_join(threads[i], NULL);
@@ -485,7 +486,7 @@ static void each_request_is_answered_once_while_servers_are_killed(void **state)
     assert_true(back);
     assert_int_equal(t.failed_with[0], ERR_OK);
     assert_int_equal(t.failed_with[1], ERR_OK);
-    bus_drain(f->bus, 5000);
+    bus_drain(f->bus, SOON_MS);
     assert_int_equal(atomic_load(&t.answered), atomic_load(&t.accepted));
     assert_int_equal(atomic_load(&t.other), 0);
     print_message("%u requests: %u answered, %u unavailable, %u timed out\n",

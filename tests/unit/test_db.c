@@ -20,23 +20,13 @@
 #include "base/buf.h"
 #include "rt/db.h"
 #include "rt/db_url.h"
+#include "support_port.h"
 
 static char folder[64], sqlite_url[128], mysql_url[128];
 static uint16_t mysql_port;
 static pid_t mariadb;
 
 /* --- a private MariaDB --- */
-
-static uint16_t free_port(void)
-{
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-    socklen_t n = sizeof(a);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
-    close(fd);
-    return ntohs(a.sin_port);
-}
 
 static void run_shell(const char *fmt, ...) PRINTF_LIKE(1, 2);
 static void run_shell(const char *fmt, ...)
@@ -102,7 +92,7 @@ static int set_up(void **state)
     (void)snprintf(folder, sizeof(folder), "/tmp/aigw-db-XXXXXX");
     assert_non_null(mkdtemp(folder));
     (void)snprintf(sqlite_url, sizeof(sqlite_url), "sqlite:%s/test.db", folder);
-    mysql_port = free_port();
+    mysql_port = support_free_port();
     (void)snprintf(mysql_url, sizeof(mysql_url), "mysql://root@127.0.0.1:%u/aigw_test",
                    (unsigned)mysql_port);
     /* Temporary tables in a folder of its own: others in /tmp may have theirs. */

@@ -50,7 +50,7 @@ static int set_up(void **state)
                         .secrets = bench.secrets,
                         .admin_token = token };
     assert_int_equal(yaml_parse(openapi_yaml(), SIZE_MAX, &api.openapi, NULL), ERR_OK);
-    for (int i = 0; i < 1000 && !store_is_open(bench.store); i++) usleep(5000);
+    for (int i = 0; i < 12000 && !store_is_open(bench.store); i++) usleep(5000);
     struct http_server_options o = { .bind = "127.0.0.1",
                                      .ctx = &api,
                                      .max_body = 16 << 20,
@@ -95,7 +95,7 @@ static int call(const char *method, const char *path, const char *text)
                            .body = str_of(text),
                            .headers = { auth },
                            .connect_timeout_ms = 2000,
-                           .timeout_ms = 10000 };
+                           .timeout_ms = 60000 };
     for (size_t i = 0, n = 1; i < 2; i++)
         if (headers[i][0] != '\0') c.headers[n++] = headers[i];
     buf_clear(&body);

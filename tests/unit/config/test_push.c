@@ -117,7 +117,7 @@ static void open_world(struct world *w)
         bus_subscribe(w->config_bus, "aigw.config.applied", NULL, on_applied, w, &w->applied),
         ERR_OK);
     start_push(w);
-    for (int i = 0; i < 1000 && !store_is_open(w->bench.store); i++) usleep(5000);
+    for (int i = 0; i < 12000 && !store_is_open(w->bench.store); i++) usleep(5000);
     assert_true(store_is_open(w->bench.store));
 }
 
@@ -134,10 +134,10 @@ static void close_world(struct world *w)
 }
 
 /* Waits for a state, at most ten seconds; the last look decides. */
-#define WAIT(condition)                                                             \
-    do {                                                                            \
-        for (int wait_i = 0; wait_i < 2000 && !(condition); wait_i++) usleep(5000); \
-        if (!(condition)) fail_msg("line %d: %s", __LINE__, #condition);            \
+#define WAIT(condition)                                                              \
+    do {                                                                             \
+        for (int wait_i = 0; wait_i < 12000 && !(condition); wait_i++) usleep(5000); \
+        if (!(condition)) fail_msg("line %d: %s", __LINE__, #condition);             \
     } while (0)
 
 static uint64_t follower_revision(struct follower *f)

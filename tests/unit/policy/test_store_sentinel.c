@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../support_port.h"
 #include "rt/redis.h"
 #include "rt/redis_url.h"
 #include "services/policy/store.h"
@@ -26,17 +27,6 @@ enum { SECOND = 1000000 };
 static char folder[64], conf[96], url[128];
 static uint16_t ports[3]; /* master, replica, Sentinel */
 static pid_t pids[3];
-
-static uint16_t free_port(void)
-{
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
-    close(fd);
-    return ntohs(a.sin_port);
-}
 
 static pid_t start(const char *const *args)
 {
@@ -63,8 +53,8 @@ static void wait_for(uint16_t port, const char *const *words, size_t n, const ch
     struct str args[4];
     snprintf(to, sizeof to, "redis://127.0.0.1:%u", port);
     for (size_t i = 0; i < n; i++) args[i] = str_of(words[i]);
-    assert_int_equal(redis_new(to, 1000, 1000, &r, &why), ERR_OK);
-    for (int i = 0; i < 1500; i++) {
+    assert_int_equal(redis_new(to, 10000, 10000, &r, &why), ERR_OK);
+    for (int i = 0; i < 6000; i++) {
         const struct redis_value *v;
         if (redis_command(r, args, n, &v, &why) == ERR_OK) {
             (void)str_copyz(seen, sizeof seen, redis_str(v));
@@ -85,7 +75,7 @@ static int setup(void **state)
     (void)str_copyz(folder, sizeof folder, STR("/tmp/aigw-sentinel-XXXXXX"));
     assert_non_null(mkdtemp(folder));
     for (int i = 0; i < 3; i++) {
-        ports[i] = free_port();
+        ports[i] = support_free_port();
         snprintf(text[i], sizeof text[i], "%u", ports[i]);
     }
     const char *master[] = { "redis-server",
@@ -111,15 +101,15 @@ static int setup(void **state)
     FILE *f = fopen(conf, "w");
     fprintf(f,
             "port %u\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 %u 1\n"
-            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
+            "sentinel down-after-milliseconds main 2000\nsentinel failover-timeout main 3000\n",
             ports[2], ports[0]);
     fclose(f);
     const char *sentinel[] = { "redis-server", conf, "--sentinel", NULL };
     pids[2] = start(sentinel);
     wait_for(ports[2], (const char *const[]){ "INFO", "sentinel" }, 2, "slaves=1");
     /* the first Sentinel of the list is not there */
-    snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%u,127.0.0.1:%u/main/2", free_port(),
-             ports[2]);
+    snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%u,127.0.0.1:%u/main/2",
+             support_free_port(), ports[2]);
     return 0;
 }
 
@@ -178,7 +168,7 @@ static struct store *open_store(void)
                                      .prefix = "aigw",
                                      .clock = clock_system(),
                                      .rng = rng_system(),
-                                     .timeout_ms = 1000,
+                                     .timeout_ms = 10000,
                                      .is_first = yes };
     assert_int_equal(store_redis_new(&o, &s, &why), ERR_OK);
     store_tick(s);
@@ -194,7 +184,7 @@ static enum lease_status fail_over(struct store *s)
     kill(pids[0], SIGKILL);
     assert_int_equal(ask(s, "quota", &quota, "c", 1).status, LEASE_UNAVAILABLE);
     wait_for(ports[1], (const char *const[]){ "INFO", "replication" }, 2, "role:master");
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 3000; i++) {
         store_tick(s);
         r = ask(s, "rate", &rate, "d", 1);
         if (r.status == LEASE_WARMING && begun_ms == 0) begun_ms = clock_mono_ms(clock_system());
@@ -255,7 +245,7 @@ static void command(uint16_t port, const char *const *words, size_t n)
     const struct redis_value *v;
     snprintf(to, sizeof to, "redis://127.0.0.1:%u", port);
     for (size_t i = 0; i < n; i++) args[i] = str_of(words[i]);
-    assert_int_equal(redis_new(to, 1000, 1000, &r, &why), ERR_OK);
+    assert_int_equal(redis_new(to, 10000, 10000, &r, &why), ERR_OK);
     if (redis_command(r, args, n, &v, &why) != ERR_OK) fail_msg("%s: %s", words[0], why.text);
     redis_free(r);
 }

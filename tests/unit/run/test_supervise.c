@@ -152,7 +152,7 @@ static void ends_a_leftover_with_its_group(void **state)
     buf_init(&text, 4096);
     struct str first = STR("");
     uint64_t grandchild = 0;
-    for (int i = 0; i < 500 && first.n == 0; i++) { /* until it has said who its child is */
+    for (int i = 0; i < 6000 && first.n == 0; i++) { /* until it has said who its child is */
         buf_clear(&text);
         assert_int_equal(file_read(log, &text), ERR_OK);
         first = buf_str(&text);
@@ -167,7 +167,7 @@ static void ends_a_leftover_with_its_group(void **state)
     int status = 0;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status));
-    for (int i = 0; i < 500 && proc_is_alive(grandchild_id); i++) (void)usleep(10000);
+    for (int i = 0; i < 6000 && proc_is_alive(grandchild_id); i++) (void)usleep(10000);
     assert_false(proc_is_alive(grandchild_id));
     buf_done(&text);
     (void)unlink(log);

@@ -130,7 +130,7 @@ static void call(struct fixture *f, const char *method, const char *path, struct
                            .body = body,
                            .headers = { header },
                            .connect_timeout_ms = 5000,
-                           .timeout_ms = 30000 };
+                           .timeout_ms = 120000 };
     buf_clear(&f->body);
     enum err e = http_client_call(f->client, &c, &f->status, &f->body, &why);
     if (e != ERR_OK) fail_msg("%s %s: %s", method, path, why.text);
@@ -250,7 +250,7 @@ static void wait_at_gate(void *ctx)
 
 static void wait_until(const atomic_int *n, int want)
 {
-    for (uint64_t end = clock_mono_ms(clock_system()) + 10000; atomic_load(n) < want;) {
+    for (uint64_t end = clock_mono_ms(clock_system()) + 60000; atomic_load(n) < want;) {
         if (clock_mono_ms(clock_system()) > end) fail_msg("%d of %d", atomic_load(n), want);
         sched_yield();
     }
@@ -258,7 +258,7 @@ static void wait_until(const atomic_int *n, int want)
 
 static void wait_idle(const struct fixture *f)
 {
-    for (uint64_t end = clock_mono_ms(clock_system()) + 10000; pool_inflight(f->s.pool) > 0;) {
+    for (uint64_t end = clock_mono_ms(clock_system()) + 60000; pool_inflight(f->s.pool) > 0;) {
         if (clock_mono_ms(clock_system()) > end) fail_msg("jobs do not end");
         sched_yield();
     }
@@ -321,7 +321,7 @@ static enum err ask(struct fixture *f, const struct token_slices *q, struct toke
     assert_int_equal(token_msg_request(&out, clock_system(), rng_system(), "edge-1", q), ERR_OK);
     enum err e = ERR_UNAVAILABLE;
     /* Until the connection stands and the subscription is known to the server. */
-    for (uint64_t end = clock_mono_ms(clock_system()) + 10000;
+    for (uint64_t end = clock_mono_ms(clock_system()) + 60000;
          e == ERR_UNAVAILABLE && clock_mono_ms(clock_system()) < end;)
         e = bus_request_wait(f->s.bus, subject, buf_str(&out), 5000, &in);
     if (e == ERR_OK) e = token_msg_answer_parse(buf_str(&in), ret, error);
