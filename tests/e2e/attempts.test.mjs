@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib';
 import { completion, rawServer, whole } from './lib/raw.mjs';
 import { partial } from './lib/served.mjs';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { sumOf, until } from './lib/util.mjs';
+import { sumOf, until, usageRecords } from './lib/util.mjs';
 
 const chunk = (bytes) => Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), Buffer.from(bytes), Buffer.from('\r\n')]);
 const streamHead = (more = '') => Buffer.from(`HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n${more}transfer-encoding: chunked\r\n\r\n`);
@@ -26,6 +26,8 @@ const servers = {
     return n === 0 ? Buffer.concat([streamHead(), ...Array.from({ length: 40 }, () => chunk(event(` ${words(40)}`))), Buffer.from('what is this?\r\n')])
       : whole(200, completion(words(2500)));
   }),
+  // Reports more tokens than there are numbers for some readers.
+  boastful: await rawServer(() => whole(200, JSON.stringify({ ...JSON.parse(completion('ok')), usage: '#' }).replace('"#"', '{"prompt_tokens":18446744073709551615,"completion_tokens":18446744073709551615,"prompt_tokens_details":{"cached_tokens":18446744073709551615}}'))),
   // An event that does not end.
   endless: await rawServer(() => Buffer.concat([streamHead(), chunk(event('hello')), chunk(`data: {"choices":[{"index":0,"delta":{"content":"${'x'.repeat(24 << 20)}`)])),
   // Every connection is good for one request; the next one on it is read, and not answered.
@@ -37,8 +39,8 @@ const config = (suite) => {
   const upstream = (slug, n) => ({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, ejection: { failures: 0 }, breaker: { error_percent: 0 },
     retries: n - 1, servers: Array.from({ length: n }, (_, i) => ({ slug: `s${i + 1}`, url: servers[slug].url })) });
   const route = (slug, more = {}) => ({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug, ...more });
-  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1)],
-    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
+  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1), upstream('boastful', 1)],
+    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('boastful'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
     policies: [{ slug: 'some', namespace: 'test-channel', kind: 'token_rate', count: 'output', limit: 4000, window: '10m', on_unavailable: 'deny' }] };
 };
 
@@ -76,6 +78,22 @@ suiteTest('one attempt after another', { config, only: ['mockllm', 'config', 'me
     assert.match(text, /"content":"hello"/);
     assert.match(text, /larger than this gateway takes/);
     assert.ok(!text.includes('[DONE]') && text.length < 5000, text.slice(0, 5000));
+  });
+
+  await step('a server that reports what no answer has: its account does not pay for that, and the ledger takes the record', async () => {
+    const usage = [], nc = await suite.nats(), of = async (name) => sumOf(await suite.metricsOf('metrics'), `aigw_metrics_${name}_total`);
+    const before = await of('records');
+    const sub = nc.subscribe('aigw.usage.*');
+    (async () => { for await (const m of sub) usage.push(...usageRecords(m)); })();
+    await nc.flush();
+    for (let i = 0; i < 3; i++) {
+      const r = await suite.chat({ path: '/boastful/chat', max_tokens: 10 });
+      assert.equal(r.status, 200, await r.text());
+      await until('its record', () => usage.length > i);
+    }
+    assert.deepEqual(usage.map((u) => [u.outcome, u.output_tokens, u.cached_tokens, u.upstream_reported]), Array(3).fill(['ok', 1, undefined, undefined]));
+    await until('the ledger has them', async () => await of('records') >= before + 3);
+    assert.equal(await of('dead_records'), 0);
   });
 
   await step('on a connection that was closed as the request came: a chat is asked again, what is passed on as it is is not', async () => {

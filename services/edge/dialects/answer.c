@@ -12,7 +12,10 @@
 
 #include "answer_impl.h"
 
-enum { HEAD_MEMBER_MAX = 512 };
+enum {
+    HEAD_MEMBER_MAX = 512,
+    REPORTED_MOST = 100000000 /* tokens: more than any model takes or gives */
+};
 
 struct answer *answer_new(const struct answer_options *o)
 {
@@ -79,7 +82,9 @@ static void note_head(struct answer *a, struct str data)
 
 static void note_usage(struct answer *a, const struct reported_usage *r)
 {
-    if (!r->present) return;
+    /* What cannot be true is no report: nobody shall be charged for it. */
+    if (!r->present || MAX(MAX(r->input, r->output), MAX(r->cached, r->reasoning)) > REPORTED_MOST)
+        return;
     /* Anthropic tells input at the start and output at the end; others everything at the end. */
     a->reported.present = true;
     a->reported.input = MAX(a->reported.input, r->input);

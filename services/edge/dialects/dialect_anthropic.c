@@ -78,7 +78,10 @@ static void take_usage(struct chunk *c, struct js_val usage)
     if (js_u64(js_get(usage, "cache_read_input_tokens"), &cached) != ERR_OK) cached = 0;
     if (js_u64(js_get(usage, "cache_creation_input_tokens"), &created) != ERR_OK) created = 0;
     r.cached = cached;
-    r.input += cached + created; /* input_tokens leaves out what the cache holds */
+    /* input_tokens leaves out what the cache holds */
+    if (__builtin_add_overflow(r.input, cached, &r.input) ||
+        __builtin_add_overflow(r.input, created, &r.input))
+        r.input = UINT64_MAX;
     c->reported = r;
 }
 
