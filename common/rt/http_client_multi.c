@@ -14,7 +14,8 @@ enum {
     IN_MAX = 256 * 1024,        /* of an answer that nobody takes */
     HELD_MAX = 8 * 1024 * 1024, /* of it, in curl */
     INTERIMS_MAX = 10,
-    CACHED_CONNECTIONS = 256
+    CACHED_CONNECTIONS = 256,
+    RESETS_MAX = 100 /* of streams; servers that count them close at 200, or more */
 };
 
 static void tell(struct http_multi *m);
@@ -23,6 +24,7 @@ static void has_news(struct http_transfer *t);
 
 static void global_init(void)
 {
+    http_multi_spare_resets();
     ASSERT(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
 }
 
@@ -105,11 +107,23 @@ static enum err add_line(struct buf *head, struct str line)
     return e == ERR_OK ? buf_append(head, line.p + two.n, line.n - two.n) : e;
 }
 
+/* An answer of HTTP/2 is over when its stream is, not when Content-Length says so: libcurl resets a
+ * stream whose end it did not wait for (http_client_multi_resets.c has what comes of that). Whether
+ * the length is right is nghttp2's affair. libcurl looks at this when it comes upon the field,
+ * which is after the status line. */
+static void await_end_of_stream(struct http_transfer *t, struct str status_line)
+{
+    bool has_streams = str_starts(status_line, STR("HTTP/2"));
+    if (has_streams) t->m->has_streams = true;
+    (void)curl_easy_setopt(t->easy, CURLOPT_IGNORE_CONTENT_LENGTH, has_streams ? 1L : 0L);
+}
+
 size_t http_transfer_on_header(char *data, size_t size, size_t n, void *ctx)
 {
     struct http_transfer *t = ctx;
     struct str line = str_n(data, size * n);
     if (t->head_whole) return line.n; /* a trailer */
+    if (t->head.len == 0) await_end_of_stream(t, line);
     if (add_line(&t->head, line) != ERR_OK) return refuse(t, "its answer's head is too large");
     if (!str_eq(line, STR("\r\n")) && !str_eq(line, STR("\n"))) return line.n;
     long status = 0;
@@ -167,9 +181,25 @@ static void plan_telling(struct http_multi *m)
     loop_defer(m->loop, tell_later, m);
 }
 
+/* Another transfer on its connection; rather one of which curl holds nothing. NULL: there is none.
+ */
+static struct http_transfer *beside(const struct http_transfer *t)
+{
+    struct http_transfer *found = NULL;
+    LIST_EACH(n, &t->m->all)
+    {
+        struct http_transfer *o = LIST_ENTRY(n, struct http_transfer, in_all);
+        if (o == t || o->done || o->local_port != t->local_port) continue;
+        if (!o->holding) return o;
+        found = o;
+    }
+    return found;
+}
+
 /* Takes it from curl in the middle. Since 7.88 libcurl leaves the reset of a stream lying until
  * something else happens on its connection. So the connection goes with the stream when nobody
- * else is on it; otherwise one of the others is stopped and let go on, which sends what lies. */
+ * else is on it; otherwise one of the others is stopped and let go on, which sends what lies. One
+ * that is stopped already, since curl holds some of its answer, stops again of itself. */
 static void withdraw(struct http_transfer *t)
 {
     struct http_multi *m = t->m;
@@ -182,15 +212,12 @@ static void withdraw(struct http_transfer *t)
     (void)curl_easy_setopt(t->easy, CURLOPT_FORBID_REUSE, 1L);
     (void)curl_multi_remove_handle(m->multi, t->easy);
     if (!t->connected) return;
-    LIST_EACH(n, &m->all)
-    {
-        struct http_transfer *beside = LIST_ENTRY(n, struct http_transfer, in_all);
-        if (beside->done || beside->holding || beside->local_port != t->local_port) continue;
-        (void)curl_easy_pause(beside->easy, CURLPAUSE_RECV);
-        (void)curl_easy_pause(beside->easy, CURLPAUSE_CONT);
-        plan_telling(m); /* of what that brought */
-        return;
-    }
+    if (m->has_streams) m->resets++;
+    struct http_transfer *other = beside(t);
+    if (other == NULL) return;
+    if (!other->holding) (void)curl_easy_pause(other->easy, CURLPAUSE_RECV);
+    (void)curl_easy_pause(other->easy, CURLPAUSE_CONT);
+    plan_telling(m); /* of what that brought */
 }
 
 /* Gives everything back; the struct's memory goes at the end of the turn, since callers up the
@@ -429,6 +456,11 @@ void http_multi_free(struct http_multi *m)
 bool http_multi_is_stuck(const struct http_multi *m)
 {
     return m->held > 0 && m->http_version != CURL_HTTP_VERSION_1_1;
+}
+
+bool http_multi_is_worn(const struct http_multi *m)
+{
+    return m->resets >= RESETS_MAX;
 }
 
 bool http_multi_is_idle(const struct http_multi *m)

@@ -42,6 +42,9 @@ struct http_multi *http_multi_new(const struct http_multi_options *o); /* NULL: 
 /* A transfer is paused and curl holds more of its answer: whatever else happens on its connection
  * brings more of it into memory. Others had better go elsewhere. */
 bool http_multi_is_stuck(const struct http_multi *m);
+/* So many streams were given up that a server of HTTP/2 may soon take it for an attack, and close
+ * connections with everything on them. Others had better have new connections. */
+bool http_multi_is_worn(const struct http_multi *m);
 bool http_multi_is_idle(const struct http_multi *m); /* it has no transfer */
 void http_multi_free(struct http_multi *m);          /* no transfer may be left; NULL is fine */
 /* Where the proxy's name leads, "host:port:address"; connections that stand stay. */

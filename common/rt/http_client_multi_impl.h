@@ -31,6 +31,8 @@ struct http_multi {
     char *proxy, *proxy_user, *proxy_password, *proxy_ca_file;
     long http_version;
     bool tunnel, once; /* once: a connection serves one transfer */
+    bool has_streams;  /* an answer came in HTTP/2 */
+    unsigned resets;   /* streams that were given up */
 };
 
 struct http_transfer {
@@ -62,6 +64,9 @@ size_t http_transfer_on_header(char *data, size_t size, size_t n, void *ctx);
 size_t http_transfer_on_body(char *data, size_t size, size_t n, void *ctx);
 int http_transfer_on_connected(void *ctx, char *primary_ip, char *local_ip, int primary_port,
                                int local_port);
+
+/* http_client_multi_resets.c: from now on streams that are over are not reset. Once, first. */
+void http_multi_spare_resets(void);
 
 /* http_client_multi_loop.c: curl's callbacks; ctx: the multi. */
 int http_multi_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *of_socket);

@@ -34,8 +34,8 @@ static const uint64_t idle_ns = 60000000000u;
 struct link {
     struct curl_links *links;
     struct transport *transport;
-    /* The first takes what comes, the others while those before them have a stream that is
-     * stuck: its client does not read, and connections are shared. */
+    /* The first takes what comes, the others while those before them have a stream that is stuck
+     * (its client does not read, and connections are shared), or are worn. */
     struct http_multi *multis[MULTIS];
     bool whole_url; /* a plain server behind a plain proxy: the target is its whole URL */
     char *origin;   /* http://host:port */
@@ -91,6 +91,20 @@ void curl_links_free(struct curl_links *l)
     free(l);
 }
 
+/* Others had better not join those that are on it. */
+static bool is_spent(const struct http_multi *m)
+{
+    return m != NULL && (http_multi_is_stuck(m) || http_multi_is_worn(m));
+}
+
+/* Unless something is on it. */
+static void multi_drop(struct http_multi **m)
+{
+    if (*m == NULL || !http_multi_is_idle(*m)) return;
+    http_multi_free(*m);
+    *m = NULL;
+}
+
 void curl_links_sweep(struct curl_links *l)
 {
     uint64_t now = loop_now_ns(l->o.loop);
@@ -98,11 +112,8 @@ void curl_links_sweep(struct curl_links *l)
     size_t i = 0;
     while ((e = map_next(&l->by_way, &i)) != NULL) {
         struct link *k = e->value;
-        for (size_t j = 1; j < MULTIS; j++) {
-            if (k->multis[j] == NULL || !http_multi_is_idle(k->multis[j])) continue;
-            http_multi_free(k->multis[j]);
-            k->multis[j] = NULL;
-        }
+        for (size_t j = 0; j < MULTIS; j++)
+            if (j > 0 || is_spent(k->multis[j])) multi_drop(&k->multis[j]);
         if (k->exchanges > 0 || now - k->used_at < idle_ns) continue;
         (void)map_remove(&l->by_way, e->key);
         link_free(k);
@@ -147,7 +158,10 @@ static struct http_multi *multi_new(const struct link *k, const struct snap_serv
 static struct http_multi *multi_of(struct link *k, const struct snap_server *s)
 {
     size_t i = 0;
-    while (i < MULTIS - 1 && k->multis[i] != NULL && http_multi_is_stuck(k->multis[i])) i++;
+    while (i < MULTIS - 1 && is_spent(k->multis[i])) {
+        if (http_multi_is_worn(k->multis[i])) multi_drop(&k->multis[i]);
+        if (k->multis[i] != NULL) i++;
+    }
     if (k->multis[i] == NULL) k->multis[i] = multi_new(k, s);
     return k->multis[i];
 }
