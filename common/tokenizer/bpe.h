@@ -35,10 +35,9 @@ enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, st
                   uint64_t *ret) MUSTCHECK;
 
 /*
- * The number of tokens of up to BPE_MANY short pieces by merging alone, 1 to BPE_WORD bytes each,
- * of a vocabulary over bytes: together they take much less time than one by one.
+ * The number of tokens of short pieces by merging alone, 1 to BPE_WORD bytes each, of a vocabulary
+ * over bytes: together they take much less time than one by one.
  */
-enum { BPE_MANY = 12 };
 struct bpe_short {
     const char *p;
     unsigned n;

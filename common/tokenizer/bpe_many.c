@@ -1,31 +1,62 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Merges several short pieces at once. A merge waits for two places of a table that is too large
- * for the processor's caches; while one piece waits, the others go on. Pure.
+ * for the processor's caches; while one piece waits, the others go on. Most of what is asked has no
+ * answer, and a place's tag says so: the place itself is fetched only where its tag is right. Pure.
  */
 #include "tokenizer/bpe.h"
 #include "tokenizer/unicode.h"
 
+/* Tokens stay in their lanes: two that merge are in that of the left one from then on. */
 struct merging {
     uint32_t ids[BPE_WORD + 1], ranks[BPE_WORD + 1], merged[BPE_WORD + 1];
-    uint64_t hash[BPE_WORD + 1]; /* of what `asked` has bits for */
-    unsigned n, asked;           /* tokens; bit i: the pair that begins with token i */
+    uint64_t hash[BPE_WORD + 1], at[BPE_WORD + 1]; /* of what `asked` has bits for */
+    unsigned n;                                    /* tokens to begin with */
+    unsigned alive;                                /* bit i: lane i has a token */
+    unsigned asked;                                /* ... a pair whose rank is still to be found */
     struct bpe_short *piece;
 };
 
-/* Fetches what is known of token i and the next. */
-static inline void ask(const struct vocab *v, struct merging *m, unsigned i)
+static inline unsigned lowest(unsigned x) /* x != 0 */
 {
-    m->hash[i] = vocab_hash_pair(m->ids[i], m->ids[i + 1]);
+    return (unsigned)__builtin_ctz(x);
+}
+
+/* The lane behind lane i; only if there is one. */
+static inline unsigned behind(const struct merging *m, unsigned i)
+{
+    return lowest(m->alive & ~0u << 1 << i);
+}
+
+/* Fetches what says whether the tokens of lanes i and k merge. */
+static inline void ask(const struct vocab *v, struct merging *m, unsigned i, unsigned k)
+{
+    m->hash[i] = vocab_hash_pair(m->ids[i], m->ids[k]);
     m->asked |= 1u << i;
-    vocab_pair_fetch(v, m->hash[i]);
+    __builtin_prefetch(&v->pair_tags[m->hash[i] & v->h->pair_mask]);
+}
+
+/* Fetches the places that may have an answer. */
+static inline void narrow(const struct vocab *v, struct merging *m)
+{
+    for (unsigned rest = m->asked; rest != 0; rest &= rest - 1) {
+        unsigned i = lowest(rest);
+        if (vocab_tagged(v->pair_tags, v->h->pair_mask, m->hash[i], &m->at[i])) {
+            __builtin_prefetch(&v->pairs[m->at[i]]);
+        } else {
+            m->ranks[i] = VOCAB_NO_RANK;
+            m->asked &= ~(1u << i);
+        }
+    }
 }
 
 static inline void answer(const struct vocab *v, struct merging *m)
 {
     for (; m->asked != 0; m->asked &= m->asked - 1) {
-        unsigned i = (unsigned)__builtin_ctz(m->asked);
-        const struct vocab_pair *p = vocab_pair_at(v, m->ids[i], m->ids[i + 1], m->hash[i]);
+        unsigned i = lowest(m->asked);
+        uint32_t left = m->ids[i], right = m->ids[behind(m, i)];
+        const struct vocab_pair *p = &v->pairs[m->at[i]];
+        if (p->left != left || p->right != right) p = vocab_pair_at(v, left, right, m->hash[i]);
         m->ranks[i] = p != NULL ? p->rank : VOCAB_NO_RANK;
         m->merged[i] = p != NULL ? p->id : 0;
     }
@@ -37,16 +68,13 @@ static inline bool step(const struct vocab *v, struct merging *m)
     uint64_t best = (uint64_t)VOCAB_NO_RANK << 32;
     for (unsigned i = 0; i + 1 < m->n; i++) best = MIN(best, (uint64_t)m->ranks[i] << 32 | i);
     if (best >> 32 == VOCAB_NO_RANK) return false;
-    unsigned at = (unsigned)(uint32_t)best;
+    unsigned at = (unsigned)(uint32_t)best, gone = behind(m, at);
+    unsigned before = m->alive & ((1u << at) - 1);
     m->ids[at] = m->merged[at];
-    m->n--;
-    for (unsigned i = at + 1; i < m->n; i++) m->ids[i] = m->ids[i + 1];
-    for (unsigned i = at; i < m->n; i++) {
-        m->ranks[i] = m->ranks[i + 1];
-        m->merged[i] = m->merged[i + 1];
-    }
-    if (at > 0) ask(v, m, at - 1);
-    if (at + 1 < m->n) ask(v, m, at);
+    m->ranks[gone] = m->ranks[at] = VOCAB_NO_RANK;
+    m->alive &= ~(1u << gone);
+    if (m->alive >> gone != 0) ask(v, m, at, behind(m, at));
+    if (before != 0) ask(v, m, 31 - (unsigned)__builtin_clz(before), at);
     return true;
 }
 
@@ -72,27 +100,37 @@ static bool begin_chars(const struct vocab *v, struct merging *m)
         m->ids[m->n] = v->chars[cp];
         if (m->ids[m->n] == VOCAB_NO_TOKEN) return false;
     }
-    for (unsigned i = 0; i + 1 < m->n; i++) ask(v, m, i);
+    for (unsigned i = 0; i + 1 < m->n; i++) ask(v, m, i, i + 1);
     return true;
+}
+
+static void begin(const struct vocab *v, struct merging *m, struct bpe_short *piece)
+{
+    ASSERT(piece->n > 0 && piece->n <= BPE_WORD);
+    m->piece = piece;
+    m->asked = 0;
+    if (!piece->chars || !begin_chars(v, m)) begin_bytes(v, m);
+    m->alive = (1u << m->n) - 1;
 }
 
 void bpe_many(const struct vocab *v, struct bpe_short *pieces, size_t n)
 {
-    struct merging all[BPE_MANY];
-    ASSERT(n <= BPE_MANY);
-    for (size_t i = 0; i < n; i++) {
-        ASSERT(pieces[i].n > 0 && pieces[i].n <= BPE_WORD);
-        all[i].piece = &pieces[i];
-        all[i].asked = 0;
-        if (!pieces[i].chars || !begin_chars(v, &all[i])) begin_bytes(v, &all[i]);
-    }
-    for (size_t left = n; left > 0;) {
-        for (size_t i = 0; i < n; i++) answer(v, &all[i]);
-        for (size_t i = 0; i < n; i++) {
-            if (all[i].piece == NULL || step(v, &all[i])) continue;
-            all[i].piece->count = all[i].n;
-            all[i].piece = NULL;
-            left--;
+    enum { AT_ONCE = 12 };
+    struct merging all[AT_ONCE];
+    size_t open = 0, next = 0;
+    while (open < AT_ONCE && next < n) begin(v, &all[open++], &pieces[next++]);
+    while (open > 0) {
+        for (size_t i = 0; i < open; i++) narrow(v, &all[i]);
+        for (size_t i = 0; i < open; i++) {
+            struct merging *m = &all[i];
+            answer(v, m);
+            if (step(v, m)) continue;
+            m->piece->count = 0;
+            for (; m->alive != 0; m->alive &= m->alive - 1) m->piece->count++;
+            if (next < n)
+                begin(v, m, &pieces[next++]);
+            else
+                *m = all[--open], i--;
         }
     }
 }

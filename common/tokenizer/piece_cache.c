@@ -145,6 +145,7 @@ static unsigned find(struct piece_cache *c, uint64_t hash, struct vocab_key k)
         at[0] = c->first[piece_cache_first(hash)] = found;
         return count;
     }
+    if (at[PIECE_CACHE_WAYS - 1].hi == 0) return 0; /* it never displaced one */
     struct vocab_key *other = beside(c, at);
     for (int i = 0; i < PIECE_CACHE_WAYS; i++) {
         unsigned count = piece_cache_get(&other[i], k);
@@ -177,15 +178,16 @@ static void settle(struct piece_cache *c, const struct vocab *v)
     struct bpe_short pieces[PIECE_LATER];
     unsigned which[PIECE_LATER], n = 0;
     bool keep[PIECE_LATER];
-    uint64_t hash[PIECE_LATER];
     for (unsigned i = 0; i < c->later_n; i++) {
-        hash[i] = vocab_mix(c->later[i].k.lo, c->later[i].k.hi);
-        __builtin_prefetch(&v->short_tags[hash[i] & v->h->short_mask]);
-        __builtin_prefetch(&v->shorts[hash[i] & v->h->short_mask]);
+        struct piece_later *l = &c->later[i];
+        if (vocab_tagged(v->short_tags, v->h->short_mask, l->hash, &l->at))
+            __builtin_prefetch(&v->shorts[l->at]);
+        else
+            l->at = VOCAB_NO_TOKEN;
     }
     for (unsigned i = 0; i < c->later_n; i++) {
         struct piece_later *l = &c->later[i];
-        uint32_t at = vocab_short_at(v, l->k, hash[i]);
+        uint32_t at = l->at != VOCAB_NO_TOKEN ? vocab_short_at(v, l->k, l->hash) : VOCAB_NO_TOKEN;
         keep[i] = at == VOCAB_NO_TOKEN || v->shorts[at].hi >> VOCAB_KIND_AT == VOCAB_KIND_MERGED;
         l->count = at != VOCAB_NO_TOKEN && (l->what == PIECE || keep[i]);
         if (l->count > 0) continue;
@@ -215,8 +217,11 @@ static inline uint64_t missed_later(struct piece_cache *c, uint64_t hash, const 
         return 0;
     }
     c->missed++;
-    uint32_t n = k.hi >> PIECE_KEY_LENGTH;
-    c->later[c->later_n++] = (struct piece_later){ k, n, 1, what, 0 };
+    uint64_t where = vocab_mix(k.lo, k.hi);
+    __builtin_prefetch(&v->short_tags[where & v->h->short_mask]);
+    c->later[c->later_n++] = (struct piece_later){
+        .k = k, .n = k.hi >> PIECE_KEY_LENGTH, .times = 1, .what = what, .hash = where
+    };
     if (c->later_n == PIECE_LATER) settle(c, v);
     return 0;
 }

@@ -21,7 +21,7 @@ enum {
     PIECE_CACHE_LONGEST = 15,      /* bytes of a piece in it */
     PIECE_CACHE_POOL = 16,         /* caches that a vocabulary keeps */
     PIECE_RUN_MOST = 3 * 4096 + 4, /* bytes of a run that a meter follows: U+FFFD is three */
-    PIECE_LATER = BPE_MANY,        /* pieces that are counted at once */
+    PIECE_LATER = 32,              /* pieces that are counted at once */
     PIECE_WAITING = 16,            /* pieces whose sets are on their way from memory */
     PIECE_KEY_COUNT = 60,          /* the number of tokens is in the bits of `hi` from here on */
     PIECE_KEY_LENGTH = 56,         /* ... the number of bytes, four bits */
@@ -46,6 +46,7 @@ struct piece_cache {
     struct piece_later {
         struct vocab_key k;
         uint32_t n, times, what;
+        uint64_t hash, at; /* where in VS_SHORT it may be */
         uint64_t count;
     } later[PIECE_LATER];
     struct vocab_key waiting[PIECE_WAITING + SCAN_WINDOW]; /* what they are instead of a count */

@@ -166,7 +166,7 @@ struct vocab {
                           uint64_t *count); /* words_fn */
     size_t (*count_mixed)(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           uint64_t *count);
-    struct piece_pool *pool;                /* see piece_cache.h */
+    struct piece_pool *pool; /* see piece_cache.h */
 };
 
 static inline uint64_t vocab_mix(uint64_t a, uint64_t b)
@@ -221,6 +221,19 @@ uint64_t vocab_file_checksum(const unsigned char *file, size_t n);
 /* Of the header and the first line of each page: cheap, and finds a file that was cut short, has
  * holes, or is another one's in part. */
 uint64_t vocab_file_sample(const unsigned char *file, size_t n);
+
+/* Where in a table the first place is that may have what is looked for: *ret; false when none has.
+ * Needs only the tags. */
+static inline bool vocab_tagged(const unsigned char *tags, uint64_t mask, uint64_t hash,
+                                uint64_t *ret)
+{
+    for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
+        if (tags[i] == 0) return false;
+        if (tags[i] != vocab_tag(hash)) continue;
+        *ret = i;
+        return true;
+    }
+}
 
 /* NULL when the two do not merge; hash is theirs. */
 static inline const struct vocab_pair *vocab_pair_at(const struct vocab *v, uint32_t left,
