@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tokenizer/chat_int.h"
+#include "tokenizer/chat_plan.h"
 #include "tokenizer/estimate.h"
 
 enum {
@@ -35,6 +35,8 @@ void chat_warn(struct chat_count *c, const char *fmt, ...)
 struct chat_scratch {
     struct arena arena;
     struct buf whole; /* the rendered text, as long as it is short */
+    struct chat_plans *plans;
+    struct chat_form form; /* of this request */
 };
 
 struct chat_scratch *chat_scratch_new(void)
@@ -43,7 +45,10 @@ struct chat_scratch *chat_scratch_new(void)
     if (s == NULL) return NULL;
     arena_init(&s->arena, 0);
     buf_init(&s->whole, WHOLE);
-    return s;
+    s->plans = chat_plans_new();
+    if (s->plans != NULL) return s;
+    chat_scratch_free(s);
+    return NULL;
 }
 
 void chat_scratch_free(struct chat_scratch *s)
@@ -51,8 +56,16 @@ void chat_scratch_free(struct chat_scratch *s)
     if (s == NULL) return;
     arena_done(&s->arena);
     buf_done(&s->whole);
+    buf_done(&s->form.key);
+    chat_plans_free(s->plans);
     free(s);
 }
+
+/* Memory of one count. */
+struct room {
+    struct buf *whole;
+    struct chat_scratch *learns; /* NULL, or where the request's form is to be known from now on */
+};
 
 /* Where rendered text goes: held while it is short, then straight into the counter. */
 struct sink {
@@ -93,10 +106,19 @@ static enum err finish(struct sink *s, uint64_t *ret)
     return e;
 }
 
+static void set_rendered(const struct model_info *m, uint64_t tokens, struct chat_count *c)
+{
+    c->tokens = tokens;
+    c->exact = true;
+    c->method = CHAT_TEMPLATE;
+    c->template_digest = chat_template_digest(m->chat);
+}
+
 static enum err count_rendered(const struct model_info *m, const struct chat_values *in,
-                               struct jv messages, struct arena *a, struct buf *whole,
+                               struct jv messages, struct arena *a, struct room *room,
                                struct chat_count *c, struct chat_error *error)
 {
+    struct buf *whole = room->whole;
     struct sink s = {
         .whole = whole, .vocab = m->vocab, .to = in->to, .copy = in->rendered, .stop = in->stop
     };
@@ -108,11 +130,11 @@ static enum err count_rendered(const struct model_info *m, const struct chat_val
     if (e == ERR_NOMEM) (void)chat_fail(error, e, "", "the request needs too much memory");
     if (s.streaming) token_counter_done(&s.counter);
     if (e != ERR_OK) return e;
-    c->tokens = tokens;
-    c->exact = true;
-    c->method = CHAT_TEMPLATE;
-    c->template_digest = chat_template_digest(m->chat);
+    set_rendered(m, tokens, c);
     if (used_clock) chat_warn(c, "the template prints today's date (UTC)");
+    if (room->learns != NULL && !s.streaming && !used_clock)
+        chat_plans_learn(room->learns->plans, &room->learns->form, m->chat, a, in, messages,
+                         buf_str(whole));
     return ERR_OK;
 }
 
@@ -169,19 +191,33 @@ static void warn_vocab(const struct model_info *m, struct chat_count *c)
                      "knows fewer characters");
 }
 
+/* Warnings are not cleared: warnings_n bounds them. */
+static void begin(const struct model_info *m, struct chat_count *c)
+{
+    c->tokens = 0;
+    c->exact = false;
+    c->method = CHAT_ESTIMATE;
+    c->vocabulary = m->vocab != NULL ? m->vocabulary : STR("");
+    c->template_digest = STR_NULL;
+    c->warnings_n = 0;
+}
+
+static void warn_sibling(const struct model_info *m, struct chat_count *c)
+{
+    if (!m->sibling) return;
+    c->exact = false;
+    chat_warn(c, "counted with the chat template of %.*s: this model's own may differ",
+              STR_ARG(m->vocabulary));
+}
+
 static enum err count_values(const struct model_info *m, const struct chat_values *in,
-                             struct arena *a, struct buf *whole, struct chat_count *ret,
+                             struct arena *a, struct room *room, struct chat_count *ret,
                              struct chat_error *error)
 {
     struct chat_found found;
     struct jv messages;
-    struct chat_count c; /* warnings are not cleared: warnings_n bounds them */
-    c.tokens = 0;
-    c.exact = false;
-    c.method = CHAT_ESTIMATE;
-    c.vocabulary = m->vocab != NULL ? m->vocabulary : STR("");
-    c.template_digest = STR_NULL;
-    c.warnings_n = 0;
+    struct chat_count c;
+    begin(m, &c);
     bool rendered = m->vocab != NULL && m->chat != NULL;
     struct chat_normal how = { rendered && m->chat->keeps_parts,
                                !rendered || m->chat->wants_argument_text };
@@ -197,18 +233,14 @@ static enum err count_values(const struct model_info *m, const struct chat_value
     if (e == ERR_NOMEM) chat_fail(error, e, "tools", "the request needs too much memory");
     if (e != ERR_OK) return e;
     if (rendered)
-        e = count_rendered(m, &shown, messages, a, whole, &c, error);
+        e = count_rendered(m, &shown, messages, a, room, &c, error);
     else if (m->vocab != NULL && m->openai)
         e = chat_rule_openai(m, in, messages, a, &c);
     else
         e = chat_rule_texts(m, in, messages, a, &c);
     if (e != ERR_OK) return e;
     warn_vocab(m, &c);
-    if (m->sibling && rendered) {
-        c.exact = false;
-        chat_warn(&c, "counted with the chat template of %.*s: this model's own may differ",
-                  STR_ARG(m->vocabulary));
-    }
+    if (rendered) warn_sibling(m, &c);
     if (m->vocab == NULL && m->not_installed)
         chat_warn(&c, "an estimate: the vocabulary %.*s is not installed", STR_ARG(m->vocabulary));
     else if (m->vocab == NULL)
@@ -223,7 +255,8 @@ enum err chat_count_values(const struct model_info *m, const struct chat_values 
 {
     struct buf whole;
     buf_init(&whole, WHOLE);
-    enum err e = count_values(m, in, a, &whole, ret, error);
+    struct room room = { &whole, NULL };
+    enum err e = count_values(m, in, a, &room, ret, error);
     buf_done(&whole);
     return e;
 }
@@ -235,6 +268,21 @@ static enum err read_slice(struct arena *a, struct str text, const char *param, 
     if (text.p == NULL) return ERR_OK;
     enum err e = jv_read_json(a, text, ret, &why);
     return e == ERR_OK ? e : chat_fail(error, e, param, "%s: %s", param, why.text);
+}
+
+/* Of a form that is known. False: it is not. */
+static bool count_known(const struct model_info *m, struct chat_scratch *s, struct chat_count *ret)
+{
+    uint64_t tokens;
+    buf_clear(&s->whole);
+    if (!chat_plans_write(s->plans, &s->form, &s->whole) ||
+        token_count(m->vocab, buf_str(&s->whole), SPECIAL_CONTROL, &tokens) != ERR_OK)
+        return false;
+    begin(m, ret);
+    set_rendered(m, tokens, ret);
+    warn_vocab(m, ret);
+    warn_sibling(m, ret);
+    return true;
 }
 
 enum err chat_count(const struct model_info *m, const struct chat_slices *in,
@@ -251,11 +299,17 @@ enum err chat_count(const struct model_info *m, const struct chat_slices *in,
     }
     arena_reset(&s->arena);
     s->arena.budget = ARENA_BASE + ARENA_PER_BYTE * (in->messages.n + in->tools.n + in->kwargs.n);
+    struct room room = { &s->whole, NULL };
+    if (s != &own && m->vocab != NULL && m->chat != NULL &&
+        chat_form_read(&s->form, m->chat, in, &s->arena)) {
+        if (count_known(m, s, ret)) return ERR_OK;
+        room.learns = s;
+    }
     enum err e = read_slice(&s->arena, in->messages, "messages", &v.messages, error);
     if (e == ERR_OK) e = read_slice(&s->arena, in->tools, "tools", &v.tools, error);
     if (e == ERR_OK)
         e = read_slice(&s->arena, in->kwargs, "chat_template_kwargs", &v.kwargs, error);
-    if (e == ERR_OK) e = count_values(m, &v, &s->arena, &s->whole, ret, error);
+    if (e == ERR_OK) e = count_values(m, &v, &s->arena, &room, ret, error);
     if (s == &own) {
         arena_done(&own.arena);
         buf_done(&own.whole);

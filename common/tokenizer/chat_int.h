@@ -10,7 +10,8 @@
 struct chat_template {
     struct jinja *usual, *with_tools; /* with_tools: NULL when there is one template only */
     char digest[65];
-    struct jv *specials; /* pairs of name and text, in `arena` */
+    unsigned char identity[32]; /* of all that its output depends on beside the request */
+    struct jv *specials;        /* pairs of name and text, in `arena` */
     size_t specials_n;
     struct arena arena;
     /* Found out by trying: */
@@ -57,6 +58,10 @@ enum err chat_images_count(struct str rule_line, struct jv messages, struct chat
 enum err chat_render(const struct chat_template *t, struct arena *a, const struct chat_values *in,
                      struct jv messages, jinja_sink_fn *sink, void *sink_ctx, bool *ret_used_clock,
                      struct chat_error *error) MUSTCHECK;
+
+/* Renders what has marked strings (jinja_plan.h), only to record it. ERR_UNSUPPORTED: spoilt. */
+enum err chat_record(const struct chat_template *t, struct arena *a, const struct chat_values *in,
+                     struct jv messages, struct jinja_record *rec) MUSTCHECK;
 
 /* OpenAI's rule, and the two ways without any template; messages are normalised. */
 enum err chat_rule_openai(const struct model_info *m, const struct chat_values *in,

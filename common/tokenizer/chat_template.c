@@ -80,6 +80,29 @@ static void try_out(struct chat_template *t)
     if (t->wants_argument_text) t->shows_calls = found;
 }
 
+/* With its length: no two lists of texts are the same bytes. */
+static enum err add_text(struct buf *b, struct str s)
+{
+    uint64_t n = s.n;
+    enum err e = buf_append(b, &n, sizeof n);
+    return e == ERR_OK ? buf_append_str(b, s) : e;
+}
+
+static enum err take_identity(struct chat_template *t, struct str usual, struct str with_tools)
+{
+    struct buf b;
+    char flags[2] = { (char)('0' + t->keeps_parts), (char)('0' + t->wants_argument_text) };
+    buf_init(&b, SIZE_MAX / 4);
+    enum err e = buf_append(&b, flags, sizeof flags);
+    for (size_t i = 0; e == ERR_OK && i < 2 * t->specials_n; i++)
+        e = add_text(&b, jv_text(t->specials[i]));
+    if (e == ERR_OK) e = add_text(&b, usual);
+    if (e == ERR_OK) e = add_text(&b, with_tools);
+    if (e == ERR_OK) crypto_sha256(buf_str(&b), t->identity);
+    buf_done(&b);
+    return e;
+}
+
 static enum err make(struct str usual, struct str with_tools, const struct vocab *v,
                      struct chat_template **ret, struct why *why)
 {
@@ -96,6 +119,11 @@ static enum err make(struct str usual, struct str with_tools, const struct vocab
         return e;
     }
     try_out(t);
+    e = take_identity(t, usual, with_tools);
+    if (e != ERR_OK) {
+        chat_template_free(t);
+        return why_set(why, ERR_NOMEM, "out of memory for a template");
+    }
     *ret = t;
     return ERR_OK;
 }
@@ -159,15 +187,16 @@ static enum err make_context(const struct chat_template *t, struct arena *a,
     return e;
 }
 
-enum err chat_render(const struct chat_template *t, struct arena *a, const struct chat_values *in,
-                     struct jv messages, jinja_sink_fn *sink, void *sink_ctx, bool *ret_used_clock,
-                     struct chat_error *error)
+static enum err render(const struct chat_template *t, struct arena *a, const struct chat_values *in,
+                       struct jv messages, struct jinja_record *rec, jinja_sink_fn *sink,
+                       void *sink_ctx, bool *ret_used_clock, struct chat_error *error)
 {
     struct jinja_run run = { .now = in->now,
                              .limits = { 0, CHAT_RENDER_MAX },
                              .sink = sink,
                              .sink_ctx = sink_ctx,
-                             .stop = in->stop };
+                             .stop = in->stop,
+                             .record = rec };
     struct why why = { "" };
     bool tools = given(in->tools) && t->with_tools != NULL;
     /* A message or tool takes a template some hundred steps; whoever sends many may use many. */
@@ -184,4 +213,18 @@ enum err chat_render(const struct chat_template *t, struct arena *a, const struc
         run.template_raised ? "" : "the chat template cannot take this request: ", why.text);
     if (error != NULL) error->raised = run.template_raised;
     return e;
+}
+
+enum err chat_render(const struct chat_template *t, struct arena *a, const struct chat_values *in,
+                     struct jv messages, jinja_sink_fn *sink, void *sink_ctx, bool *ret_used_clock,
+                     struct chat_error *error)
+{
+    return render(t, a, in, messages, NULL, sink, sink_ctx, ret_used_clock, error);
+}
+
+enum err chat_record(const struct chat_template *t, struct arena *a, const struct chat_values *in,
+                     struct jv messages, struct jinja_record *rec)
+{
+    bool used_clock;
+    return render(t, a, in, messages, rec, discard, NULL, &used_clock, NULL);
 }

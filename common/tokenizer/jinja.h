@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "base/stop.h"
 #include "base/str.h"
+#include "tokenizer/jinja_plan.h"
 #include "tokenizer/jinja_value.h"
 
 struct jinja; /* a compiled template: immutable, shared between threads */
@@ -49,6 +50,8 @@ struct jinja_run {
     jinja_sink_fn *sink;
     void *sink_ctx;
     const struct stop *stop; /* NULL, or asked now and then: ERR_CLOSED */
+    /* NULL, or the recording: `sink` gets nothing then. ERR_UNSUPPORTED: it was spoilt. */
+    struct jinja_record *record;
     /* Out: */
     bool used_clock;      /* strftime_now was called: the output depends on the day */
     bool template_raised; /* the template itself called raise_exception; why holds its message */

@@ -229,6 +229,7 @@ static struct jv call_function(struct jr *r, enum function fn, const struct jarg
 
 struct jv jcall(struct jr *r, struct jv callee, const struct jargs *args)
 {
+    if (r->run->record != NULL && !jrec_may_call(r, callee, args)) return jv_undefined(STR_NULL);
     switch (callee.type) {
     case JV_MACRO: return call_macro(r, callee.p, args);
     case JV_FUNCTION: return call_function(r, (enum function)callee.n, args);

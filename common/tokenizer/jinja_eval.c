@@ -45,14 +45,25 @@ bool jpay(struct jr *r, uint64_t n)
     return false;
 }
 
+static enum err give(struct jr *r, struct str s)
+{
+    if (r->run->record != NULL) return jrec_literal(r, s);
+    return r->run->sink(r->run->sink_ctx, s.p, s.n);
+}
+
 static bool flush(struct jr *r, struct jout *o)
 {
     if (o->len == 0) return true;
-    enum err e = r->run->sink(r->run->sink_ctx, o->data, o->len);
+    enum err e = give(r, str_n(o->data, o->len));
     o->len = 0;
     if (e == ERR_OK) return true;
     if (r->err == ERR_OK) r->err = e;
     return false;
+}
+
+bool jflush(struct jr *r)
+{
+    return flush(r, r->out);
 }
 
 bool jemit(struct jr *r, struct str s)
@@ -75,7 +86,7 @@ bool jemit(struct jr *r, struct str s)
         }
         r->output_left -= s.n;
         if (s.n > o->cap) {
-            r->err = r->run->sink(r->run->sink_ctx, s.p, s.n);
+            r->err = give(r, s);
             return r->err == ERR_OK;
         }
     } else if (!jpay(r, s.n / 64)) {
@@ -89,6 +100,7 @@ bool jemit(struct jr *r, struct str s)
 bool jemit_value(struct jr *r, struct jv v)
 {
     if (r->err != ERR_OK) return false;
+    if (v.mark != 0) return jrec_emit(r, v);
     if (v.type == JV_STR) return jemit(r, jv_text(v));
     struct str s = jto_str(r, v);
     return r->err == ERR_OK && jemit(r, s);
@@ -120,13 +132,13 @@ static NOINLINE void output(struct jr *r, const struct jn *e)
         uint32_t strings = 0;
         while (strings < n && v[strings].type == JV_STR) strings++;
         if (n > 0 && strings == n) {
-            for (uint32_t i = 0; i < n && jemit(r, jv_text(v[i])); i++) continue;
+            for (uint32_t i = 0; i < n && jemit_value(r, v[i]); i++) continue;
             return;
         }
         if (n > 0) {
             struct jv sum = v[0];
             for (uint32_t i = 1; i < n && r->err == ERR_OK; i++)
-                sum = jbinary(r, JOP_ADD, sum, v[i]);
+                sum = jeval_binary(r, JOP_ADD, sum, v[i]);
             (void)jemit_value(r, sum);
             return;
         }
@@ -183,7 +195,7 @@ static struct jv_list *filter_items(struct jr *r, const struct jn_for *f, struct
     for (uint32_t i = 0; i < l->n && r->err == ERR_OK; i++) {
         unset(r, f->first, f->count);
         jassign(r, f->target, l->items[i]);
-        if (r->err == ERR_OK && jtruth(jeval(r, f->test))) kept->items[n++] = l->items[i];
+        if (r->err == ERR_OK && jdecide(r, jeval(r, f->test))) kept->items[n++] = l->items[i];
     }
     kept->n = n;
     return kept;
@@ -280,7 +292,7 @@ static enum jflow exec_one(struct jr *r, const struct jn *n)
     case JN_IF: {
         struct jv cond = jeval(r, n->a);
         if (r->err != ERR_OK) return JFLOW_STOP;
-        return jexec(r, jtruth(cond) ? &n->list : &n->orelse);
+        return jexec(r, jdecide(r, cond) ? &n->list : &n->orelse);
     }
     case JN_FOR: {
         struct jv over = jeval(r, n->loop->iter);
@@ -355,8 +367,11 @@ enum err jinja_render(const struct jinja *t, struct arena *a, struct jinja_run *
         .output_left = run->limits.output > 0 ? run->limits.output : dflt.output,
         .why = why,
     };
+    r.steps_given = r.steps_left;
     run->used_clock = run->template_raised = false;
     if (start(&r, t)) (void)jexec(&r, &t->body);
     if (r.err == ERR_OK) (void)flush(&r, &out);
+    /* Other texts may take some steps more: they would be enough for them, too. */
+    if (run->record != NULL && r.steps_left < r.steps_given / 2) (void)jrec_spoil(&r);
     return r.err;
 }

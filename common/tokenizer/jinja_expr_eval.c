@@ -63,6 +63,9 @@ static struct jv eval_call(struct jr *r, const struct jn *n)
         !eval_args(r, &n->args, pos, kw, &args))
         return jv_undefined(STR_NULL);
     r->line = n->line;
+    struct jv noted;
+    if (method != 0 && r->run->record != NULL && jrec_method(r, self, n->a->name, &args, &noted))
+        return noted;
     return method != 0 ? jcall_method(r, self, method, &args) : jcall(r, callee, &args);
 }
 
@@ -77,6 +80,8 @@ static struct jv eval_filter(struct jr *r, const struct jn *n)
         (!args_room(r, &n->args, &pos, &kw) || !eval_args(r, &n->args, pos, kw, &args)))
         return v;
     r->line = n->line;
+    struct jv noted;
+    if (r->run->record != NULL && jrec_filter(r, n->called, v, &args, &noted)) return noted;
     return n->filter(r, v, &args);
 }
 
@@ -91,6 +96,7 @@ static struct jv eval_test(struct jr *r, const struct jn *n)
         (!args_room(r, &n->args, &pos, &kw) || !eval_args(r, &n->args, pos, kw, &args)))
         return v;
     r->line = n->line;
+    if (r->run->record != NULL && !jrec_may_test(r, n->called, v, &args)) return v;
     return jv_bool(n->test(r, v, &args) != (n->op == 1));
 }
 
@@ -117,6 +123,7 @@ static struct jv eval_dict(struct jr *r, const struct jn *n)
         if (r->err != ERR_OK) return k;
         struct jv v = jeval(r, n->list.v[i + 1]);
         if (r->err != ERR_OK) return v;
+        if (r->run->record != NULL && jrec_holds(k)) return jrec_spoil(r);
         if (!hashable(k)) return jfail(r, ERR_INVALID, "a %s cannot be a key", jtype_name(k));
         if (jv_dict_set(r->a, d, k, v) != ERR_OK) return jnomem(r);
     }
@@ -130,6 +137,7 @@ static struct jv eval_slice(struct jr *r, const struct jn *n)
         part[i] = n->list.v[i] != NULL ? jeval(r, n->list.v[i]) : jv_none();
     if (r->err != ERR_OK) return v;
     r->line = n->line;
+    if (v.mark != 0) return jrec_spoil(r);
     return jslice(r, v, part[0], part[1], part[2]);
 }
 
@@ -143,7 +151,8 @@ static struct jv eval_compare(struct jr *r, const struct jn *n)
         if (r->err != ERR_OK) return a;
         r->line = n->line;
         bool yes = false;
-        switch ((enum jop)step->op) {
+        bool noted = r->run->record != NULL && jrec_compare(r, (enum jop)step->op, a, b, &yes);
+        switch (noted ? JOP_NONE : (enum jop)step->op) {
         case JOP_EQ: yes = jv_equal(a, b, 0); break;
         case JOP_NE: yes = !jv_equal(a, b, 0); break;
         case JOP_LT: yes = jcompare(r, a, b) < 0; break;
@@ -166,6 +175,7 @@ static struct jv eval_concat(struct jr *r, const struct jn *n)
     for (uint32_t i = 0; i < n->list.n; i++) {
         struct jv v = jeval(r, n->list.v[i]);
         if (r->err != ERR_OK) return v;
+        if (r->run->record != NULL && jrec_holds(v)) return jrec_spoil(r);
         struct str s = jto_str(r, v);
         if (r->err != ERR_OK || !jsb_add(r, &b, s)) return v;
     }
@@ -181,6 +191,13 @@ static struct jv eval_sign(struct jr *r, const struct jn *n)
     return jbinary(r, n->kind == JN_NEG ? JOP_SUB : JOP_ADD, jv_int(0), v);
 }
 
+struct jv jeval_binary(struct jr *r, enum jop op, struct jv a, struct jv b)
+{
+    bool lists = op == JOP_ADD && jv_is_listy(a) && jv_is_listy(b);
+    if (r->run->record != NULL && !lists && (jrec_holds(a) || jrec_holds(b))) return jrec_spoil(r);
+    return jbinary(r, op, a, b);
+}
+
 static struct jv eval_kind(struct jr *r, const struct jn *n)
 {
     struct jv v;
@@ -189,12 +206,14 @@ static struct jv eval_kind(struct jr *r, const struct jn *n)
         v = jeval(r, n->a);
         if (r->err != ERR_OK) return v;
         r->line = n->line;
+        if (v.mark != 0 && n->op != 0) return jrec_spoil(r); /* a method to be called later */
         return jattr(r, v, n->name, n->op);
     case JN_ITEM: {
         v = jeval(r, n->a);
         if (r->err != ERR_OK) return v;
         struct jv key = jeval(r, n->b);
         r->line = n->line;
+        if (v.mark != 0 || key.mark != 0) return jrec_spoil(r);
         return r->err == ERR_OK ? jgetitem(r, v, key) : v;
     }
     case JN_SLICE: return eval_slice(r, n);
@@ -203,21 +222,21 @@ static struct jv eval_kind(struct jr *r, const struct jn *n)
     case JN_TEST: return eval_test(r, n);
     case JN_NEG:
     case JN_POS: return eval_sign(r, n);
-    case JN_NOT: v = jeval(r, n->a); return r->err == ERR_OK ? jv_bool(!jtruth(v)) : v;
+    case JN_NOT: v = jeval(r, n->a); return r->err == ERR_OK ? jv_bool(!jdecide(r, v)) : v;
     case JN_BINARY: {
         v = jeval(r, n->a);
         if (r->err != ERR_OK) return v;
         struct jv b = jeval(r, n->b);
         r->line = n->line;
-        return r->err == ERR_OK ? jbinary(r, (enum jop)n->op, v, b) : v;
+        return r->err == ERR_OK ? jeval_binary(r, (enum jop)n->op, v, b) : v;
     }
     case JN_COMPARE: return eval_compare(r, n);
-    case JN_AND: v = jeval(r, n->a); return r->err == ERR_OK && jtruth(v) ? jeval(r, n->b) : v;
-    case JN_OR: v = jeval(r, n->a); return r->err == ERR_OK && !jtruth(v) ? jeval(r, n->b) : v;
+    case JN_AND: v = jeval(r, n->a); return r->err == ERR_OK && jdecide(r, v) ? jeval(r, n->b) : v;
+    case JN_OR: v = jeval(r, n->a); return r->err == ERR_OK && !jdecide(r, v) ? jeval(r, n->b) : v;
     case JN_COND:
         v = jeval(r, n->b);
         if (r->err != ERR_OK) return v;
-        if (jtruth(v)) return jeval(r, n->a);
+        if (jdecide(r, v)) return jeval(r, n->a);
         return n->c != NULL ? jeval(r, n->c) : jv_undefined(STR_NULL);
     case JN_CONCAT: return eval_concat(r, n);
     case JN_LIST: return eval_list(r, n, JV_LIST);

@@ -293,7 +293,7 @@ struct jr {
     struct jframe *frame;
     struct jout *out;
     struct jv block_value;
-    uint64_t steps_left, output_left;
+    uint64_t steps_left, output_left, steps_given;
     unsigned depth;
     enum err err; /* not ERR_OK: everything returns */
     uint32_t line;
@@ -309,6 +309,7 @@ bool jpay(struct jr *r, uint64_t n);
 enum jflow { JFLOW_NEXT, JFLOW_BREAK, JFLOW_CONTINUE, JFLOW_STOP };
 enum jflow jexec(struct jr *r, const struct jnlist *body);
 struct jv jeval(struct jr *r, const struct jn *n);
+struct jv jeval_binary(struct jr *r, enum jop op, struct jv a, struct jv b);
 void jassign(struct jr *r, const struct jn *target, struct jv v);
 bool jemit(struct jr *r, struct str s);
 bool jemit_value(struct jr *r, struct jv v);
@@ -344,9 +345,36 @@ bool jarg_bool(const struct jargs *args, uint32_t i, const char *name, bool dflt
 struct str jarg_str(struct jr *r, const struct jargs *args, uint32_t i, const char *name,
                     struct str dflt);
 
+/* ---- recording (jinja_record.c) ---- */
+
+/* The evaluator comes here only while r->run->record is there, or with a value that has a mark,
+ * which exists only then. */
+struct jv jrec_spoil(struct jr *r);
+/* May v be, or hold, a marked string? */
+bool jrec_holds(struct jv v);
+bool jrec_truth(struct jr *r, struct jv v);
+bool jrec_emit(struct jr *r, struct jv v);
+enum err jrec_literal(struct jr *r, struct str s);
+/* True: *ret is what comes of it. False: it may be done as ever. */
+bool jrec_method(struct jr *r, struct jv self, struct str name, const struct jargs *args,
+                 struct jv *ret);
+bool jrec_filter(struct jr *r, struct str name, struct jv v, const struct jargs *args,
+                 struct jv *ret);
+bool jrec_compare(struct jr *r, enum jop op, struct jv a, struct jv b, bool *ret);
+/* False: the recording is spoilt. */
+bool jrec_may_call(struct jr *r, struct jv callee, const struct jargs *args);
+bool jrec_may_test(struct jr *r, struct str name, struct jv v, const struct jargs *args);
+/* Writes out what is staged. */
+bool jflush(struct jr *r);
+
 /* ---- values ---- */
 
 bool jtruth(struct jv v);
+/* Which way to go by v. */
+static inline bool jdecide(struct jr *r, struct jv v)
+{
+    return v.mark == 0 ? jtruth(v) : jrec_truth(r, v);
+}
 bool jv_equal(struct jv a, struct jv b, unsigned depth);
 bool jis_number(struct jv v);
 /* a and b in order: -1, 0, 1; sets the error when they cannot be compared. */

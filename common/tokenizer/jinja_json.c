@@ -138,6 +138,18 @@ static enum err read_string(struct reader *r, struct jv *ret)
     return read_escaped(r, plain, ret);
 }
 
+enum err jv_read_string(struct arena *a, const char **p, const char *end, struct jv *ret)
+{
+    struct reader r;
+    r.a = a;
+    r.start = r.p = *p;
+    r.end = end;
+    r.why = NULL;
+    enum err e = read_string(&r, ret);
+    if (e == ERR_OK) *p = r.p;
+    return e;
+}
+
 static bool digit_at(const struct reader *r, const char *p)
 {
     return p < r->end && *p >= '0' && *p <= '9';

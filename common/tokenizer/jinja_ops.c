@@ -275,6 +275,7 @@ bool jcontains(struct jr *r, struct jv needle, struct jv hay)
 struct jv_list *jiterate(struct jr *r, struct jv v)
 {
     struct jv_list *l;
+    if (v.mark != 0) return jrec_spoil(r), NULL;
     switch (v.type) {
     case JV_GENERATOR:
         if (!v.list->spent) {

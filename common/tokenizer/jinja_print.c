@@ -189,6 +189,7 @@ static void add_repr(struct jr *r, struct jsb *b, struct jv v)
 
 struct str jto_str(struct jr *r, struct jv v)
 {
+    if (r->run->record != NULL && jrec_holds(v)) return jrec_spoil(r), STR("");
     if (v.type == JV_STR) return jv_text(v);
     if (v.type == JV_UNDEFINED) return STR("");
     struct jsb b = { NULL, 0, 0 };

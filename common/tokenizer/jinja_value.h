@@ -39,7 +39,8 @@ struct jv_dict;
 
 struct jv {
     uint8_t type;
-    uint32_t n; /* bytes of a string */
+    uint8_t mark; /* 0, or in a recording (jinja_plan.h) which string it stands for, from 1 on */
+    uint32_t n;   /* bytes of a string */
     union {
         bool b;
         int64_t i;
@@ -136,5 +137,8 @@ enum {
  * refused. ERR_INVALID with the offset in why, ERR_LIMIT, ERR_NOMEM.
  */
 enum err jv_read_json(struct arena *a, struct str text, struct jv *ret, struct why *why) MUSTCHECK;
+
+/* Reads the string that begins at *p with its quote, and moves *p behind it; as jv_read_json(). */
+enum err jv_read_string(struct arena *a, const char **p, const char *end, struct jv *ret) MUSTCHECK;
 
 #endif
