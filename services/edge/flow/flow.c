@@ -146,6 +146,7 @@ size_t flow_memory(const struct flow *f)
 {
     size_t n = sizeof *f + f->gather.cap;
     if (f->asked != NULL) n += sizeof *f->asked + f->asked->arena.used + f->asked->edited.cap;
+    if (f->state == FLOW_COUNT) n += f->body_len; /* a copy of it is being counted */
     if (f->exchange != NULL) n += exchange_memory(f->exchange);
     return f->answer != NULL ? n + answer_memory(f->answer) : n;
 }

@@ -227,6 +227,12 @@ static void on_tick(void *ctx)
     loop_timer_set(c->loop, &c->tick, loop_now_ns(c->loop) + TICK_MS * ms, on_tick, c);
 }
 
+static void end(void *ctx)
+{
+    struct checker *c = ctx;
+    loop_stop(c->loop);
+}
+
 static void *run(void *ctx)
 {
     struct checker *c = ctx;
@@ -256,7 +262,8 @@ void checker_free(struct checker *c)
 {
     if (c == NULL) return;
     bus_unsubscribe(c->sub);
-    loop_stop(c->loop);
+    /* Behind what was posted before: that holds memory, and references. */
+    while (loop_post(c->loop, end, c) != ERR_OK) sched_yield();
     pthread_join(c->thread, NULL);
     forget(c);
     pools_free(c->pools);

@@ -9,7 +9,13 @@
 
 #include "base/map.h"
 
-enum { REFRESH_S = 30, MAX_ADDRESSES = 8, MAX_HOSTS = 65536 };
+enum {
+    REFRESH_S = 30,
+    RETRY_S = 2,          /* while a name has no address at all */
+    USE_BUDGET_MS = 3000, /* that a new configuration waits for look-ups */
+    MAX_ADDRESSES = 8,
+    MAX_HOSTS = 65536
+};
 
 struct host {
     struct sockaddr_storage addr[MAX_ADDRESSES];
@@ -23,8 +29,24 @@ struct resolver {
     pthread_mutex_t lock; /* guards hosts and stop; not held during a look-up */
     pthread_cond_t wake;
     struct map hosts; /* name -> struct host; the port is filled in by resolver_get() */
-    bool stop;
+    bool stop, asked; /* asked: to look names up without waiting */
 };
+
+static struct timespec in_ms(unsigned ms)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+    return t;
+}
+
+static bool is_over(const struct timespec *t)
+{
+    struct timespec now = in_ms(0);
+    return now.tv_sec > t->tv_sec || (now.tv_sec == t->tv_sec && now.tv_nsec >= t->tv_nsec);
+}
 
 static void look_up(const char *name, struct host *h)
 {
@@ -53,28 +75,47 @@ static void refresh(struct resolver *r, const char *name)
     pthread_mutex_unlock(&r->lock);
 }
 
-static char *nth_name(struct resolver *r, size_t *i)
+/* The next name that is to be looked up: any, or one without an address. NULL: none, or the end. */
+static char *next_name(struct resolver *r, size_t *i, bool all)
 {
+    struct map_entry *e;
+    char *name = NULL;
     pthread_mutex_lock(&r->lock);
-    struct map_entry *e = map_next(&r->hosts, i);
-    char *name = e != NULL ? str_dupz(e->key) : NULL;
+    while (!r->stop && name == NULL && (e = map_next(&r->hosts, i)) != NULL) {
+        const struct host *h = e->value;
+        if (all || h->n == 0) name = str_dupz(e->key);
+    }
     pthread_mutex_unlock(&r->lock);
     return name;
+}
+
+/* With the lock. */
+static bool any_missing(const struct resolver *r)
+{
+    struct map_entry *e;
+    size_t i = 0;
+    while ((e = map_next(&r->hosts, &i)) != NULL)
+        if (((const struct host *)e->value)->n == 0) return true;
+    return false;
 }
 
 static void *refresher(void *ctx)
 {
     struct resolver *r = ctx;
+    struct timespec all_at = in_ms(REFRESH_S * 1000);
     pthread_mutex_lock(&r->lock);
     while (!r->stop) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += REFRESH_S;
-        (void)pthread_cond_timedwait(&r->wake, &r->lock, &until);
-        if (r->stop) break;
+        struct timespec soon = in_ms(RETRY_S * 1000);
+        const struct timespec *until = any_missing(r) ? &soon : &all_at;
+        int e = 0;
+        while (!r->stop && !r->asked && e == 0)
+            e = pthread_cond_timedwait(&r->wake, &r->lock, until);
+        r->asked = false;
         pthread_mutex_unlock(&r->lock);
+        bool all = is_over(&all_at);
         size_t i = 0;
-        for (char *name; (name = nth_name(r, &i)) != NULL; free(name)) refresh(r, name);
+        for (char *name; (name = next_name(r, &i, all)) != NULL; free(name)) refresh(r, name);
+        if (all) all_at = in_ms(REFRESH_S * 1000);
         pthread_mutex_lock(&r->lock);
     }
     pthread_mutex_unlock(&r->lock);
@@ -131,9 +172,17 @@ static bool want(struct resolver *r, struct str host)
     return is_new;
 }
 
-static void use_host(struct resolver *r, struct str host)
+/* Looked up at once as long as there is time for it; else soon, on the resolver's thread. */
+static void use_host(struct resolver *r, struct str host, const struct timespec *until)
 {
     if (!want(r, host)) return;
+    if (is_over(until)) {
+        pthread_mutex_lock(&r->lock);
+        r->asked = true;
+        pthread_cond_signal(&r->wake);
+        pthread_mutex_unlock(&r->lock);
+        return;
+    }
     char *name = str_dupz(host);
     refresh(r, name);
     free(name);
@@ -143,16 +192,17 @@ void resolver_use(struct resolver *r, const struct snapshot *s)
 {
     struct map_entry *e;
     size_t i = 0;
+    const struct timespec until = in_ms(USE_BUDGET_MS);
     pthread_mutex_lock(&r->lock);
     while ((e = map_next(&r->hosts, &i)) != NULL) ((struct host *)e->value)->wanted = false;
     pthread_mutex_unlock(&r->lock);
     for (size_t u = 0; u < s->upstreams_n; u++) {
         const struct snap_upstream *up = &s->upstreams[u];
         if (up->proxy.kind != SNAP_PROXY_NONE) {
-            use_host(r, up->proxy.host); /* which looks up its servers itself */
+            use_host(r, up->proxy.host, &until); /* which looks up its servers itself */
             continue;
         }
-        for (size_t k = 0; k < up->servers_n; k++) use_host(r, up->servers[k].host);
+        for (size_t k = 0; k < up->servers_n; k++) use_host(r, up->servers[k].host, &until);
     }
     i = 0;
     pthread_mutex_lock(&r->lock);
