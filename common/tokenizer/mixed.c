@@ -73,7 +73,8 @@ INLINE void kinds_of(__m512i x, struct kinds *k)
     k->sign = (e3 & is80 & (WITHIN(x, 0x81, 0x84) | WITHIN(x, 0x88, 0x9f)) >> 2) |
               (EQUAL(x, 0xe2) & is80 & WITHIN(x, 0x90, 0xa7) >> 2) |
               (EQUAL(x, 0xef) & EQUAL(x, 0xbc) >> 1 &
-               (WITHIN(x, 0x81, 0x8f) | WITHIN(x, 0x9a, 0xa0) | WITHIN(x, 0xbb, 0xbf)) >> 2);
+               (WITHIN(x, 0x81, 0x8f) | WITHIN(x, 0x9a, 0xa0) | WITHIN(x, 0xbb, 0xbf)) >> 2) |
+              (EQUAL(x, 0xef) & EQUAL(x, 0xbf) >> 1 & EQUAL(x, 0xbd) >> 2);
 }
 
 /*

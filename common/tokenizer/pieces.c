@@ -98,6 +98,47 @@ static bool lead_due(const struct vocab *v, const char *p, size_t n)
     return !space || (v->h->lead & VOCAB_LEAD_SPACES) != 0;
 }
 
+/* A byte that is no text, whatever follows it. */
+static inline bool never_text(unsigned char c)
+{
+    return (c >= 0x80 && c < 0xc2) || c > 0xf4;
+}
+
+/* Cleans some of what is ASCII or a faulty byte from raw p + *i on, as long as that is a cluster by
+ * itself; the last byte is left. */
+static enum err load_plain(struct pieces_scratch *s, const char *p, size_t n, bool nfc, size_t *i)
+{
+    char *out, *marks;
+    size_t at = *i;
+    n = MIN(n, at + BLOCK);
+    if (at + 1 >= n) return ERR_OK;
+    enum err e = buf_reserve(&s->clean, 3 * (n - at), &out);
+    if (e == ERR_OK) e = buf_reserve(&s->map, (n - at) * sizeof(struct pieces_mark), &marks);
+    if (e != ERR_OK) return e;
+    size_t len = s->clean.len;
+    for (; at + 1 < n; at++) {
+        unsigned char c = (unsigned char)p[at], next = (unsigned char)p[at + 1];
+        if (nfc && next >= 0x80 && !never_text(next)) break;
+        if (c < 0x80) {
+            *out++ = (char)c;
+            len++;
+        } else if (never_text(c) || (next & 0xc0) != 0x80) {
+            memcpy(out, "\xef\xbf\xbd", 3);
+            out += 3;
+            len += 3;
+        } else {
+            break;
+        }
+        struct pieces_mark mark = { (uint32_t)at + 1, (uint32_t)len };
+        memcpy(marks, &mark, sizeof mark);
+        marks += sizeof mark;
+    }
+    s->clean.len = len;
+    s->map.len += (at - *i) * sizeof(struct pieces_mark);
+    *i = at;
+    return ERR_OK;
+}
+
 static enum err load_changed(struct pieces *it, size_t n, bool closed)
 {
     struct pieces_scratch *s = it->scratch;
@@ -112,9 +153,11 @@ static enum err load_changed(struct pieces *it, size_t n, bool closed)
     }
     size_t i = 0;
     while (i < n) {
+        enum err e = load_plain(s, p, n, (how & CLEAN_NFC) != 0, &i);
+        if (e != ERR_OK) return e;
         size_t len = clean_cluster(p + i, n - i, !closed, how);
         if (len == 0) break;
-        enum err e = clean_append(p + i, len, how, &s->points, &s->clean);
+        e = clean_append(p + i, len, how, &s->points, &s->clean);
         if (e != ERR_OK) return e;
         i += len;
         struct pieces_mark mark = { (uint32_t)i, (uint32_t)s->clean.len };
