@@ -2,6 +2,8 @@
 /* Finds added tokens. Pure. */
 #include "tokenizer/added.h"
 
+#include <string.h>
+
 #include "base/skip.h"
 #include "base/utf8.h"
 #include "tokenizer/clean.h"
@@ -109,7 +111,7 @@ static struct added_match none(const struct vocab *v, const char *raw, size_t fr
  * hardly any of them, and are passed over without looking at each byte. */
 struct firsts {
     const uint64_t *bits;
-    bool few;
+    bool few, one;
     unsigned char any[4];
 };
 
@@ -123,12 +125,17 @@ static void firsts_init(struct firsts *f, const struct vocab *v)
                 f->any[n] = (unsigned char)(64 * i + (unsigned)__builtin_ctzll(w));
     }
     f->few = n > 0 && n <= sizeof f->any;
+    f->one = n == 1;
     for (; f->few && n < sizeof f->any; n++) f->any[n] = f->any[0];
 }
 
 /* Where one of them stands, from i on; n: nowhere. */
 static size_t firsts_next(const struct firsts *f, const char *raw, size_t i, size_t n)
 {
+    if (f->one) {
+        const char *p = i < n ? memchr(raw + i, f->any[0], n - i) : NULL;
+        return p != NULL ? (size_t)(p - raw) : n;
+    }
     if (f->few) return (size_t)(skip_to_any(raw + i, raw + n, f->any) - raw);
     for (; i < n; i++) {
         unsigned char c = (unsigned char)raw[i];
