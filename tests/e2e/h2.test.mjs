@@ -11,7 +11,7 @@ import tls from 'node:tls';
 import { Http2Front } from './lib/fronts.mjs';
 import { suiteTest, demoConfig } from './lib/suite.mjs';
 import { Authority } from './lib/tls.mjs';
-import { until } from './lib/util.mjs';
+import { getText, until } from './lib/util.mjs';
 import { Wire } from './lib/wire.mjs';
 
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'aigw-e2e-h2-files-'));
@@ -64,7 +64,7 @@ class Tap {
 
 // What the client asks for by x-front; streams that it opens and does not end are in `open`.
 const open = new Set();
-let flooded = false;
+let flood; // an answer that a test goes on with
 function behave(req, res) {
   const how = req.headers['x-front'];
   req.resume();
@@ -83,8 +83,7 @@ function behave(req, res) {
     req.stream.on('close', () => open.delete(req.stream));
   } else if (how === 'flood') {
     events();
-    for (let i = 0; i < 7; i++) res.write(FLOOD);
-    res.write(FLOOD, () => { flooded = true; });
+    flood = res;
   }
   return true;
 }
@@ -145,6 +144,8 @@ suiteTest('connections of HTTP/2 that live long', { config, env: { edge: { EDGE_
     const stays = await opened();
     const leave = await Promise.all(Array.from({ length: 80 }, opened));
     assert.equal(open.size, 81);
+    const { requests } = JSON.parse(await getText(`${suite.procs['edge-1'].ops}/debug/requests`));
+    assert.ok(requests.filter((q) => q.server === 'one' && q.transport === 'curl' && q.upstream_http === '2' && q.attempts === 1).length >= 81);
     for (const s of leave) s.leave();
     await until('all but one are over', () => open.size === 1);
     assert.equal(front.sessions, sessions);
@@ -159,8 +160,15 @@ suiteTest('connections of HTTP/2 that live long', { config, env: { edge: { EDGE_
     const w = new Wire(suite.edge()), body = JSON.stringify({ model: 'Qwen3-8B', stream: true, messages: [{ role: 'user', content: 'hi' }] });
     w.socket.pause();
     w.write(`POST /h2/x HTTP/1.1\r\nHost: e\r\nX-Channel-Code: test-channel\r\nX-Front: flood\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
-    // What the client's socket does not take lies in the edge, and curl has paused that stream.
-    await until('the flood came', () => flooded && tap.waits() === 0);
+    await until('it is open', () => flood !== undefined);
+    const pour = () => new Promise((resolve) => { flood.write(FLOOD, resolve); });
+    // Until the client's socket takes no more; what follows then lies in the edge, and curl has paused that stream.
+    await until('the edge has to keep some', async () => {
+      await pour();
+      return JSON.parse(await getText(`${suite.procs['edge-1'].ops}/debug/requests`)).requests.some((q) => q.waiting > 0);
+    });
+    for (let i = 0; i < 2; i++) await pour();
+    await until('all of it came', () => tap.waits() === 0);
     assert.equal(front.sessions, sessions);
     leaves.leave();
     await until('the stream is over', () => tap.resets.length > resets);

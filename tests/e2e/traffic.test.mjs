@@ -74,6 +74,8 @@ suiteTest('what an edge says of its traffic', { config, env: env('access') }, as
     });
     const [five, six] = ['five', 'six'].map((id) => list.find((q) => q.request_id === id));
     assert.deepEqual([five.state, six.state, five.namespace, five.model, five.upstream], ['relay', 'wait', 'test-channel', 'Qwen3-8B', 'mock']);
+    assert.deepEqual([five.server, five.transport, five.upstream_http, five.attempts, six.attempts], [six.server, 'direct', undefined, 1, 1]);
+    assert.ok(five.server.length > 0);
     assert.ok(five.output_tokens > 0 && five.age_ms >= 0 && five.memory > 0);
     assert.doesNotMatch(JSON.stringify(list), /127\.0\.0\.1|hello/);
     wire.abort(true);

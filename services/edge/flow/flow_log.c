@@ -60,6 +60,15 @@ void flow_note_sent(struct flow *f, size_t n)
     f->bytes_out += n;
 }
 
+/* How its server is reached; of an answer by curl in which version. */
+static enum err way(const struct flow *f, struct buf *b)
+{
+    enum err e = buf_printf(b, ",\"transport\":\"%s\"",
+                            f->upstream->transport == SNAP_CURL ? "curl" : "direct");
+    if (e == ERR_OK && f->http != NULL) e = buf_printf(b, ",\"upstream_http\":\"%s\"", f->http);
+    return e;
+}
+
 /* The line: the usage record, and what it does not say. */
 void flow_log(struct flow *f, const struct usage_record *r)
 {
@@ -76,10 +85,7 @@ void flow_log(struct flow *f, const struct usage_record *r)
                        f->request_id, f->bytes_in + f->body_len, f->bytes_out,
                        f->said != NULL ? f->said : "");
     }
-    if (e == ERR_OK && f->server != NULL)
-        e = buf_printf(&b, ",\"transport\":\"%s\"",
-                       f->upstream->transport == SNAP_CURL ? "curl" : "direct");
-    if (e == ERR_OK && f->http != NULL) e = buf_printf(&b, ",\"upstream_http\":\"%s\"", f->http);
+    if (e == ERR_OK && f->server != NULL) e = way(f, &b);
     if (e == ERR_OK && f->trace != NULL) {
         e = buf_printf(&b, ",\"span_id\":\"%s\"", f->trace->span);
         if (e == ERR_OK && f->trace->parent[0] != '\0')
@@ -117,6 +123,7 @@ enum err flow_describe(const struct flow *f, struct buf *b)
     if (e == ERR_OK) e = name(b, "model", f->model);
     if (e == ERR_OK && f->server != NULL) e = name(b, "upstream", f->upstream->slug);
     if (e == ERR_OK && f->server != NULL) e = name(b, "server", f->server->slug);
+    if (e == ERR_OK && f->server != NULL) e = way(f, b);
     if (e == ERR_OK && f->client_ip != NULL) e = name(b, "client_ip", str_of(f->client_ip));
     if (e == ERR_OK && f->trace != NULL) e = name(b, "trace_id", str_of(f->trace->id));
     if (e == ERR_OK)
