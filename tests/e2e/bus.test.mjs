@@ -39,7 +39,7 @@ suiteTest('the bus as tools see it', { edges: 2 }, async (suite, step) => {
     assert.equal(info['policy-1'].endpoints[0].subject, 'aigw.policy.lease');
     assert.match(info.config.version, /^\d+\.\d+\.\d+/);
     const leases = async () => (await all(services.stats('aigw-policy')))[0].endpoints[0].num_requests;
-    const before = await until('it tells', leases);
+    const before = (await until('it tells', async () => [await leases()]))[0];
     await (await suite.chat()).arrayBuffer();
     await until('the lease request is counted', async () => (await leases()) > before);
   });

@@ -18,7 +18,7 @@
 #include "config/library.h"
 #include "support_bytes_vocab.h"
 
-enum { SETTLE_MS = 50 };
+enum { SETTLE_MS = 200 };
 
 struct fixture {
     char root[64], dir[96], state[96];
@@ -233,13 +233,16 @@ static void a_file_that_grows_is_left_alone_until_it_is_whole(void **state)
 {
     struct fixture *f = *state;
     struct buf b;
+    struct library_options o = options(f);
+    struct why why = { "" };
     make_vocab("slow", PLAIN, &b);
-    begin(f);
+    o.settle_ms = 3000;
+    assert_int_equal(library_new(&o, &f->lib, &why), ERR_OK);
     size_t step = b.len / 20 + 1;
     for (size_t at = 0; at < b.len; at += step) {
         put_bytes(in(f, "slow.aigwvocab"), at == 0 ? "wb" : "ab", b.data + at,
                   MIN(step, b.len - at));
-        usleep(5000); /* less than what settles */
+        usleep(5000); /* far less than what settles */
     }
     buf_done(&b);
     wait_tokens(f, "slow", 3);

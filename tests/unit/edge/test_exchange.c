@@ -23,7 +23,7 @@
 #include "services/edge/upstreams/transport.h"
 #include "services/edge/upstreams/upstream.h"
 
-enum { SAID_MAX = 64 * 1024, PATIENCE_MS = 10000 };
+enum { SAID_MAX = 64 * 1024, PATIENCE_MS = 60000 };
 
 /* What the server answers to one request, and then does. */
 enum then { KEEP, CLOSE, RESET };

@@ -78,12 +78,12 @@ static void wait_ms(long ms)
     (void)nanosleep(&t, NULL);
 }
 
-#define UNTIL(cond)                                               \
-    do {                                                          \
-        for (int tries_ = 0; !(cond); tries_++) {                 \
-            if (tries_ > 6000) fail_msg("never came: %s", #cond); \
-            wait_ms(5);                                           \
-        }                                                         \
+#define UNTIL(cond)                                                \
+    do {                                                           \
+        for (int tries_ = 0; !(cond); tries_++) {                  \
+            if (tries_ > 12000) fail_msg("never came: %s", #cond); \
+            wait_ms(5);                                            \
+        }                                                          \
     } while (0)
 
 static void make_stream(struct bus *bus)
