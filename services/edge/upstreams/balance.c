@@ -156,7 +156,8 @@ enum balance_verdict balance_choose(const struct snap_upstream *u,
     struct choice c, last; /* fit; only ejected */
     choice_init(&c, u, states, ask);
     choice_init(&last, u, states, ask);
-    bool full = false, limited = false;
+    bool full = false, limited = false, last_full = false;
+    unsigned last_level = 0;
     uint64_t first_at = 0, at;
     for (unsigned level = 0, next = 0; c.n == 0 && next != UINT32_MAX; level = next) {
         next = UINT32_MAX;
@@ -168,7 +169,12 @@ enum balance_verdict balance_choose(const struct snap_upstream *u,
                 continue;
             }
             enum health_bar bar = health_look(&states[i]->health, u, ask->now, &at);
-            if (bar == HEALTH_EJECTED && has_room(&c, i)) add(&last, i);
+            if (bar == HEALTH_EJECTED && !has_room(&c, i)) {
+                last_full = true;
+            } else if (bar == HEALTH_EJECTED && (last.n == 0 || level == last_level)) {
+                add(&last, i);
+                last_level = level;
+            }
             if (bar != HEALTH_FIT && at > 0 && (first_at == 0 || at < first_at)) {
                 first_at = at;
                 limited = bar == HEALTH_COOLING && states[i]->health.limited;
@@ -180,6 +186,7 @@ enum balance_verdict balance_choose(const struct snap_upstream *u,
                 full = true;
         }
     }
+    if (last.n == 0 && last_full) full = true;
     struct choice *from = c.n > 0 ? &c : !full && last.n > 0 ? &last : NULL;
     if (from != NULL) {
         *ret = from->at[pick(from)];

@@ -12,7 +12,8 @@
  *                                              or has more than load_percent of its share, gives
  *                                              its keys to each key's next one, and nobody else's
  *                                              keys move
- * When every server is barred and some only by ejection, those are better than none.
+ * When every server is barred and some only by ejection, those are better than none, by priority
+ * and with their bounds as ever.
  */
 #ifndef EDGE_BALANCE_H
 #define EDGE_BALANCE_H

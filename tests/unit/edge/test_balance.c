@@ -268,6 +268,25 @@ static void the_ejected_are_better_than_nobody(void **state)
     assert_int_equal(choose(&x), -2);
 }
 
+static void the_ejected_keep_their_order_and_their_bounds(void **state)
+{
+    (void)state;
+    struct fixture x;
+    make(&x, SNAP_ROUND_ROBIN, 3);
+    x.servers[2].priority = 1;
+    for (size_t i = 0; i < 3; i++) eject(&x, i);
+    for (int i = 0; i < 10; i++) assert_in_range(choose(&x), 0, 1);
+    x.servers[0].max_requests = x.servers[1].max_requests = 1;
+    x.states[0].active = 1;
+    for (int i = 0; i < 5; i++) assert_int_equal(choose(&x), 1);
+    x.states[1].active = 1;
+    for (int i = 0; i < 5; i++) assert_int_equal(choose(&x), 2);
+    x.servers[2].max_requests = 1, x.states[2].active = 1;
+    assert_int_equal(choose(&x), -1); /* worth a wait, unlike none */
+    x.states[0].active = 0;
+    assert_int_equal(choose(&x), 0);
+}
+
 static void the_share_of_ejected_servers_is_bounded(void **state)
 {
     (void)state;
@@ -323,6 +342,7 @@ int main(void)
         cmocka_unit_test(what_was_tried_is_left_out),
         cmocka_unit_test(full_servers_are_not_the_same_as_none),
         cmocka_unit_test(the_ejected_are_better_than_nobody),
+        cmocka_unit_test(the_ejected_keep_their_order_and_their_bounds),
         cmocka_unit_test(the_share_of_ejected_servers_is_bounded),
         cmocka_unit_test(one_that_came_back_starts_slowly),
     };
