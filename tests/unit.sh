@@ -15,7 +15,7 @@ passed=0 failed=0
 run() { # NAME PROGRAM ARGUMENTS… : output to PROGRAM.log
     name=$1
     shift
-    if timeout 300 "$@" >"$1.log" 2>&1; then rc=0; else rc=$?; fi
+    if timeout 900 "$@" >"$1.log" 2>&1; then rc=0; else rc=$?; fi
     good=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test(s).*/\1/p' "$1.log" | head -n 1)
     bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test(s), listed below:.*/\1/p' "$1.log" | head -n 1)
 }
