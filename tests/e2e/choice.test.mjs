@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which server: hashes by key and by path, and checks that only connect, or ask for a path.
+import assert from 'node:assert/strict';
+import { servedTest } from './lib/served.mjs';
+import { until } from './lib/util.mjs';
+
+const check = (type, more = {}) => ({ n: 2, health_check: { type, interval_ms: 100, timeout_ms: 10000, healthy: 1, unhealthy: 1, ...more } });
+servedTest('hashes and checks', {
+  upstreams: { bykey: { balance: 'hash', hash: { by: 'key' } }, bypath: { balance: 'hash', hash: { by: 'path' } },
+    tcp: check('tcp'), http: check('http', { path: '/v1/models' }) },
+}, async ({ suite, step, servers, who, tally }) => {
+  const names = Array.from({ length: 60 }, (_, i) => `name-${i}`);
+
+  await step('by path: each path has its server, and all servers have some', async () => {
+    const where = [];
+    for (const n of names) where.push(await who('bypath', { path: `/bypath/${n}` }));
+    for (const [i, n] of names.entries()) assert.equal(await who('bypath', { path: `/bypath/${n}` }), where[i], n);
+    assert.equal(new Set(where).size, 3);
+  });
+
+  await step('by key: each key has its server, and all servers have some', async () => {
+    const secret = (i) => `sk-aigw-${String(i).padStart(32, '0')}`;
+    for (const [i, n] of names.entries()) await suite.must('POST', 'keys', { slug: n, namespace: 'test-channel', secret: secret(i) });
+    await suite.applied();
+    const ask = (i) => who('bykey', {}, { headers: { authorization: `Bearer ${secret(i)}` } }), where = [];
+    for (let i = 0; i < names.length; i++) where.push(await ask(i));
+    for (let i = 0; i < names.length; i++) assert.equal(await ask(i), where[i], names[i]);
+    assert.equal(new Set(where).size, 3);
+  });
+
+  for (const slug of ['tcp', 'http'])
+    await step(`a check of type ${slug} takes a server out, and brings it back`, async () => {
+      const up = (value) => until(`it is ${value ? 'back' : 'out'}`, async () => await suite.edgeSum('gateway_upstream_up', { upstream: slug, server: 'm1' }) === value);
+      const checked = async () => suite.edgeSum('gateway_upstream_checks_total', { upstream: slug, server: 'm2', result: 'good' });
+      const before = await until('it is looked at', checked);
+      await servers.list[0].proc.kill();
+      await up(0);
+      assert.deepEqual(await tally(slug, 6), { m1: 0, m2: 6, m3: 0 });
+      await servers.list[0].proc.start().waitReady();
+      await up(1);
+      assert.ok((await tally(slug, 6)).m1 >= 1);
+      assert.ok(await checked() > before);
+    });
+});
