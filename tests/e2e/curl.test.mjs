@@ -8,6 +8,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
 import { Http2Front, HttpProxy, SocksProxy } from './lib/fronts.mjs';
 import { DEMO_KEY, suiteTest, demoConfig } from './lib/suite.mjs';
@@ -112,6 +113,7 @@ function config(suite) {
     upstream('tunnel-h2c', named(plain.url), { http: '2', proxy: { url: proxy.url, ...user } }),
     upstream('secured', named(secure.url), { tls, proxy: { url: secured.url, ...user, ca_file: ca.file } }),
     upstream('secured-distrusted', named(secure.url), { tls, proxy: { url: secured.url, ...user } }),
+    upstream('anthropic', named(secure.url), { dialect: 'anthropic', tls, proxy: { url: proxy.url, ...user } }),
     upstream('socks', named(secure.url), { tls, proxy: { url: socks.url, ...user } }),
     upstream('wrong-forward', suite.mock, { proxy: { url: proxy.url, ...user, password: 'wrong' } }),
     upstream('wrong-tunnel', secure.url, { tls, proxy: { url: proxy.url, ...user, password: 'wrong' } }),
@@ -128,6 +130,7 @@ function config(suite) {
     routes: [...demo.routes,
       ...list.map((u) => ({ slug: u.slug, namespace: 'test-channel', path: { prefix: `/${u.slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: u.slug })),
       { slug: 'openai', namespace: 'demo', path: { prefix: '/openai/' }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: 'h2' },
+      { slug: 'anthropic-client', namespace: 'demo', path: { prefix: '/anthropic-client/' }, endpoint: 'messages', rewrite_path: '/v1/messages', upstream: 'anthropic' },
       { slug: 'raw', namespace: 'test-channel', path: { prefix: '/raw/' }, endpoint: 'passthrough', upstream: 'h2' }] };
 }
 
@@ -384,6 +387,24 @@ suiteTest('transport curl', { config, env }, async (suite, step) => {
     let finish;
     for await (const chunk of stream) finish = chunk.choices[0]?.finish_reason ?? finish;
     assert.equal(finish, 'stop');
+  });
+
+  await step('the official Anthropic client, over HTTP/2 through a proxy', async () => {
+    const client = new Anthropic({ baseURL: `${suite.edge()}/anthropic-client`, apiKey: DEMO_KEY, maxRetries: 0 });
+    const asked = { model: 'Qwen3-8B', messages: [{ role: 'user', content: 'Write a line about the sea.' }], max_tokens: 50 };
+    const mock = (behaviour) => ({ headers: { 'x-mock': behaviour } });
+    const tunnels = proxy.connects.length;
+    const whole = await client.messages.create(asked, mock('tokens=30'));
+    assert.deepEqual([whole.stop_reason, whole.usage.output_tokens], ['end_turn', 30]);
+    const text = (m) => m.content.map((b) => b.text ?? '').join('');
+    assert.equal(text(await client.messages.stream(asked, mock('tokens=30;chunking=split:5')).finalMessage()), text(whole));
+    const left = client.messages.stream({ ...asked, max_tokens: 4000 }, mock('tokens=4000;tps=20'));
+    await new Promise((resolve) => { left.on('text', resolve); });
+    left.abort();
+    await assert.rejects(left.finalMessage(), (e) => e instanceof Anthropic.APIUserAbortError);
+    await assert.rejects(client.messages.create({ ...asked, max_tokens: 'many' }), (e) => e.status === 400 && e.type === 'invalid_request_error');
+    assert.ok(proxy.connects.slice(tunnels).includes(`llm.test:${new URL(secure.url).port}`));
+    assert.equal(secure.versions.at(-1), '2.0');
   });
 
   await step('secrets are sealed and not shown; what is wrong is named', async () => {

@@ -156,7 +156,7 @@ static void ask(struct probe *p)
                                      true, &events, p);
     else
         fail_later(p, "the request is too long");
-    if (head.data != NULL) memset(head.data, 0, head.len); /* it held a credential */
+    if (head.data != NULL) explicit_bzero(head.data, head.len); /* it held a credential */
     buf_done(&head);
 }
 
