@@ -9,7 +9,7 @@ const LIMIT = 60;
 const config = (suite) => {
   const c = demoConfig(suite);
   c.policies = [{ slug: 'answer', namespace: 'demo', kind: 'output_tokens', limit: LIMIT }];
-  c.upstreams[0].timeouts = { connect_ms: 1000, first_byte_ms: 1000, idle_ms: 1000, total_ms: 30000 };
+  c.upstreams[0].timeouts = { connect_ms: 5000, first_byte_ms: 5000, idle_ms: 5000, total_ms: 60000 };
   return c;
 };
 const messages = [{ role: 'user', content: 'Write a line about the sea.' }], model = 'Qwen3-8B';

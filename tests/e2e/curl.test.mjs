@@ -121,7 +121,7 @@ function config(suite) {
     upstream('no-proxy', suite.mock, { proxy: { url: 'http://127.0.0.1:1' } }),
     upstream('retrying', [closed, secure.url], { tls, retries: 1 }),
     upstream('twins', [narrow.url, secure.url], { tls, retries: 1 }),
-    upstream('hasty', secure.url, { tls, timeouts: { first_byte_ms: 300, idle_ms: 400 } }),
+    upstream('hasty', secure.url, { tls, timeouts: { first_byte_ms: 4000, idle_ms: 1500 } }),
     upstream('checked', watched.url, { tls, health_check: { type: 'models', interval_ms: 200, healthy: 1, unhealthy: 1 } }),
     upstream('checked-by-proxy', named(watched.url), { tls, proxy: { url: proxy.url, ...user }, health_check: { type: 'http', path: '/v1/models', interval_ms: 200 } }),
   ];

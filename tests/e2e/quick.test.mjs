@@ -68,6 +68,8 @@ suiteTest('the quick test', {}, async (suite, step) => {
   });
 
   await step('/metrics, the mock and the ledger agree', async () => {
+    const total = await suite.settled(requests);
+    await suite.counted(requests, 'gateway_requests_total', { outcome: 'ok', status: '200' });
     const samples = parseMetrics(await getText(`${suite.edge()}/metrics`));
     assert.equal(sumOf(samples, 'gateway_requests_total', { outcome: 'ok', status: '200' }), requests);
     assert.equal(sumOf(samples, 'gateway_requests_total', { namespace: 'test-channel', model: 'Qwen3-8B', upstream: 'mock' }), requests - 1);
@@ -75,7 +77,6 @@ suiteTest('the quick test', {}, async (suite, step) => {
     assert.equal(sumOf(samples, 'gateway_tokens_total', { type: 'output' }), output);
     const mock = await suite.mockStats();
     assert.deepEqual([mock.requests, mock.prompt_tokens, mock.completion_tokens], [requests, requests * HELLO_TOKENS, output]);
-    const total = await suite.settled(requests);
     assert.deepEqual([total.input_tokens, total.output_tokens], [requests * HELLO_TOKENS, output]);
   });
 
