@@ -82,4 +82,20 @@ suiteTest('what the gateway has nothing to do with', { config, only: ['mockllm',
       assert.ok((record.output_tokens ?? 0) >= tokens, JSON.stringify(record));
       assert.ok(record.input_tokens >= 1, JSON.stringify(record));
     });
+
+  await step('more texts than are told apart do not pass uncounted, whoever asks for them', async () => {
+    await suite.must('PATCH', 'routes/raw-completions', { defaults: { n: 8 } });
+    await suite.applied();
+    said = CASES[2][3];
+    const ask = async (prompts) => {
+      const r = await fetch(`${suite.edge()}/raw/completions`, { method: 'POST', headers: { 'content-type': 'application/json', 'x-channel-code': 'test-channel' },
+        body: JSON.stringify({ model: 'Qwen3-8B', prompt: Array(prompts).fill('a') }) });
+      return [r.status, await r.text()];
+    };
+    assert.equal((await ask(4))[0], 200);
+    assert.equal(JSON.parse(Buffer.from(seen, 'latin1').toString()).n, 8);
+    const [status, text] = await ask(5);
+    assert.equal(status, 400, text);
+    assert.match(text, /more than 32 texts/);
+  });
 });

@@ -294,7 +294,11 @@ static bool apply_params(struct flow *f)
     for (size_t i = 0; i < r->params_n; i++)
         found[i] = &asked->found[match_param(f->rules->matching, r, i)];
     params_apply(r, found, &asked->scan, asked->params);
-    return true;
+    if (asked->scan.choices <= CHUNK_MAX_CHOICES) return true;
+    /* As when the client asks for so many: what is beyond would pass uncounted. */
+    flow_refuse(f, REFUSE_BAD_BODY,
+                STR("With the route's parameters the answer would have more than 32 texts."), "n");
+    return false;
 }
 
 bool flow_select_by_body(struct flow *f)
