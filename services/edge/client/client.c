@@ -15,6 +15,7 @@
 
 enum {
     FIRST_READ = LOOP_BLOCK - 1,
+    MOST_READ = 120 * 1024, /* at once; with the first, 128 KB */
     READ_AHEAD = 1024,
     PIPELINE_MAX = 64 * 1024,   /* bytes read ahead while a request is being answered */
     OUT_MAX = 64 * 1024 * 1024, /* of one answer: more than any that is held back as a whole */
@@ -236,11 +237,12 @@ struct str client_body(const struct client *c)
     return str_n(c->in.data + c->request->head.len, c->in.len - c->request->head.len);
 }
 
-/* How much may be read now: what the head or body still need, or a little ahead. */
+/* How much may be read now: what the head or body still need, and a little ahead: a read that finds
+ * less than it has room for has taken all there is. */
 static size_t room(const struct client *c)
 {
     size_t max = (size_t)settings(c)->max_head + PIPELINE_MAX;
-    if (c->state == CLIENT_BODY) return flow_body_room(c->flow);
+    if (c->state == CLIENT_BODY) return flow_body_room(c->flow) + READ_AHEAD;
     if (c->state == CLIENT_BUSY && c->request != NULL) return c->in.cap - c->in.len - 1;
     return max - MIN(c->in.len, max);
 }
@@ -282,6 +284,14 @@ static bool wants_requests(const struct client *c)
     return c->state != CLIENT_LINGER && !(c->state == CLIENT_FLUSH && c->must_close);
 }
 
+/* Much at once only from those that have sent a block: connections that open and say little are
+ * many. */
+static size_t most_to_read(const struct client *c, bool filled)
+{
+    bool much = c->in.cap > LOOP_BLOCK || (filled && c->state == CLIENT_BODY);
+    return MIN(room(c), (size_t)(much ? MOST_READ : FIRST_READ));
+}
+
 static void read_some(struct client *c)
 {
     for (int i = 0; i < READS_PER_TURN && !c->dead; i++) {
@@ -291,7 +301,7 @@ static void read_some(struct client *c)
         }
         char *at;
         slab_lend(loop_blocks(c->w->loop), &c->in);
-        size_t want = MIN(room(c), (size_t)(c->in.cap > LOOP_BLOCK ? SCRATCH_SIZE : FIRST_READ)), n;
+        size_t want = most_to_read(c, i > 0), n;
         if (want == 0) {
             conn_pause(&c->conn, true);
             return;
