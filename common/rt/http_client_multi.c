@@ -57,6 +57,15 @@ static void hold(struct http_transfer *t, bool holding)
     t->m->held += holding ? 1 : (size_t)-1;
 }
 
+/* Bytes of its answer that curl keeps. */
+static uint64_t held_of(const struct http_transfer *t)
+{
+    curl_off_t came = 0;
+    if (!t->holding || t->done) return 0;
+    (void)curl_easy_getinfo(t->easy, CURLINFO_SIZE_DOWNLOAD_T, &came);
+    return (uint64_t)came > t->taken ? (uint64_t)came - t->taken : 0;
+}
+
 /* What a paused stream still gets, since others on its connection are read, is kept by curl as far
  * as the stream's window goes, which is tens of megabytes. */
 static void bound_held(struct http_multi *m)
@@ -64,10 +73,7 @@ static void bound_held(struct http_multi *m)
     LIST_EACH_SAFE(n, &m->all)
     {
         struct http_transfer *t = LIST_ENTRY(n, struct http_transfer, in_all);
-        curl_off_t came = 0;
-        if (!t->holding || t->done) continue;
-        (void)curl_easy_getinfo(t->easy, CURLINFO_SIZE_DOWNLOAD_T, &came);
-        if ((uint64_t)came < t->taken + HELD_MAX) continue;
+        if (held_of(t) < HELD_MAX) continue;
         t->wrong = "its answer came much faster than the client takes it";
         withdraw(t);
         t->done = true;
@@ -546,6 +552,11 @@ const char *http_transfer_version(const struct http_transfer *t)
     case CURL_HTTP_VERSION_2_0: return "2";
     default: return "";
     }
+}
+
+size_t http_transfer_memory(const struct http_transfer *t)
+{
+    return sizeof *t + t->body_n + t->head.cap + t->in.cap + (size_t)held_of(t);
 }
 
 unsigned http_transfer_connections(const struct http_transfer *t)

@@ -98,6 +98,9 @@ void http_transfer_pause(struct http_transfer *t, bool paused);
 bool http_transfer_is_connected(const struct http_transfer *t); /* or was */
 /* Of the answer whose head was told: "1.1", "2"; else "". */
 const char *http_transfer_version(const struct http_transfer *t);
+/* Bytes that it holds: its request's body, and what nobody has taken of its answer; what libcurl
+ * has beside that is not among them. */
+size_t http_transfer_memory(const struct http_transfer *t);
 /* Connections that were made for it: 0 where one was there. */
 unsigned http_transfer_connections(const struct http_transfer *t);
 

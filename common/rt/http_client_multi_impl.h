@@ -44,6 +44,7 @@ struct http_transfer {
     struct buf head, in;           /* what came, and was not told */
     uint64_t taken;                /* of the body, from curl */
     char *body, *target;           /* of the request */
+    size_t body_n;
     struct curl_slist *fields, *connect_to, *resolve;
     unsigned interims;
     int local_port; /* which tells connections apart; 0: there is none yet */

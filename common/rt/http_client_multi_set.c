@@ -98,6 +98,7 @@ static bool set_method(struct http_transfer *t, const struct http_transfer_reque
     if (!r->has_body) return SET(CURLOPT_HTTPGET, 1L);
     t->body = malloc(r->body.n + 1);
     if (t->body == NULL) return false;
+    t->body_n = r->body.n;
     if (r->body.n > 0) memcpy(t->body, r->body.p, r->body.n);
     return SET(CURLOPT_POST, 1L) && SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.n) &&
            SET(CURLOPT_POSTFIELDS, t->body);

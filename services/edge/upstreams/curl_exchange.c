@@ -27,7 +27,8 @@ enum {
     FIELDS_MAX = 2 * H1_MAX_HEADERS, /* a client's, and those that were added */
     KEY_MAX = 1400,
     HOST_PORT_MAX = 300,
-    MULTIS = 8
+    MULTIS = 8,
+    TRANSFER_MEMORY = 16 * 1024 /* about what libcurl has for itself */
 };
 static const uint64_t idle_ns = 60000000000u;
 
@@ -412,6 +413,13 @@ static bool is_connected(const struct exchange *x)
     return c->transfer != NULL && http_transfer_is_connected(c->transfer);
 }
 
+static size_t memory(const struct exchange *x)
+{
+    const struct curl_exchange *c = (const void *)x;
+    size_t n = sizeof *c;
+    return c->transfer != NULL ? n + TRANSFER_MEMORY + http_transfer_memory(c->transfer) : n;
+}
+
 static struct exchange_way way(const struct exchange *x)
 {
     const struct curl_exchange *c = (const void *)x;
@@ -425,5 +433,6 @@ static const struct exchange_ops ops = { .cancel = cancel,
                                          .discard = cancel,
                                          .redirect = redirect,
                                          .pause = set_paused,
+                                         .memory = memory,
                                          .is_connected = is_connected,
                                          .way = way };

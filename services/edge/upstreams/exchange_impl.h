@@ -15,6 +15,7 @@ struct exchange_ops {
     void (*discard)(struct exchange *x);
     void (*redirect)(struct exchange *x, const struct exchange_events *ev);
     void (*pause)(struct exchange *x, bool paused);
+    size_t (*memory)(const struct exchange *x);
     bool (*is_connected)(const struct exchange *x);
     struct exchange_way (*way)(const struct exchange *x);
 };

@@ -19,7 +19,6 @@ enum {
     READS_PER_TURN = 8,
     IDLE_PER_SERVER = 256,
     DISCARD_MAX = 64 * 1024, /* bytes of an answer that nobody wants */
-    CURL_MEMORY = 16 * 1024, /* about what libcurl has for a transfer */
     KNOWN_SERVERS = 64
 };
 static const uint64_t idle_ns = 30000000000u, forget_ns = 600000000000u, discard_ns = 1000000000u;
@@ -580,7 +579,7 @@ void exchange_pause(struct exchange *x, bool paused)
 
 size_t exchange_memory(const struct exchange *x)
 {
-    if (x->base.ops != NULL) return CURL_MEMORY;
+    if (x->base.ops != NULL) return x->base.ops->memory(x);
     return sizeof *x + x->in.cap + conn_memory(&x->conn);
 }
 

@@ -69,7 +69,7 @@ void exchange_discard(struct exchange *x);
 /* From now on other functions are told, with the same context. */
 void exchange_redirect(struct exchange *x, const struct exchange_events *ev);
 void exchange_pause(struct exchange *x, bool paused);
-/* Bytes that it holds; of other transports about. */
+/* Bytes that it holds; by curl about. */
 size_t exchange_memory(const struct exchange *x);
 bool exchange_is_connected(const struct exchange *x);
 

@@ -463,6 +463,27 @@ static void requests_go_out_as_they_were_built(void **state)
     }
 }
 
+/* MEMORY_MAX_BYTES is about these, too. */
+static void the_memory_that_it_holds_is_known(void **state)
+{
+    (void)state;
+    enum { BODY = 40000 };
+    const struct answer a = { OK_5, KEEP, 0 };
+    char *body = xmalloc(BODY + 1);
+    memset(body, 'b', BODY);
+    body[BODY] = '\0';
+    for (int curl = 0; curl < 2; curl++) {
+        struct fixture f;
+        open_fixture(&f, curl, &a, 1);
+        start(&f, "POST", body); /* nothing of it can have gone out */
+        assert_in_range(exchange_memory(f.x), BODY, BODY + 64 * 1024);
+        loop_run(f.loop);
+        assert_string_equal(buf_z(&f.seen), "head:200:1 yes hello end ");
+        close_fixture(&f);
+    }
+    free(body);
+}
+
 static void a_pause_keeps_everything_back_and_loses_nothing(void **state)
 {
     (void)state;
@@ -505,6 +526,7 @@ int main(void)
         cmocka_unit_test(connections_are_used_again_also_from_inside_of_the_end),
         cmocka_unit_test(a_connection_that_was_closed_meanwhile_is_replaced),
         cmocka_unit_test(requests_go_out_as_they_were_built),
+        cmocka_unit_test(the_memory_that_it_holds_is_known),
         cmocka_unit_test(a_pause_keeps_everything_back_and_loses_nothing),
         cmocka_unit_test(proxies_of_the_environment_are_not_asked),
     };
