@@ -65,18 +65,18 @@ void client_answer(struct client *c, int status, struct str fields, enum client_
     c->framing = framing;
     c->answer_begun = true;
     buf_clear(b);
-    char room[STR_U64_ROOM];
+    char room[STR_U64_ROOM], number[STR_U64_ROOM];
+    bool sized = framing == FRAME_LENGTH;
+    struct str how = sized                      ? STR("content-length: ")
+                     : framing == FRAME_CHUNKED ? STR("transfer-encoding: chunked\r\n")
+                                                : STR("");
+    struct str end = c->must_close ? STR("connection: close\r\n\r\n")
+                     : old         ? STR("connection: keep-alive\r\n\r\n")
+                                   : STR("\r\n");
     enum err e = buf_put(b, STR("HTTP/1.1 "), str_of_u64((uint64_t)status, room), STR(" "),
-                         str_of(reply_reason(status)), STR("\r\n"));
-    if (e == ERR_OK) e = buf_append_str(b, fields);
-    if (e == ERR_OK && framing == FRAME_LENGTH)
-        e = buf_put(b, STR("content-length: "), str_of_u64(length, room), STR("\r\n"));
-    if (e == ERR_OK && framing == FRAME_CHUNKED)
-        e = buf_appendz(b, "transfer-encoding: chunked\r\n");
-    if (e == ERR_OK)
-        e = buf_appendz(b, c->must_close ? "connection: close\r\n\r\n"
-                           : old         ? "connection: keep-alive\r\n\r\n"
-                                         : "\r\n");
+                         str_of(reply_reason(status)), STR("\r\n"), fields, how,
+                         sized ? str_of_u64(length, number) : STR(""),
+                         sized ? STR("\r\n") : STR(""), end);
     if (e == ERR_OK) e = conn_write(&c->conn, buf_str(b));
     if (e != ERR_OK) c->broken = true;
     if (c->flow != NULL) flow_note_sent(c->flow, b->len);

@@ -51,22 +51,24 @@ const struct dialect *dialect_of(enum snap_endpoint ep)
 enum snap_endpoint endpoint_of_path(struct str path)
 {
     static const struct {
-        const char *end;
+        struct str end;
         enum snap_endpoint ep;
     } ends[] = {
-        { "/chat/completions", SNAP_EP_CHAT },
-        { "/completions", SNAP_EP_COMPLETIONS },
-        { "/embeddings", SNAP_EP_EMBEDDINGS },
-        { "/responses", SNAP_EP_RESPONSES },
-        { "/messages/count_tokens", SNAP_EP_COUNT_TOKENS },
-        { "/messages", SNAP_EP_MESSAGES },
-        { "/models", SNAP_EP_MODELS },
+#define END(text) { text, sizeof(text) - 1 }
+        { END("/chat/completions"), SNAP_EP_CHAT },
+        { END("/completions"), SNAP_EP_COMPLETIONS },
+        { END("/embeddings"), SNAP_EP_EMBEDDINGS },
+        { END("/responses"), SNAP_EP_RESPONSES },
+        { END("/messages/count_tokens"), SNAP_EP_COUNT_TOKENS },
+        { END("/messages"), SNAP_EP_MESSAGES },
+        { END("/models"), SNAP_EP_MODELS },
+#undef END
     };
     /* As a lenient server may read it: one '/' at the end, parameters, capital letters. */
     path = str_cut(&path, ';');
     if (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
     for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
-        struct str end = str_of(ends[i].end);
+        struct str end = ends[i].end;
         if (path.n < end.n || !str_ieq(str_n(path.p + path.n - end.n, end.n), end)) continue;
         /* The messages of a thread are another API. */
         bool thread = ends[i].ep == SNAP_EP_MESSAGES && str_contains(path, STR("/threads/"));
@@ -75,9 +77,21 @@ enum snap_endpoint endpoint_of_path(struct str path)
     return SNAP_EP_PASSTHROUGH;
 }
 
+/* From '/' to '/': a search for the whole text takes its time to begin. */
+static bool names_batches(struct str path)
+{
+    const struct str name = STR("/messages/batches");
+    while (path.n >= name.n && !str_starts(path, name)) {
+        const char *next = memchr(path.p + 1, '/', path.n - 1);
+        if (next == NULL) return false;
+        path = str_n(next, path.n - (size_t)(next - path.p));
+    }
+    return path.n >= name.n;
+}
+
 const struct dialect *dialect_of_path(struct str path)
 {
-    if (str_contains(path, STR("/messages/batches"))) return &dialect_anthropic;
+    if (names_batches(path)) return &dialect_anthropic;
     return dialect_of(endpoint_of_path(path));
 }
 

@@ -132,14 +132,17 @@ static void note_address(struct flow *f, const struct client *c)
     s->has_address = address_of_socket(&from, s->address);
     if (!s->has_address) return;
     address_of_client(&e->trusted_proxies, e->address_field, &c->request->head, s->address);
-    struct shown_address *a =
-        &f->w->shown[hash_bytes(s->address, sizeof s->address) % SHOWN_ADDRESSES];
+    /* Who finds two addresses for the same place has nothing of it. */
+    uint64_t half[2];
+    memcpy(half, s->address, sizeof half);
+    uint64_t place = ((half[0] ^ half[1]) * UINT64_C(0x9e3779b97f4a7c15)) >> 32;
+    struct shown_address *a = &f->w->shown[place % SHOWN_ADDRESSES];
     if (a->shown[0] == '\0' || memcmp(a->address, s->address, sizeof a->address) != 0) {
         address_print(s->address, ip);
         memcpy(a->address, s->address, sizeof a->address);
         identity_write(e->identities, e->key_pepper, str_of(ip), a->shown);
     }
-    if (a->shown[0] != '\0') f->client_ip = str_dupz(str_of(a->shown));
+    memcpy(f->client_ip, a->shown, sizeof f->client_ip);
 }
 
 size_t flow_memory(const struct flow *f)

@@ -95,7 +95,8 @@ struct flow {
     enum snap_endpoint endpoint;
     const struct dialect *dialect;
     bool is_head;
-    char *client_ip, *user; /* as they are recorded; owned, NULL: empty */
+    char client_ip[IDENTITY_LEN + 1]; /* as it is recorded, and so the user: */
+    char *user;                       /* owned, NULL: empty */
 
     /* the body */
     uint64_t body_max; /* bytes, and the policy that says so; NULL: the setting */
@@ -137,7 +138,9 @@ struct flow {
     uint8_t fallbacks_used;
     const char *http; /* of the answer by transport curl: its version; NULL: none */
     bool stale_retried, paused, waiting, backing_off, awaits_keys;
-    struct attempt *attempts; /* the last ones, at most USAGE_ATTEMPTS_MAX; the one under way too */
+    /* The last ones, at most USAGE_ATTEMPTS_MAX; the one under way too. Most have one. */
+    struct attempt *attempts; /* NULL, &attempt, or owned */
+    struct attempt attempt;
     size_t attempts_n;
 
     /* the answer */

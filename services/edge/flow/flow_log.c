@@ -124,7 +124,7 @@ enum err flow_describe(const struct flow *f, struct buf *b)
     if (e == ERR_OK && f->server != NULL) e = name(b, "upstream", f->upstream->slug);
     if (e == ERR_OK && f->server != NULL) e = name(b, "server", f->server->slug);
     if (e == ERR_OK && f->server != NULL) e = way(f, b);
-    if (e == ERR_OK && f->client_ip != NULL) e = name(b, "client_ip", str_of(f->client_ip));
+    if (e == ERR_OK && f->client_ip[0] != '\0') e = name(b, "client_ip", str_of(f->client_ip));
     if (e == ERR_OK && f->trace != NULL) e = name(b, "trace_id", str_of(f->trace->id));
     if (e == ERR_OK)
         e = buf_printf(b, ",\"stream\":%s,\"age_ms\":%llu,\"input_tokens\":%llu",

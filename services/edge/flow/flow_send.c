@@ -218,10 +218,11 @@ enum err flow_build_head(struct flow *f, struct buf *b)
     }
     if (e == ERR_OK) e = edits_append(&f->route->request, b);
     if (e == ERR_OK) e = ruleset_put_credential(f->rules, f->upstream, b);
-    if (e == ERR_OK) e = buf_appendz(b, "accept-encoding: identity\r\n");
-    if (e == ERR_OK) e = h1_put_field(b, STR("x-request-id"), str_of(f->request_id));
+    if (e == ERR_OK)
+        e = buf_put(b, STR("accept-encoding: identity\r\nx-request-id: "), str_of(f->request_id),
+                    STR("\r\n"));
     if (e == ERR_OK) e = flow_trace_fields(f, b);
-    if (e == ERR_OK && (f->body_len > 0 || q->head.framing != H1_BODY_NONE))
-        e = h1_put_field(b, STR("content-length"), str_of_u64(f->asked->body.n, room));
-    return e == ERR_OK ? buf_append(b, "\r\n", 2) : e;
+    if (e != ERR_OK) return e;
+    if (f->body_len == 0 && q->head.framing == H1_BODY_NONE) return buf_append(b, "\r\n", 2);
+    return buf_put(b, STR("content-length: "), str_of_u64(f->asked->body.n, room), STR("\r\n\r\n"));
 }

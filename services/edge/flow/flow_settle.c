@@ -11,13 +11,12 @@ enum err flow_own_fields(struct flow *f, struct buf *out)
     static const struct admit_outcome none;
     const struct admit_outcome *o = f->ticket != NULL ? &f->ticket->outcome : &none;
     uint64_t ours_ns = (f->sent_ns > 0 ? f->sent_ns : edge_now_ns(f->w)) - f->began_ns;
-    char room[STR_U64_ROOM];
-    enum err e = buf_put(out, STR("x-request-id: "), str_of(f->request_id),
-                         STR("\r\nx-aigw-overhead-us: "), str_of_u64(ours_ns / 1000, room),
-                         STR("\r\n"));
-    if (e == ERR_OK && f->rules != NULL)
-        e = buf_put(out, STR("x-aigw-revision: "), str_of_u64(f->rules->snap->revision, room),
-                    STR("\r\n"));
+    bool known = f->rules != NULL;
+    char room[STR_U64_ROOM], number[STR_U64_ROOM];
+    enum err e = buf_put(
+        out, STR("x-request-id: "), str_of(f->request_id), STR("\r\nx-aigw-overhead-us: "),
+        str_of_u64(ours_ns / 1000, room), known ? STR("\r\nx-aigw-revision: ") : STR(""),
+        known ? str_of_u64(f->rules->snap->revision, number) : STR(""), STR("\r\n"));
     return e == ERR_OK ? reply_rate_fields(f->dialect, o, f->began_wall_ms, out) : e;
 }
 
@@ -27,7 +26,12 @@ void flow_attempt_begins(struct flow *f)
         memmove(f->attempts, f->attempts + 1, (USAGE_ATTEMPTS_MAX - 1) * sizeof *f->attempts);
         f->attempts_n--;
     }
-    f->attempts = xrealloc(f->attempts, (f->attempts_n + 1) * sizeof *f->attempts);
+    if (f->attempts == NULL) {
+        f->attempts = &f->attempt;
+    } else if (f->attempts == &f->attempt && f->attempts_n > 0) {
+        f->attempts = xcalloc(USAGE_ATTEMPTS_MAX, sizeof *f->attempts);
+        f->attempts[0] = f->attempt;
+    }
     f->attempt_began_ns = loop_now_ns(f->w->loop);
     f->attempts[f->attempts_n++] = (struct attempt){ .upstream = f->upstream, .server = f->server };
 }
@@ -83,7 +87,7 @@ void flow_fill_record(const struct flow *f, struct usage_record *r)
     r->upstream_model = f->upstream_model;
     if (f->server != NULL) r->upstream = f->upstream->slug, r->upstream_id = f->upstream->id;
     r->stream = f->stream;
-    if (f->client_ip != NULL) r->client_ip = str_of(f->client_ip);
+    r->client_ip = str_of(f->client_ip);
     if (f->trace != NULL) r->trace_id = str_of(f->trace->id);
     if (f->user != NULL) r->user = str_of(f->user);
     r->input_tokens = f->input_tokens;
@@ -209,8 +213,7 @@ static void release(void *ctx)
     flow_forget_request(f);
     free(f->ticket);
     flow_log_forget(f);
-    free(f->attempts);
-    free(f->client_ip);
+    if (f->attempts != &f->attempt) free(f->attempts);
     free(f->user);
     if (f->request_id != f->id) free(f->request_id);
     free((char *)(uintptr_t)f->model.p);

@@ -204,20 +204,31 @@ static bool is_unreserved(char c)
            c == '.' || c == '_' || c == '~';
 }
 
+/* Bytes that mean themselves wherever they are: most of a path. */
+static bool is_usual(char c)
+{
+    static const bool usual[256] = { ['a' ... 'z'] = true, ['A' ... 'Z'] = true,
+                                     ['0' ... '9'] = true, ['-'] = true,
+                                     ['_'] = true,         ['~'] = true };
+    return usual[(unsigned char)c];
+}
+
 bool match_path_is_plain(struct str path)
 {
-    char segment[3];
-    size_t len = 0;      /* of the segment, decoded; more than 2 is not told apart */
+    size_t dots = 0;     /* of the segment, decoded */
+    bool other = false;  /* it has something else, too */
     bool params = false; /* behind a ';' of the segment, which some servers drop */
     if (path.n == 0 || path.p[0] != '/') return false;
     for (size_t i = 1; i <= path.n; i++) {
+        size_t from = i;
+        while (i < path.n && is_usual(path.p[i])) i++;
+        if (i > from && !params) other = true;
         char c = i < path.n ? path.p[i] : '/';
         if (c == '/') {
-            bool dots = (len == 1 && segment[0] == '.') ||
-                        (len == 2 && segment[0] == '.' && segment[1] == '.');
-            if (dots || (len == 0 && (i < path.n || params))) return false;
-            len = 0;
-            params = false;
+            if (!other && (dots == 1 || dots == 2)) return false;
+            if (!other && dots == 0 && (i < path.n || params)) return false;
+            dots = 0;
+            other = params = false;
             continue;
         }
         if (c == '%') {
@@ -230,7 +241,8 @@ bool match_path_is_plain(struct str path)
         }
         if (c == '\\') return false;
         if (c == ';') params = true;
-        if (!params && len < 3) segment[len++] = c;
+        if (!params && c == '.') dots++;
+        if (!params && c != '.') other = true;
     }
     return true;
 }
