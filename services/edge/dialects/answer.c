@@ -396,22 +396,23 @@ static enum err write_cut_answer(struct answer *a, struct str body, const struct
     return e;
 }
 
-static enum err pass_whole(struct answer *a, struct str body)
+static enum err pass_whole(struct answer *a, struct str body, struct str *ret)
 {
     struct mark few[MARKS_FEW], *marks = answer_marks(a->chunk->deltas_n, few);
     if (marks == NULL) return ERR_NOMEM;
     enum err e = answer_feed_chunk(a, true, marks);
     if (e == ERR_OK && answer_any_cut(a)) {
         e = write_cut_answer(a, body, marks);
+        if (e == ERR_OK) *ret = buf_str(a->out);
     } else if (e == ERR_OK) {
         a->state = ANSWER_DONE;
-        e = buf_append_str(a->out, body);
+        *ret = body;
     }
     answer_marks_done(marks, few);
     return e;
 }
 
-enum err answer_whole(struct answer *a, struct str body, struct buf *out)
+enum err answer_whole(struct answer *a, struct str body, struct buf *out, struct str *ret)
 {
     struct js_val root;
     struct chunk chunk;
@@ -425,10 +426,11 @@ enum err answer_whole(struct answer *a, struct str body, struct buf *out)
         note_usage(a, &chunk.reported);
         a->error = chunk.is_error;
         if (chunk.uncountable) a->uncounted = true;
-        e = pass_whole(a, body);
+        e = pass_whole(a, body, ret);
     } else {
         a->uncounted = true;
-        e = buf_append_str(out, body);
+        e = ERR_OK;
+        *ret = body;
     }
     chunk_done(&chunk);
     a->chunk = NULL;

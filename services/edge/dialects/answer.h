@@ -72,9 +72,10 @@ enum err answer_stop(struct answer *a, uint64_t tokens, struct buf *out) MUSTCHE
 /* Goes on with what waited, after any of the two. Like answer_feed(). */
 enum err answer_resume(struct answer *a, struct buf *out) MUSTCHECK;
 
-/* A whole body; out gets it, cut when it is over the limit. What is no JSON of the dialect passes
- * as it is, uncounted. */
-enum err answer_whole(struct answer *a, struct str body, struct buf *out) MUSTCHECK;
+/* A whole body. *ret is what passes: body itself, or out, which gets it cut when it is over the
+ * limit. What is no JSON of the dialect passes as it is, uncounted. */
+enum err answer_whole(struct answer *a, struct str body, struct buf *out,
+                      struct str *ret) MUSTCHECK;
 
 enum answer_state answer_state(const struct answer *a);
 /* Whether the stream came to its proper end: a terminator, or every choice finished. */

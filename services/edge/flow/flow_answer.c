@@ -264,7 +264,7 @@ static enum err take_body(struct flow *f, struct str data)
     case RELAY_STREAM:
         slab_lend(loop_blocks(f->w->loop), &f->gather);
         return answer_feed(f->answer, data, &f->gather);
-    case RELAY_WHOLE: break;
+    case RELAY_WHOLE: slab_lend(loop_blocks(f->w->loop), &f->gather); break;
     }
     return buf_append_str(&f->gather, data);
 }
@@ -370,8 +370,9 @@ static bool have_whole_tokens(struct flow *f)
         wait_for_tokens(f);
         /* A stream that broke before this answer may have asked, too: that must do. */
         if (f->extending || flow_tokens_extend(f, need - had) == ADMIT_WAIT) return false;
+        had = flow_tokens_had(f);
     }
-    answer_allow(f->answer, flow_tokens_had(f));
+    answer_allow(f->answer, had);
     answer_deny(f->answer);
     return true;
 }
@@ -379,6 +380,7 @@ static bool have_whole_tokens(struct flow *f)
 static void end_whole(struct flow *f)
 {
     struct buf out;
+    struct str body;
     struct client *c = f->client;
     if (!flow_decode_ended(f)) {
         flow_count_upstream_error(f, "broken");
@@ -388,7 +390,7 @@ static void end_whole(struct flow *f)
     }
     if (!have_whole_tokens(f)) return;
     buf_init(&out, ANSWER_WHOLE_MAX + 4096);
-    if (answer_whole(f->answer, buf_str(&f->gather), &out) != ERR_OK) {
+    if (answer_whole(f->answer, buf_str(&f->gather), &out, &body) != ERR_OK) {
         buf_done(&out);
         flow_count_upstream_error(f, "broken");
         flow_fail_with(f, REFUSE_UPSTREAM_BROKE,
@@ -402,12 +404,13 @@ static void end_whole(struct flow *f)
     }
     note_first_token(f);
     f->client = NULL;
-    client_answer(c, f->status, f->whole_fields, FRAME_LENGTH, out.len);
-    if (client_send(c, buf_str(&out)))
+    client_answer(c, f->status, f->whole_fields, FRAME_LENGTH, body.n);
+    if (client_send(c, body))
         client_answer_end(c);
     else
         client_answer_broken(c);
     buf_done(&out);
+    slab_take_back(loop_blocks(f->w->loop), &f->gather);
     flow_settle(f, answer_state(f->answer) == ANSWER_CUT ? USAGE_CUT : USAGE_OK);
 }
 

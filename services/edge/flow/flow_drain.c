@@ -36,10 +36,11 @@ static void on_end(void *ctx)
 {
     struct flow *f = ctx;
     struct buf out;
+    struct str body;
     flow_attempt_ends(f);
     f->exchange = NULL;
     buf_init(&out, ANSWER_WHOLE_MAX + 4096);
-    enum err e = f->mode == RELAY_WHOLE ? answer_whole(f->answer, buf_str(&f->gather), &out)
+    enum err e = f->mode == RELAY_WHOLE ? answer_whole(f->answer, buf_str(&f->gather), &out, &body)
                                         : answer_end(f->answer, &out);
     (void)e; /* what was counted until then is what there is */
     buf_done(&out);

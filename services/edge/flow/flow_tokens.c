@@ -156,10 +156,11 @@ void flow_tokens_end(struct flow *f)
         uint64_t output = f->answer != NULL ? answer_tokens(f->answer) : 0;
         /* Hidden tokens are charged as the upstream reports them; input is when we did not count
          * it exactly. */
-        limiter_settle(l, f->ticket,
-                       r->present && !f->input_exact ? MAX(f->input_tokens, r->input)
-                                                     : f->input_tokens,
-                       r->present ? MAX(output, r->output) : output);
+        limiter_end(l, f->ticket,
+                    r->present && !f->input_exact ? MAX(f->input_tokens, r->input)
+                                                  : f->input_tokens,
+                    r->present ? MAX(output, r->output) : output);
+    } else {
+        limiter_release(l, f->ticket);
     }
-    limiter_release(l, f->ticket);
 }

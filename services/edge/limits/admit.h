@@ -179,6 +179,8 @@ enum admit_verdict limiter_extend(struct limiter *l, struct admit_ticket *t, uin
  * not used goes back; what it used beyond what was paid becomes debt. Once; limiter_release()
  * follows. Of a request that never went upstream leave it out: everything goes back. */
 void limiter_settle(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output);
+/* The two together. */
+void limiter_end(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output);
 /* Until when the request's strict slots are held for certain: look again then. 0: they are lost,
  * cut the request. UINT64_MAX: it holds none. */
 uint64_t limiter_held_until(struct limiter *l, const struct admit_ticket *t);

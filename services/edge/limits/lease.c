@@ -245,6 +245,7 @@ void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, siz
         c = find(t, hash, policy, key);
         if (c == NULL) c = make(t, hash, policy, key);
     }
+    if (rule->strict) atomic_store_explicit(&t->strict, true, memory_order_relaxed);
     if (c != NULL) {
         list_remove(&c->lru);
         list_push_back(&t->lru, &c->lru);
@@ -288,6 +289,11 @@ int64_t lease_available(const struct lease_counter *c, uint64_t now)
 }
 
 /* --- looking in --- */
+
+bool lease_may_be_strict(const struct lease_table *t)
+{
+    return atomic_load_explicit(&t->strict, memory_order_relaxed);
+}
 
 uint64_t lease_due(const struct lease_table *t)
 {

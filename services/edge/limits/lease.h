@@ -190,6 +190,12 @@ void lease_settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
 /* Until when w surely holds its strict slots: look again then, by that time they are usually
  * renewed. UINT64_MAX: it holds none. Not after `now`: they are lost, cut the request. */
 uint64_t lease_held_until(struct lease_table *t, uint64_t now, const struct lease_waiter *w);
+/* False: no slots that were ever bound are strict. Takes no lock. */
+bool lease_may_be_strict(const struct lease_table *t);
+
+/* lease_settle() and lease_release() in one. */
+void lease_end(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+               const uint64_t *charges);
 
 /* --- towards the engine --- */
 

@@ -154,11 +154,9 @@ static void pay(struct lease_table *t, uint64_t now, struct lease_claim *claim, 
     t->stats.debt += missing;
 }
 
-void lease_settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                  const uint64_t *charges)
+static void settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                   const uint64_t *charges)
 {
-    ASSERT(!w->waiting);
-    pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < w->claims_n; i++) {
         struct lease_claim *claim = &w->claims[i];
         struct lease_counter *c = claim->counter;
@@ -170,6 +168,14 @@ void lease_settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
         came_back(t, now, c);
         if (c->owed > 0) lease_due_by(t, c, lease_next_tick(c, now));
     }
+}
+
+void lease_settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                  const uint64_t *charges)
+{
+    ASSERT(!w->waiting);
+    pthread_mutex_lock(&t->lock);
+    settle(t, now, w, charges);
     lease_unlock(t);
 }
 
@@ -189,10 +195,8 @@ static void release_slots(struct lease_table *t, uint64_t now, struct lease_clai
     lease_due_by(t, c, now);
 }
 
-void lease_release(struct lease_table *t, uint64_t now, struct lease_waiter *w)
+static void release(struct lease_table *t, uint64_t now, struct lease_waiter *w)
 {
-    ASSERT(!w->waiting);
-    pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < w->claims_n; i++) {
         struct lease_claim *claim = &w->claims[i];
         struct lease_counter *c = claim->counter;
@@ -205,6 +209,22 @@ void lease_release(struct lease_table *t, uint64_t now, struct lease_waiter *w)
             release_slots(t, now, claim);
         }
     }
+}
+
+void lease_release(struct lease_table *t, uint64_t now, struct lease_waiter *w)
+{
+    ASSERT(!w->waiting);
+    pthread_mutex_lock(&t->lock);
+    release(t, now, w);
+    lease_unlock(t);
+}
+
+void lease_end(struct lease_table *t, uint64_t now, struct lease_waiter *w, const uint64_t *charges)
+{
+    ASSERT(!w->waiting);
+    pthread_mutex_lock(&t->lock);
+    settle(t, now, w, charges);
+    release(t, now, w);
     lease_unlock(t);
 }
 

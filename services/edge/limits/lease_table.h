@@ -131,6 +131,7 @@ struct lease_table {
     uint64_t answered_ns, probe_ns;
 
     _Atomic uint64_t next_due; /* when the lock was released last */
+    _Atomic bool strict;       /* some rule was, once */
     struct lease_stats stats;
 };
 

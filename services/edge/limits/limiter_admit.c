@@ -167,23 +167,44 @@ enum admit_verdict limiter_extend(struct limiter *l, struct admit_ticket *t, uin
     return t->extended;
 }
 
-void limiter_settle(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output)
+/* What each reservation has to pay for so many tokens. */
+static void charge_all(const struct admit_ticket *t, uint64_t input, uint64_t output,
+                       uint64_t charges[LEASE_MAX_CLAIMS])
 {
-    uint64_t charges[LEASE_MAX_CLAIMS] = { 0 };
-    uint64_t now = limiter_now(l);
-    if (t->settled || !reserves(t)) return;
-    t->settled = true;
     for (size_t i = 0; i < t->waiter.claims_n; i++) {
         const struct lease_claim *c = &t->waiter.claims[i];
-        if (c->reserve) charges[i] = MAX(admit_charge(c, input, output), c->spent);
+        charges[i] = c->reserve ? MAX(admit_charge(c, input, output), c->spent) : 0;
     }
-    lease_settle(l->table, now, &t->waiter, charges);
+}
+
+void limiter_settle(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output)
+{
+    uint64_t charges[LEASE_MAX_CLAIMS];
+    if (t->settled || !reserves(t)) return;
+    t->settled = true;
+    charge_all(t, input, output, charges);
+    lease_settle(l->table, limiter_now(l), &t->waiter, charges);
+    limiter_kick_if_due(l);
+}
+
+void limiter_end(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output)
+{
+    uint64_t charges[LEASE_MAX_CLAIMS];
+    if (t->settled || !reserves(t)) {
+        limiter_release(l, t);
+        return;
+    }
+    t->settled = true;
+    t->held = false;
+    charge_all(t, input, output, charges);
+    lease_end(l->table, limiter_now(l), &t->waiter, charges);
+    limiter_log_forget(t);
     limiter_kick_if_due(l);
 }
 
 uint64_t limiter_held_until(struct limiter *l, const struct admit_ticket *t)
 {
-    if (!t->held) return UINT64_MAX;
+    if (!t->held || !lease_may_be_strict(l->table)) return UINT64_MAX;
     uint64_t now = limiter_now(l);
     uint64_t until = lease_held_until(l->table, now, &t->waiter);
     return until > now ? until : 0;

@@ -242,9 +242,12 @@ static void cuts_a_whole_answer(void **state)
     struct answer_options o = { .dialect = &dialect_openai, .vocab = qwen3, .limit = 3 };
     struct answer *a = answer_new(&o);
     struct buf out;
+    struct str passed;
     (void)state;
     buf_init(&out, 4096);
-    assert_int_equal(answer_whole(a, str_of(body), &out), ERR_OK);
+    assert_int_equal(answer_whole(a, str_of(body), &out, &passed), ERR_OK);
+    assert_ptr_equal(passed.p, out.data);
+    assert_int_equal(passed.n, out.len);
     assert_int_equal(answer_state(a), ANSWER_CUT);
     assert_int_equal(answer_tokens(a), 3);
     assert_string_equal(

@@ -338,10 +338,13 @@ static void a_whole_answer_is_cut(void **state)
     struct answer_options o = { .dialect = &dialect_responses, .limit = 2 };
     struct answer *a = answer_new(&o);
     struct buf out;
+    struct str passed;
     struct js_val r;
     (void)state;
     buf_init(&out, 4096);
-    assert_int_equal(answer_whole(a, str_of(body), &out), ERR_OK);
+    assert_int_equal(answer_whole(a, str_of(body), &out, &passed), ERR_OK);
+    assert_ptr_equal(passed.p, out.data);
+    assert_int_equal(passed.n, out.len);
     assert_int_equal(answer_state(a), ANSWER_CUT);
     assert_int_equal(js_parse(buf_str(&out), &r, NULL), ERR_OK);
     assert_true(str_eqz(js_get(r, "status").raw, "\"incomplete\""));
