@@ -64,7 +64,7 @@ void freeaddrinfo(struct addrinfo *a)
 struct fixture {
     struct snap_upstream upstream;
     struct snap_server servers[NAMES];
-    char text[NAMES][8];
+    char text[NAMES][24];
     struct snapshot snap;
     struct resolver *r;
 };
