@@ -38,6 +38,22 @@ suiteTest('HTTP at the edge', { config: unlimited }, async (suite, step) => {
     assert.ok(statuses(out).every((s) => s === 200));
   });
 
+  // As the edge reads: a block of 4 KB, then up to 120 KB at once, and a KB ahead.
+  await step('bodies that end about where a read does, and what follows them', async () => {
+    const ends = [4095, 4096, 5119, 8190, 126975, 131071, 132095, 249855, 262143].flatMap((n) => [n - 1, n, n + 1]);
+    const sized = (id, n) => post(id, { text: ' international'.repeat(n / 14 + 1).slice(0, n - post(id, { text: '' }).length) });
+    const ids = ends.map((n) => `s${n}`), exact = ends.map((n, i) => {
+      const r = sized(ids[i], n);
+      return r.length === n ? r : sized(ids[i], 2 * n - r.length); // the length's own digits
+    });
+    assert.deepEqual(exact.map((r) => r.length), ends);
+    for (let i = 0; i < exact.length; i++) {
+      const out = await raw(suite, [exact[i] + post('after')], { until: (o) => statuses(o).length === 2 && /}\s*$/.test(o) });
+      assert.deepEqual(statuses(out), [200, 200], `a request of ${ends[i]} bytes`);
+      assert.deepEqual([...out.matchAll(/^x-request-id: (\w+)/gm)].map((m) => m[1]), [ids[i], 'after']);
+    }
+  });
+
   await step('a request in single bytes is the same request', async () => {
     const out = await raw(suite, [...post('bytes')], { until: (o) => /}\s*$/.test(o) });
     assert.deepEqual(statuses(out), [200]);
