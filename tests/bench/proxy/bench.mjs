@@ -9,8 +9,8 @@ import { compare, median, rounds, spread, table } from './rows.mjs';
 const build = path.resolve(process.argv[2]);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5), SECONDS = Number(process.env.BENCH_SECONDS ?? 1.5);
 const only = (process.env.BENCH_ONLY ?? '').split(/[ ,]+/).filter(Boolean);
-const wanted = (process.env.BENCH_TARGETS ?? 'nginx nginx-lua bare full').split(/[ ,]+/).filter(Boolean);
-const ALL = ['nginx', 'nginx-lua', 'bare', 'full'].filter((t) => wanted.includes(t)), AGAINST = ['nginx', 'nginx-lua'];
+const wanted = (process.env.BENCH_TARGETS ?? 'nginx nginx-lua bare-no-records bare full').split(/[ ,]+/).filter(Boolean);
+const ALL = ['nginx', 'nginx-lua', 'bare-no-records', 'bare', 'full'].filter((t) => wanted.includes(t)), AGAINST = ['nginx', 'nginx-lua'];
 const perRequest = (r) => r.us_per, few = Math.max(2, Math.ceil(ROUNDS * 0.6));
 const REQUEST = { length: 1500 };
 
@@ -141,7 +141,7 @@ const rows = {
 
 const picked = only.length ? only : Object.keys(rows);
 for (const name of picked) if (!rows[name]) throw new Error(`no row "${name}": ${Object.keys(rows).join(', ')}`);
-const stage = await Stage.start(build, { ledger: false });
+const stage = await Stage.start(build, { ledger: false, unrecorded: wanted.includes('bare-no-records') });
 let failed = true;
 try {
   stage.pauseLedger();

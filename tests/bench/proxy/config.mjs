@@ -51,6 +51,7 @@ export const ways = (upstreamPort, tlsPort, caFile) => Object.values(WAYS).map((
 // The degrees, each with all of the one before. `header` is sent to the edge only by those that need it.
 export const DEGREES = {
   bare: { path: '/v1/chat/completions', headers: [] },
+  'bare-no-records': { path: '/v1/chat/completions', headers: [] }, // of an edge with USAGE_RECORDS=off
   header: { path: '/v1/chat/completions', headers: ['x-team: team-7'] },
   key: { path: '/v1/raw', headers: [`Authorization: Bearer ${KEY}0`] },
   estimate: { path: '/v1/chat/completions', headers: [`Authorization: Bearer ${KEY}0`], model: 'unknown-' },

@@ -13,11 +13,12 @@ import { holdOverTls } from './held.mjs';
 import { nginx, pin, redis, tlsUpstream, upstream } from './servers.mjs';
 
 const PEERS = ['nginx', 'nginx-lua'];
+const edgeOf = (target) => (target === 'bare-no-records' ? 2 : 1);
 
 export class Stage {
   // peers: whether nginx and Redis are wanted; ledger: false when nobody will read the usage records, which then leave the
-  // stream by themselves before it is full; env: settings of the edge.
-  static async start(build, { peers = true, ledger = true, env = {} } = {}) {
+  // stream by themselves before it is full; env: settings of the edge; unrecorded: another edge beside it that keeps none.
+  static async start(build, { peers = true, ledger = true, unrecorded = false, env = {} } = {}) {
     const s = new Stage();
     s.build = build;
     const [up, redisPort, ...ports] = await freePorts(2 + PEERS.length);
@@ -25,8 +26,8 @@ export class Stage {
     s.ports = Object.fromEntries(PEERS.map((p, i) => [p, ports[i]]));
     s.suite = await Suite.start({
       name: 'bench', only: ['config', 'metrics', 'policy', 'edge'],
-      config: null,
-      env: { edge: { EDGE_WORKERS: '1', REMOTE_COUNT_BYTES: '1000000', LOG_LEVEL: 'warn', ...env },
+      config: null, edges: unrecorded ? 2 : 1,
+      env: { 'edge-2': { USAGE_RECORDS: 'off' }, edge: { EDGE_WORKERS: '1', REMOTE_COUNT_BYTES: '1000000', LOG_LEVEL: 'warn', ...env },
         metrics: ledger ? {} : { USAGE_STREAM_MAX_AGE_S: '5', USAGE_DUPLICATES_S: '5' } },
     });
     try {
@@ -34,7 +35,7 @@ export class Stage {
       s.upstream = await upstream(build, dir, up);
       await s.suite.importConfig(document(up)());
       await s.suite.applied();
-      pin(s.suite.procs['edge-1']);
+      for (let k = 1; k <= s.suite.edges; k++) pin(s.suite.procs[`edge-${k}`]);
       s.procs = {};
       if (peers) {
         s.redis = await redis(dir, redisPort);
@@ -53,9 +54,9 @@ export class Stage {
   pauseLedger() { this.suite.procs.metrics.signal('SIGSTOP'); }
   resumeLedger() { this.suite.procs.metrics.signal('SIGCONT'); }
 
-  proc(target) { return this.procs[target] ?? (target === 'direct' ? this.upstream : this.suite.procs['edge-1']); }
+  proc(target) { return this.procs[target] ?? (target === 'direct' ? this.upstream : this.suite.procs[`edge-${edgeOf(target)}`]); }
   port(target) {
-    return this.ports[target] ?? (target === 'direct' ? this.upPort : Number(new URL(this.suite.edge()).port));
+    return this.ports[target] ?? (target === 'direct' ? this.upPort : Number(new URL(this.suite.edge(edgeOf(target))).port));
   }
 
   // A fresh process, for its memory.
