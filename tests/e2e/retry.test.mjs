@@ -42,6 +42,7 @@ servedTest('what breaks in front of the first output', {
     limited: { n: 1 }, two: { n: 2 }, overloaded: { n: 1 }, mixed: { n: 2 },
     denied: { n: 1, auth: bearer, each: [{ url: own.denied.url }] },
     ejected: { n: 2, auth: bearer, each: [{ url: own.denied.url }], ejection: { failures: 1, base_ms: 60000, most_ms: 60000, max_percent: 50 } },
+    forbidden: { n: 2, auth: bearer, each: [{ url: `${own.denied.url}/403` }], ejection: { failures: 1, base_ms: 60000, most_ms: 60000, max_percent: 50 } },
   },
   routes: { messages: { endpoint: 'messages', rewrite_path: '/v1/messages' }, much: { endpoint: 'messages', rewrite_path: '/v1/messages' },
     responses: { endpoint: 'responses', rewrite_path: '/v1/responses' }, denied: { rewrite_path: undefined, endpoint: 'passthrough', methods: ['GET'] } },
@@ -181,6 +182,10 @@ servedTest('what breaks in front of the first output', {
     const statuses = [];
     for (let i = 0; i < 6; i++) statuses.push((await ask('ejected')).status);
     assert.deepEqual(statuses.filter((x) => x !== 200), [502]);
+    // A 403 may be about what was asked: whoever asks so must not take the server from others.
+    statuses.length = 0;
+    for (let i = 0; i < 6; i++) statuses.push((await ask('forbidden')).status);
+    assert.deepEqual(statuses.sort(), [200, 200, 200, 502, 502, 502]);
     await suite.counted(3, 'gateway_upstream_errors_total', { upstream: 'denied', why: 'credential' });
     const metrics = await (await fetch(`${suite.procs['edge-1'].ops}/metrics`)).text();
     assert.ok(!metrics.includes(CANARY));
