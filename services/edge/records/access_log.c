@@ -22,7 +22,7 @@ enum {
     LOOK_LINES = 256,
     FEW = 64,       /* while fewer lines wait than this */
     LINGER_MS = 20, /* others are waited for so long */
-    END_MS = 3000,  /* that the end waits for a reader who has stopped reading */
+    END_MS = 3000,  /* that the end waits while nothing can be written */
     WHOLE = 10000,
     GATHER = 64 * 1024,      /* bytes of lines that are written at once */
     GATHER_MAX = 1024 * 1024 /* and with the last line */
@@ -34,9 +34,11 @@ struct access_log {
     int fd; /* -1: it could not be opened; tried again. The writer's */
     struct queue *queue;
     pthread_t writer;
-    pthread_mutex_t lock; /* guards ending and ended */
-    pthread_cond_t end;   /* one of them has become true */
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t end;   /* ending or ended has become true */
     bool ending, ended;
+    bool left; /* nobody waits for the writer: it is the last one here */
+    _Atomic uint64_t writes;
     _Atomic bool reopen;
     _Atomic uint64_t dropped;
 };
@@ -125,12 +127,22 @@ static void linger(struct access_log *l)
     pthread_mutex_unlock(&l->lock);
 }
 
-static void tell_end(struct access_log *l, bool *what)
+static void tell_ending(struct access_log *l)
 {
     pthread_mutex_lock(&l->lock);
-    *what = true;
+    l->ending = true;
     pthread_cond_signal(&l->end);
     pthread_mutex_unlock(&l->lock);
+}
+
+static void destroy(struct access_log *l)
+{
+    queue_free(l->queue);
+    pthread_cond_destroy(&l->end);
+    pthread_mutex_destroy(&l->lock);
+    if (l->path != NULL && l->fd >= 0) (void)close(l->fd);
+    free(l->path);
+    free(l);
 }
 
 static void *write_lines(void *ctx)
@@ -153,10 +165,16 @@ static void *write_lines(void *ctx)
         since_look += n;
         if (l->fd < 0 || file_write_all(l->fd, buf_str(&lines)) != ERR_OK)
             atomic_fetch_add(&l->dropped, n);
+        atomic_fetch_add(&l->writes, 1);
         buf_clear(&lines);
     }
     buf_done(&lines);
-    tell_end(l, &l->ended);
+    pthread_mutex_lock(&l->lock);
+    bool left = l->left;
+    l->ended = true;
+    pthread_cond_signal(&l->end);
+    pthread_mutex_unlock(&l->lock);
+    if (left) destroy(l);
     return NULL;
 }
 
@@ -181,23 +199,24 @@ enum err access_log_new(const char *path, unsigned sample, struct access_log **r
 void access_log_free(struct access_log *l)
 {
     if (l == NULL) return;
-    tell_end(l, &l->ending);
+    pthread_t writer = l->writer;
+    uint64_t writes;
+    tell_ending(l);
     queue_close(l->queue);
     pthread_mutex_lock(&l->lock);
-    wait_for(l, &l->ended, END_MS);
+    do {
+        writes = atomic_load(&l->writes);
+        wait_for(l, &l->ended, END_MS);
+    } while (!l->ended && atomic_load(&l->writes) != writes);
     bool ended = l->ended;
+    l->left = !ended; /* it is in the middle of a write: what is here is its own from now on */
     pthread_mutex_unlock(&l->lock);
-    if (!ended) { /* it is in the middle of a write: it, and what it uses, goes with the process */
-        (void)pthread_detach(l->writer);
+    if (!ended) {
+        (void)pthread_detach(writer);
         return;
     }
-    pthread_join(l->writer, NULL);
-    queue_free(l->queue);
-    pthread_cond_destroy(&l->end);
-    pthread_mutex_destroy(&l->lock);
-    if (l->path != NULL && l->fd >= 0) (void)close(l->fd);
-    free(l->path);
-    free(l);
+    pthread_join(writer, NULL);
+    destroy(l);
 }
 
 bool access_log_wants(const struct access_log *l, struct str id, bool went_well)

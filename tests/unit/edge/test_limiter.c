@@ -15,7 +15,7 @@
 static const struct snap_namespace ns = { .id = { "ns-1", 4 }, .slug = { "team", 4 } };
 static struct engine engine;
 static struct limiter *limiter;
-enum { ASK_MS = 2000, PATIENCE = 60000 };
+enum { ASK_MS = 800, PATIENCE = 60000 };
 static char log_file[] = "/tmp/aigw-test-admissions-XXXXXX";
 
 static int start_with(bool log)
@@ -392,13 +392,18 @@ struct decision {
     pthread_mutex_t lock;
     pthread_cond_t come;
     bool is;
+    size_t messages; /* of the engine by then */
 };
 
 static void decided(void *ctx, struct admit_ticket *t)
 {
     struct decision *d = ctx;
     (void)t;
+    pthread_mutex_lock(&engine.lock);
+    size_t messages = engine.messages;
+    pthread_mutex_unlock(&engine.lock);
     pthread_mutex_lock(&d->lock);
+    d->messages = messages;
     d->is = true;
     pthread_cond_signal(&d->come);
     pthread_mutex_unlock(&d->lock);
@@ -412,7 +417,7 @@ static enum admit_verdict admit_by_lossy_bus(size_t lost, uint64_t *ret_ms, size
     struct admit_list l = { all, 1 };
     struct admit_request r = request(&l);
     struct admit_ticket t = { .held = false };
-    struct decision d = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false };
+    struct decision d = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, 0 };
     size_t before = engine.messages;
     uint64_t begun = clock_mono_ms(engine.clock);
     engine.lose = lost;
@@ -421,9 +426,7 @@ static enum admit_verdict admit_by_lossy_bus(size_t lost, uint64_t *ret_ms, size
     while (v == ADMIT_WAIT && !d.is) pthread_cond_wait(&d.come, &d.lock);
     pthread_mutex_unlock(&d.lock);
     *ret_ms = clock_mono_ms(engine.clock) - begun;
-    pthread_mutex_lock(&engine.lock);
-    *ret_messages = engine.messages - before;
-    pthread_mutex_unlock(&engine.lock);
+    *ret_messages = d.messages - before;
     engine_time_out(&engine);
     end(&t, 0, 0);
     return t.outcome.verdict;
