@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/heap.h"
 
+#include <stdlib.h> /* says whose libc it is */
+
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
