@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A reporter for node --test: a line for each test that failed by itself, `failed: file > test > step: message`.
+// A reporter for node --test: a line for each test that failed by itself, `failed: file > test > step: message (place)`.
 import path from 'node:path';
 
 const short = (text, n) => `${text ?? ''}`.replace(/\s+/g, ' ').trim().slice(0, n);
@@ -7,7 +7,7 @@ const short = (text, n) => `${text ?? ''}`.replace(/\s+/g, ' ').trim().slice(0, 
 export default async function* failures(events) {
   const names = new Map(); // of each file: the tests that run, outermost first
   for await (const { type, data } of events) {
-    const file = path.basename(data?.file ?? '');
+    const file = data?.file ?? '';
     if (type === 'test:start') {
       const open = names.get(file) ?? [];
       names.set(file, [...open.slice(0, data.nesting), data.name]);
@@ -15,9 +15,11 @@ export default async function* failures(events) {
       const error = data.details?.error, cause = error?.cause ?? error;
       if (error?.failureType === 'subtestsFailed') continue;
       const within = (names.get(file) ?? []).slice(0, data.nesting);
-      const at = /([\w.-]+\.mjs:\d+)(?=:\d+\)?\s*$)/m.exec(short(cause?.stack, 1e6) === '' ? '' : cause.stack)?.[1];
-      const message = short(cause?.message ?? cause, 400);
-      yield `failed: ${[file, ...within, data.name].join(' > ')}: ${message}${at ? ` (${at})` : ''}\n`;
+      // A test may have been made by a helper: then the stack knows where it stands.
+      const places = [...`${cause?.stack ?? ''}`.matchAll(/([\w.-]+\.mjs):(\d+):\d+\)?$/gm)];
+      const [at, where] = places.find(([, f]) => f.endsWith('.test.mjs')) ?? places[0] ?? [];
+      const from = where?.endsWith('.test.mjs') ? where : path.basename(file);
+      yield `failed: ${[from, ...within, data.name].join(' > ')}: ${short(cause?.message ?? cause, 400)}${at ? ` (${at.replace(/\)$/, '')})` : ''}\n`;
     }
   }
 }
