@@ -77,13 +77,24 @@ static enum err unicode_escape(struct reader *r, uint32_t *ret)
     return ERR_OK;
 }
 
+/* The first quote from p on that is not escaped, or NULL. In front of p there is no backslash. */
+static const char *closing_quote(const char *p, const char *end)
+{
+    const char *at = p;
+    while (at < end && (at = memchr(at, '"', (size_t)(end - at))) != NULL) {
+        const char *slash = at;
+        while (slash > p && slash[-1] == '\\') slash--;
+        if ((at - slash) % 2 == 0) return at;
+        at++;
+    }
+    return NULL;
+}
+
 /* The rest of a string with escapes; plain..r->p was read already. Decoding never lengthens. */
 static enum err read_escaped(struct reader *r, const char *plain, struct jv *ret)
 {
-    const char *close = r->p; /* the closing quote: bounds the copy */
-    while (close < r->end && *close != '"')
-        close = *close == '\\' ? close + 2 : skip_json_plain(close + 1, r->end);
-    if (close >= r->end) return bad(r, "unterminated string");
+    const char *close = closing_quote(r->p, r->end); /* bounds the copy */
+    if (close == NULL) return bad(r, "unterminated string");
     char *out = arena_alloc(r->a, (size_t)(close - plain));
     if (out == NULL) return ERR_NOMEM;
     char *w = out;
