@@ -28,6 +28,15 @@ servedTest('hashes and checks', {
     assert.equal(new Set(where).size, 3);
   });
 
+  await step('a key for other models: 403', async () => {
+    const secret = `sk-aigw-${'f'.repeat(32)}`;
+    await suite.must('POST', 'keys', { slug: 'narrow', namespace: 'test-channel', secret, models: ['other-*'] });
+    await suite.applied();
+    const r = await suite.chat({ path: '/bykey/chat', headers: { authorization: `Bearer ${secret}` } });
+    const { error } = await r.json();
+    assert.deepEqual([r.status, error.type, error.code, error.param], [403, 'permission_error', 'access_denied', 'model']);
+  });
+
   for (const slug of ['tcp', 'http'])
     await step(`a check of type ${slug} takes a server out, and brings it back`, async () => {
       const up = (value) => until(`it is ${value ? 'back' : 'out'}`, async () => await suite.edgeSum('gateway_upstream_up', { upstream: slug, server: 'm1' }) === value);

@@ -53,7 +53,7 @@ static enum err build_head(const struct explain_ask *a, struct buf *out)
 
 static enum err parse_head(struct explanation *x, struct buf *head, struct why *why)
 {
-    const struct h1_limits limits = { 65536, 8192, H1_MAX_HEADERS };
+    const struct h1_limits limits = { 65536, 16384, H1_MAX_HEADERS };
     struct h1_error bad;
     enum err e = build_head(x->ask, head);
     if (e != ERR_OK) return e;
@@ -208,7 +208,7 @@ static void check_key_models(struct explanation *x)
 {
     const struct admit_subject *s = &x->subject;
     if (s->model.n > 0 && !match_key_allows(s->key, s->model, s->model_known))
-        refuse(x, 404, "the key is not for this model");
+        refuse(x, 403, "the key is not for this model");
 }
 
 /* --- policies --- */

@@ -22,8 +22,8 @@ enum err access_log_parse_sample(struct str s, unsigned *ret) MUSTCHECK;
  * of 10000 requests that went well so many are logged; those that did not all are. */
 enum err access_log_new(const char *path, unsigned sample, struct access_log **ret,
                         struct why *why) MUSTCHECK;
-/* Writes what is queued; when nobody reads it (a pipe), not for longer than some seconds: the rest
- * is lost, and what the writer holds is not given back. */
+/* Writes what is queued, as long as it can be written: not for longer than some seconds to a pipe
+ * that nobody reads. What is left then is lost, and its memory goes with the writer. */
 void access_log_free(struct access_log *l);
 
 /* Whether a request is to be logged: the same for the same id at every edge. */

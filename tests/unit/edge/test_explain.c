@@ -183,7 +183,7 @@ static void what_refuses_says_why(void **state)
         { "{\"target\":\"/v1/x\",\"method\":\"GET\",\"key\":\"k1\",\"client_ip\":\"10.0.0.1\"}",
           "no route of the namespace takes this method here", 405 },
         { "{\"target\":\"/v1/x\",\"key\":\"k1\",\"client_ip\":\"10.0.0.1\",\"model\":\"big-2\"}",
-          "the key is not for this model", 404 },
+          "the key is not for this model", 403 },
         { "{\"target\":\"/v1/../x\",\"key\":\"k1\",\"client_ip\":\"10.0.0.1\"}",
           "the path can be read in two ways", 400 },
     };
