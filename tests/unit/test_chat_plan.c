@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "support_bytes_vocab.h"
 #include "support_plan.h"
 #include "tokenizer/chat.h"
@@ -306,6 +307,37 @@ static void the_templates_of_models_are_followed(void **state)
     closedir(d);
 }
 
+static void made_up_templates_are_followed(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "compact_tools",    "plain_text_macro",
+                                         "schema_to_python", "schema_to_typescript",
+                                         "sorted_schema",    "xml_calls" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char path[128];
+        struct buf source;
+        struct planned s;
+        buf_init(&source, 1 << 20);
+        (void)snprintf(path, sizeof path, "tests/oracle/synthetic/%s.jinja", names[i]);
+        if (file_read(path, &source) != ERR_OK) fail_msg("no %s", path);
+        struct chat_template *t = compiled(buf_z(&source));
+        planned_init(&s);
+        for (size_t n = 1; n < 7; n++) {
+            converse(&s, t, n, 60, &(struct chat_slices){ .now = 1767323045 });
+            converse(
+                &s, t, n, 20,
+                &(struct chat_slices){
+                    .tools = STR(
+                        "[{\"function\":{\"name\":\"f\","
+                        "\"parameters\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"}}}}}]") });
+        }
+        print_message("%s: %zu of %zu by plan\n", names[i], s.written, s.forms);
+        planned_done(&s);
+        chat_template_free(t);
+        buf_done(&source);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +349,7 @@ int main(void)
         cmocka_unit_test(only_plain_messages_have_a_form),
         cmocka_unit_test(counts_are_the_same_with_and_without_memory),
         cmocka_unit_test(the_templates_of_models_are_followed),
+        cmocka_unit_test(made_up_templates_are_followed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
