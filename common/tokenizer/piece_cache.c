@@ -236,17 +236,18 @@ static uint64_t short_piece(struct piece_cache *c, const struct vocab *v, const 
     return count > 0 ? count : missed(c, hash, v, p, n, k, what);
 }
 
-/* Looks for those that wait. */
-static __attribute__((noinline)) void look_up(struct piece_cache *c, const struct vocab *v)
+void piece_look_up(struct piece_cache *c, const struct vocab *v, unsigned but)
 {
     uint64_t sum = 0;
-    for (unsigned i = 0; i < c->waiting_n; i++) {
+    unsigned n = c->waiting_n - but;
+    for (unsigned i = 0; i < n; i++) {
         struct vocab_key k = c->waiting[i];
         enum what what = (enum what)(k.hi >> PIECE_KEY_COUNT);
         k.hi &= ((uint64_t)1 << PIECE_KEY_COUNT) - 1;
         sum += missed_later(c, piece_cache_hash(k), v, k, what);
     }
-    c->waiting_n = 0;
+    for (unsigned i = 0; i < but; i++) c->waiting[i] = c->waiting[n + i];
+    c->waiting_n = but;
     c->later_sum += sum;
 }
 
@@ -264,13 +265,13 @@ static inline void wait_for(struct piece_cache *c, const struct vocab *v, const 
     c->waiting[c->waiting_n] = k;
     c->waiting_n += differ != 0;
     __builtin_prefetch(c->at[piece_cache_set(hash)]);
-    if (c->waiting_n >= PIECE_WAITING) look_up(c, v);
+    if (c->waiting_n >= PIECE_WAITING + PIECE_TURN) piece_look_up(c, v, PIECE_WAITING);
 }
 
 uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
 {
     if (c == NULL) return 0;
-    look_up(c, v);
+    piece_look_up(c, v, 0);
     settle(c, v);
     uint64_t sum = c->later_sum;
     c->later_sum = 0;
@@ -328,6 +329,13 @@ static unsigned char *place_of(struct piece_cache *c, const char *p, size_t n, u
     return c->longer[kind] + (hash_of(p, n) * size & ((1u << PIECE_CACHE_LONG_BITS) - 1));
 }
 
+/* Where the piece goes that the latest one displaces. */
+static unsigned char *other_place(struct piece_cache *c, unsigned char *at, unsigned size)
+{
+    size_t offset = (size_t)(at - c->longer[0]) ^ size;
+    return c->longer[0] + offset;
+}
+
 /* A whole piece of more than PIECE_CACHE_LONGEST bytes. */
 static __attribute__((noinline)) enum err longer_piece(struct piece_cache *c, const struct vocab *v,
                                                        const char *p, size_t n, uint64_t *ret)
@@ -335,14 +343,19 @@ static __attribute__((noinline)) enum err longer_piece(struct piece_cache *c, co
     unsigned size = 0;
     unsigned char *at = n <= PIECE_CACHE_MOST ? place_of(c, p, n, &size) : NULL;
     c->asked++;
-    if (at != NULL && at[size - 2] == n && memcmp(at, p, n) == 0) {
-        *ret = at[size - 1];
-        return ERR_OK;
+    if (at != NULL) {
+        for (unsigned i = 0; i < 2; i++) {
+            const unsigned char *place = i == 0 ? at : other_place(c, at, size);
+            if (place[size - 2] != n || memcmp(place, p, n) != 0) continue;
+            *ret = place[size - 1];
+            return ERR_OK;
+        }
     }
     c->missed++;
     enum err e = joins_none(v, p, n) ? bpe_piece(v, p, n, NULL, ret) : parts(c, v, p, n, ret);
     if (e == ERR_OK && at != NULL) {
         ASSERT(*ret > 0 && *ret <= n);
+        if (at[size - 2] != 0) memcpy(other_place(c, at, size), at, size);
         memcpy(at, p, n);
         at[size - 2] = (unsigned char)n;
         at[size - 1] = (unsigned char)*ret;
@@ -396,70 +409,4 @@ uint64_t piece_part_later(struct piece_cache *c, const struct vocab *v, const ch
                           bool chars)
 {
     return part(c, v, p, n, chars, may_wait(v));
-}
-
-/* Of a window, a piece that is too long, or all of them where there is no cache. */
-static __attribute__((noinline)) uint64_t in_window(struct piece_cache *c, const struct vocab *v,
-                                                    const char *p, size_t n)
-{
-    uint64_t count = 0;
-    enum err e = piece_count(c, v, p, n, &count);
-    ASSERT(e == ERR_OK); /* so short a piece needs no memory */
-    return count;
-}
-
-/* Which bytes of 16 are of a piece of n, and its length where a key has it. */
-struct shaping {
-    uint64_t lo[16], hi[16], length[16];
-};
-#define EACH_LENGTH(f)                                                                          \
-    {                                                                                           \
-        f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), \
-            f(14), f(15)                                                                        \
-    }
-#define KEEP_LO(n) (n) >= 8 ? UINT64_MAX : ((uint64_t)1 << 8 * ((n) % 8)) - 1
-#define KEEP_HI(n) (n) <= 8 ? 0 : ((uint64_t)1 << 8 * ((n) % 8)) - 1
-#define LENGTH(n) (uint64_t)(n) << PIECE_KEY_LENGTH
-static const struct shaping shaping = { EACH_LENGTH(KEEP_LO), EACH_LENGTH(KEEP_HI),
-                                        EACH_LENGTH(LENGTH) };
-
-uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const char *p,
-                            uint64_t ends)
-{
-    uint64_t total = 0, asked = 0, from = 0;
-    if (c == NULL) {
-        for (; ends != 0; ends &= ends - 1) {
-            uint64_t to = (uint64_t)__builtin_ctzll(ends);
-            total += in_window(c, v, p + from, to - from);
-            from = to;
-        }
-        return total;
-    }
-    struct vocab_key *before = c->waiting + c->waiting_n, *waiting = before;
-    for (; ends != 0; ends &= ends - 1) {
-        uint64_t to = (uint64_t)__builtin_ctzll(ends), n = to - from, lo, hi;
-        const char *q = p + from;
-        from = to;
-        if (__builtin_expect(n > PIECE_CACHE_LONGEST, 0)) {
-            total += in_window(c, v, q, n);
-            continue;
-        }
-        /* without a branch: whether it is there cannot be foreseen */
-        memcpy(&lo, q, 8);
-        memcpy(&hi, q + 8, 8);
-        struct vocab_key k = { lo & shaping.lo[n], (hi & shaping.hi[n]) | shaping.length[n] };
-        const struct vocab_key *first = &c->first[piece_cache_first(piece_cache_hash(k))];
-        uint64_t differ = piece_cache_differ(first, k), count = first->hi >> PIECE_KEY_COUNT;
-        uint64_t other = (differ | -differ) >> 63; /* 0 or 1 */
-        *waiting = k;
-        waiting += other;
-        total += count & (other - 1);
-        asked++;
-    }
-    c->asked += asked;
-    c->waiting_n = (unsigned)(waiting - c->waiting);
-    for (; before < waiting; before++)
-        __builtin_prefetch(c->at[piece_cache_set(piece_cache_hash(*before))]);
-    if (c->waiting_n >= PIECE_WAITING) look_up(c, v);
-    return total;
 }

@@ -23,6 +23,8 @@ enum {
     PIECE_RUN_MOST = 3 * 4096 + 4, /* bytes of a run that a meter follows: U+FFFD is three */
     PIECE_LATER = 32,              /* pieces that are counted at once */
     PIECE_WAITING = 16,            /* pieces whose sets are on their way from memory */
+    PIECE_TURN = 32,               /* ... and that are looked up together */
+    PIECE_TOGETHER = 256,          /* pieces of plain ASCII that are counted together, at most */
     PIECE_KEY_COUNT = 60,          /* the number of tokens is in the bits of `hi` from here on */
     PIECE_KEY_LENGTH = 56,         /* ... the number of bytes, four bits */
 
@@ -49,7 +51,8 @@ struct piece_cache {
         uint64_t hash, at; /* where in VS_SHORT it may be */
         uint64_t count;
     } later[PIECE_LATER];
-    struct vocab_key waiting[PIECE_WAITING + SCAN_WINDOW]; /* what they are instead of a count */
+    struct vocab_key waiting[PIECE_WAITING + PIECE_TURN + PIECE_TOGETHER +
+                             1]; /* what they are instead of a count */
     unsigned later_n, waiting_n;
     uint64_t later_sum;            /* tokens of those that were counted since */
     uint64_t asked, missed;        /* pieces looked up, and not found, since it was taken */
@@ -119,9 +122,14 @@ uint64_t piece_part_later(struct piece_cache *c, const struct vocab *v, const ch
                           bool chars);
 uint64_t piece_settle(struct piece_cache *c, const struct vocab *v); /* c may be NULL */
 
-/* The tokens of all pieces of a window: they end where `ends` has bits. 16 bytes behind the last
- * one are readable. */
-uint64_t piece_count_window(struct piece_cache *c, const struct vocab *v, const char *p,
-                            uint64_t ends);
+/* Looks for those that have waited, but for the last `but` of them. */
+void piece_look_up(struct piece_cache *c, const struct vocab *v, unsigned but);
+
+/* Takes all pieces that pieces_window() finds, and counts them, some only later. */
+typedef uint64_t piece_windows_fn(struct piece_cache *c, struct pieces *it);
+
+/* In the instructions of several processors, as in scan_window.h. */
+piece_windows_fn *piece_windows_for(enum scan_isa isa); /* NULL when this one does not have them */
+piece_windows_fn *piece_windows_best(void);             /* never NULL */
 
 #endif

@@ -25,11 +25,7 @@ static enum err walk(struct pieces *it, const struct stop *stop, struct token_li
     enum err e;
     for (;;) {
         const char *p;
-        uint64_t ends;
-        while (to == NULL && (ends = pieces_window(it, &p)) != 0) {
-            *count += piece_count_window(cache, it->v, p, ends);
-            pieces_pass(it, 63 - (size_t)__builtin_clzll(ends));
-        }
+        if (cache != NULL) *count += it->v->count_windows(cache, it);
         size_t left = cache != NULL ? pieces_left(it, &p) : 0;
         if (left > 0) {
             size_t some = it->v->count_mixed(cache, it->v, p, left, count);

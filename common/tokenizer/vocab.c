@@ -170,6 +170,7 @@ static enum err attach(struct vocab *v, struct why *why)
     v->window = scan_window_best((enum scan_shape)h->shape);
     v->count_words = words_best(v);
     v->count_mixed = mixed_best(v);
+    v->count_windows = piece_windows_best();
     v->pool = calloc(1, sizeof *v->pool);
     return v->pool != NULL ? ERR_OK : ERR_NOMEM;
 }

@@ -135,6 +135,7 @@ struct vocab_edge {
 };
 
 struct piece_cache;
+struct pieces;
 
 struct vocab {
     atomic_uint refs;
@@ -166,7 +167,8 @@ struct vocab {
                           uint64_t *count); /* words_fn */
     size_t (*count_mixed)(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           uint64_t *count);
-    struct piece_pool *pool; /* see piece_cache.h */
+    uint64_t (*count_windows)(struct piece_cache *c, struct pieces *it); /* piece_windows_fn */
+    struct piece_pool *pool;                                             /* see piece_cache.h */
 };
 
 static inline uint64_t vocab_mix(uint64_t a, uint64_t b)
