@@ -44,6 +44,7 @@ static size_t make_text(const struct rng *rng, const struct vocab *v, char *t)
             c = (char)rng_below(rng, 128);
             s = str_n(&c, 1);
         }
+        if (s.n == 0) continue;
         if (n + s.n > TEXT) break;
         memcpy(t + n, s.p, s.n);
         n += s.n;
