@@ -332,8 +332,8 @@ static unsigned char *place_of(struct piece_cache *c, const char *p, size_t n, u
 /* Where the piece goes that the latest one displaces. */
 static unsigned char *other_place(struct piece_cache *c, unsigned char *at, unsigned size)
 {
-    size_t offset = (size_t)(at - c->longer[0]) ^ size;
-    return c->longer[0] + offset;
+    bool second = ((size_t)(at - c->longer[0]) & size) != 0;
+    return second ? at - size : at + size;
 }
 
 /* A whole piece of more than PIECE_CACHE_LONGEST bytes. */
