@@ -198,6 +198,7 @@ static void put_attempt(struct writer *w, const struct usage_attempt *a)
     PUT(w, "}");
 }
 
+/* The head of a record. What stands here is also in usage_head_stamp(). */
 static void put_identity(struct writer *w, const struct usage_record *r)
 {
     char ts[TIME_RFC3339_LEN];
@@ -282,16 +283,71 @@ static void put_amounts(struct writer *w, const struct usage_record *r)
     }
 }
 
-enum err usage_encode(const struct usage_record *r, struct buf *out)
+/* The writer's end, and what became of all of it. */
+static enum err finish(struct writer *w, size_t start)
+{
+    if (w->e == ERR_OK && w->p != NULL) w->out->len = (size_t)(w->p - w->out->data);
+    if (w->e == ERR_OK && w->out->len - start > USAGE_MAX_BYTES) w->e = ERR_LIMIT;
+    if (w->e != ERR_OK) w->out->len = start;
+    return w->e;
+}
+
+static void put_tail(struct writer *w, const struct usage_record *r)
+{
+    put_result(w, r);
+    put_amounts(w, r);
+    PUT(w, "}");
+}
+
+enum err usage_encode_parts(const struct usage_record *r, struct buf *out, size_t *ret_head_n)
 {
     struct writer w = { .out = out };
     size_t start = out->len;
     put_identity(&w, r);
-    put_result(&w, r);
-    put_amounts(&w, r);
-    PUT(&w, "}");
-    if (w.e == ERR_OK && w.p != NULL) out->len = (size_t)(w.p - out->data);
-    if (w.e == ERR_OK && out->len - start > USAGE_MAX_BYTES) w.e = ERR_LIMIT;
-    if (w.e != ERR_OK) out->len = start;
-    return w.e;
+    size_t head_n = (w.p != NULL ? (size_t)(w.p - out->data) : out->len) - start;
+    put_tail(&w, r);
+    enum err e = finish(&w, start);
+    if (e == ERR_OK) *ret_head_n = head_n;
+    return e;
+}
+
+enum err usage_encode(const struct usage_record *r, struct buf *out)
+{
+    size_t head_n;
+    return usage_encode_parts(r, out, &head_n);
+}
+
+enum err usage_encode_tail(const struct usage_record *r, struct buf *out)
+{
+    struct writer w = { .out = out };
+    size_t start = out->len;
+    put_tail(&w, r);
+    return finish(&w, start);
+}
+
+/* No step loses anything: where one of the values is another, so is the result. */
+static inline uint64_t rotate(uint64_t v, unsigned by)
+{
+    return v << by | v >> (64 - by);
+}
+
+static inline uint64_t mix(uint64_t h, uint64_t v)
+{
+    return rotate(h ^ v, 27) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static inline uint64_t mix_str(uint64_t h, struct str s)
+{
+    return mix(h, (uint64_t)(uintptr_t)s.p ^ rotate(s.n, 48));
+}
+
+uint64_t usage_head_stamp(const struct usage_record *r)
+{
+    uint64_t h = mix(mix(0, r->ts_ms), r->revision);
+    h = mix_str(mix_str(mix_str(h, r->id), r->from), r->edge);
+    h = mix_str(mix_str(mix_str(h, r->namespace_slug), r->namespace_id), r->key_id);
+    h = mix_str(mix_str(mix_str(h, r->route), r->route_id), r->dialect);
+    h = mix_str(mix_str(h, r->model), r->upstream_model);
+    h = mix_str(mix_str(h, r->upstream), r->upstream_id);
+    return mix_str(mix_str(mix_str(h, r->client_ip), r->user), r->trace_id);
 }

@@ -120,6 +120,17 @@ enum err usage_outcome_parse(struct str s, enum usage_outcome *ret) MUSTCHECK;
  * ERR_NOMEM. */
 enum err usage_encode(const struct usage_record *r, struct buf *out) MUSTCHECK;
 
+/* The same in two parts, for a record that is written at the beginning of its request and again at
+ * its end. The head says whose request it is and where it went (id to trace_id, revision), the tail
+ * what became of it; the text is the one and then the other. parts() is usage_encode(), and says
+ * how long the head is; tail() appends the tail alone. */
+enum err usage_encode_parts(const struct usage_record *r, struct buf *out,
+                            size_t *ret_head_n) MUSTCHECK;
+enum err usage_encode_tail(const struct usage_record *r, struct buf *out) MUSTCHECK;
+/* Of two records with the same stamp the heads are the same, provided that strings which lie at the
+ * same place are: of one request, while what it points to lives. Nothing is read of the strings. */
+uint64_t usage_head_stamp(const struct usage_record *r);
+
 /* Strings are copied into the arena. ERR_UNSUPPORTED: a version that is not ours (may be a newer
  * edge's: keep it); ERR_INVALID: no record, with the reason in why; ERR_LIMIT: over
  * USAGE_MAX_BYTES; ERR_NOMEM: the arena's budget. */

@@ -151,6 +151,91 @@ static void what_is_encoded_is_decoded(void **state)
     arena_done(&arena);
 }
 
+static void a_record_is_its_head_and_then_its_tail(void **state)
+{
+    struct usage_record all[] = { full_record(), full_record(), { .id = STR("x") } };
+    struct buf whole, parts;
+    size_t head_n = 0;
+    (void)state;
+    buf_init(&whole, USAGE_MAX_BYTES + 3);
+    buf_init(&parts, USAGE_MAX_BYTES + 3);
+    all[1].outcome = USAGE_CRASHED; /* as when it was opened */
+    all[1].status = 0;
+    all[1].attempts_n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        buf_clear(&whole);
+        buf_clear(&parts);
+        assert_int_equal(buf_append_str(&parts, STR("abc")), ERR_OK);
+        assert_int_equal(usage_encode(&all[i], &whole), ERR_OK);
+        assert_int_equal(usage_encode_parts(&all[i], &parts, &head_n), ERR_OK);
+        assert_str(str_n(parts.data + 3, parts.len - 3), buf_str(&whole));
+        assert_in_range(head_n, 1, whole.len - 1);
+        parts.len = 3 + head_n;
+        assert_int_equal(usage_encode_tail(&all[i], &parts), ERR_OK);
+        assert_str(str_n(parts.data + 3, parts.len - 3), buf_str(&whole));
+    }
+    /* The head of the first goes before the tail of the second. */
+    buf_clear(&whole);
+    buf_clear(&parts);
+    assert_int_equal(usage_encode_parts(&all[0], &parts, &head_n), ERR_OK);
+    parts.len = head_n;
+    assert_int_equal(usage_encode_tail(&all[1], &parts), ERR_OK);
+    assert_int_equal(usage_encode(&all[1], &whole), ERR_OK);
+    assert_str(buf_str(&parts), buf_str(&whole));
+    buf_done(&whole);
+    buf_done(&parts);
+}
+
+/* Whatever of a record is changed: where the head is another, the stamp is. */
+static void a_stamp_tells_of_another_head(void **state)
+{
+    struct usage_record r = full_record();
+    const struct usage_record was = r;
+    struct str *const texts[] = {
+        &r.id,          &r.from,      &r.edge,    &r.namespace_slug, &r.namespace_id,   &r.key_id,
+        &r.route,       &r.route_id,  &r.dialect, &r.model,          &r.upstream_model, &r.upstream,
+        &r.upstream_id, &r.client_ip, &r.user,    &r.trace_id
+    };
+    const uint64_t stamp = usage_head_stamp(&was);
+    struct buf a, b;
+    size_t a_n = 0, b_n = 0;
+    (void)state;
+    buf_init(&a, USAGE_MAX_BYTES);
+    buf_init(&b, USAGE_MAX_BYTES);
+    assert_int_equal(usage_encode_parts(&was, &a, &a_n), ERR_OK);
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        const struct str to[] = { STR("another"), str_n(texts[i]->p, texts[i]->n - 1), STR("") };
+        for (size_t k = 0; k < ARRAY_LEN(to); k++) {
+            r = was;
+            *texts[i] = to[k];
+            buf_clear(&b);
+            assert_int_equal(usage_encode_parts(&r, &b, &b_n), ERR_OK);
+            assert_false(str_eq(str_n(a.data, a_n), str_n(b.data, b_n)));
+            assert_true(usage_head_stamp(&r) != stamp);
+        }
+    }
+    r = was, r.ts_ms++;
+    assert_true(usage_head_stamp(&r) != stamp);
+    r = was, r.revision++;
+    assert_true(usage_head_stamp(&r) != stamp);
+    /* Any other byte of it: the head is the same, or the stamp is another. */
+    for (size_t i = 0; i < sizeof r; i++) {
+        r = was;
+        ((unsigned char *)&r)[i] ^= 1;
+        if (usage_head_stamp(&r) != stamp) continue; /* may point to nowhere now */
+        r.outcome = was.outcome, r.attempts_n = was.attempts_n, r.reject = was.reject;
+        r.cost = was.cost, r.input_source = was.input_source, r.output_source = was.output_source;
+        r.stream = was.stream, r.has_ttft = was.has_ttft;
+        r.upstream_reported = was.upstream_reported;
+        memcpy(r.attempts, was.attempts, sizeof r.attempts);
+        buf_clear(&b);
+        assert_int_equal(usage_encode_parts(&r, &b, &b_n), ERR_OK);
+        assert_str(str_n(b.data, b_n), str_n(a.data, a_n));
+    }
+    buf_done(&a);
+    buf_done(&b);
+}
+
 static void a_bare_record_gets_the_sender_and_no_namespace(void **state)
 {
     struct usage_record r = { .id = STR("01944d2e-8a00-7cc3-98c4-dc0c0c07398f"),
@@ -410,6 +495,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_encoded_is_decoded),
+        cmocka_unit_test(a_record_is_its_head_and_then_its_tail),
+        cmocka_unit_test(a_stamp_tells_of_another_head),
         cmocka_unit_test(a_bare_record_gets_the_sender_and_no_namespace),
         cmocka_unit_test(long_and_broken_texts_are_cut_and_still_decode),
         cmocka_unit_test(texts_are_escaped_as_everywhere_else),

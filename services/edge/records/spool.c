@@ -181,6 +181,7 @@ enum err spool_begin(struct spool *s, unsigned worker, struct str id, struct str
     struct spool_ticket *t = take_ticket(w);
     enum err e = t != NULL ? spool_append(s, w, &entry, false, &t->segment, &t->offset) : ERR_NOMEM;
     if (e == ERR_OK) {
+        t->head_n = 0;
         t->segment->open++;
         list_push_back(&w->tickets, &t->in_writer);
     } else if (t != NULL) {
@@ -222,19 +223,32 @@ static uint16_t shared_bytes(struct str a, struct str b)
     return n >= LEAST ? (uint16_t)n : 0;
 }
 
-enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text)
+void spool_mark(struct spool_ticket *t, size_t head_n, uint64_t stamp)
+{
+    t->head_n = head_n <= UINT16_MAX ? (uint16_t)head_n : 0;
+    t->stamp = stamp;
+}
+
+size_t spool_marked(const struct spool_ticket *t, uint64_t stamp)
+{
+    return t->stamp == stamp ? t->head_n : 0;
+}
+
+/* head_n bytes of the opening's text, then text. */
+static enum err settle(struct spool *s, struct spool_ticket *t, size_t head_n, struct str text)
 {
     struct spool_writer *w = t->writer;
     struct spool_segment *g;
     size_t at;
     (void)pthread_mutex_lock(&w->lock);
     struct segment_frame *f = segment_at(t->segment->map, t->offset);
-    uint16_t shared = shared_bytes(segment_text(f), text);
+    ASSERT(head_n <= f->text_n && head_n <= UINT16_MAX);
+    uint16_t same = head_n == 0 ? shared_bytes(segment_text(f), text) : 0;
     struct segment_entry entry = { .type = SEGMENT_SETTLE,
                                    .id = str_n(f->id, SEGMENT_ID_LEN),
                                    .name = segment_name(f),
-                                   .text = str_n(text.p + shared, text.n - shared),
-                                   .shared = shared,
+                                   .text = str_n(text.p + same, text.n - same),
+                                   .shared = (uint16_t)(head_n + same),
                                    .open_number = t->segment->number,
                                    .open_offset = (uint32_t)t->offset };
     /* The reader may deliver it, and count it down, before we are back: count it up first. */
@@ -246,6 +260,16 @@ enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text)
         s->settled--;
     (void)pthread_mutex_unlock(&w->lock);
     return e;
+}
+
+enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text)
+{
+    return settle(s, t, 0, text);
+}
+
+enum err spool_settle_tail(struct spool *s, struct spool_ticket *t, size_t head_n, struct str tail)
+{
+    return settle(s, t, head_n, tail);
 }
 
 void spool_abandon(struct spool *s, struct spool_ticket *t)

@@ -63,6 +63,14 @@ void spool_progress(struct spool_ticket *t, const struct spool_progress *p);
 /* Ends an open record with its final text; consumes the ticket unless it fails. Goes on beyond
  * max_bytes (the excess is bounded by the records that were open). ERR_LIMIT, ERR_IO. */
 enum err spool_settle(struct spool *s, struct spool_ticket *t, struct str text) MUSTCHECK;
+/* What the caller knows of the text of an open record: that its first head_n bytes (at most
+ * UINT16_MAX) go with a stamp. spool_marked() is their number, 0 when it is another stamp; so many
+ * may be left out of the final text, in front. */
+void spool_mark(struct spool_ticket *t, size_t head_n, uint64_t stamp);
+size_t spool_marked(const struct spool_ticket *t, uint64_t stamp);
+/* As spool_settle(), with a text that is head_n bytes of that of spool_begin(), then tail. */
+enum err spool_settle_tail(struct spool *s, struct spool_ticket *t, size_t head_n,
+                           struct str tail) MUSTCHECK;
 /* Lets go of a ticket that could not be settled: the record stays open on disk, and comes out as
  * crashed after the next start, with what progress said. */
 void spool_abandon(struct spool *s, struct spool_ticket *t);

@@ -56,6 +56,8 @@ struct spool_ticket {
     struct spool_writer *writer;
     struct spool_segment *segment;
     size_t offset;
+    uint64_t stamp; /* these two: of spool_mark() */
+    uint16_t head_n;
 };
 
 struct spool_writer {

@@ -53,8 +53,10 @@ enum err usage_open(struct usage *u, unsigned worker, const struct usage_record 
     struct usage_record open = *r;
     open.outcome = USAGE_CRASHED; /* what it is unless it is settled */
     buf_clear(text);
-    enum err e = usage_encode(&open, text);
+    size_t head_n = 0;
+    enum err e = usage_encode_parts(&open, text, &head_n);
     if (e == ERR_OK) e = spool_begin(u->spool, worker, r->id, slug_of(r), buf_str(text), &t);
+    if (e == ERR_OK) spool_mark(t, head_n, usage_head_stamp(r));
     if (e != ERR_OK) {
         if (u->settings.full_refuses) {
             u->refused++;
@@ -82,11 +84,14 @@ void usage_settle(struct usage *u, unsigned worker, struct usage_handle *h,
     ASSERT(worker < u->o.workers);
     struct buf *text = &u->workers[worker].text;
     struct spool_ticket *t = (struct spool_ticket *)h;
+    size_t head_n = t != NULL ? spool_marked(t, usage_head_stamp(r)) : 0;
     buf_clear(text);
-    enum err e = usage_encode(r, text);
+    enum err e = head_n > 0 ? usage_encode_tail(r, text) : usage_encode(r, text);
+    if (e == ERR_OK && head_n + text->len > USAGE_MAX_BYTES) e = ERR_LIMIT;
     if (e == ERR_OK)
-        e = t != NULL ? spool_settle(u->spool, t, buf_str(text))
-                      : spool_put(u->spool, worker, r->id, slug_of(r), buf_str(text));
+        e = t == NULL    ? spool_put(u->spool, worker, r->id, slug_of(r), buf_str(text))
+            : head_n > 0 ? spool_settle_tail(u->spool, t, head_n, buf_str(text))
+                         : spool_settle(u->spool, t, buf_str(text));
     if (e == ERR_OK) return;
     if (t != NULL) {
         /* It stays open on disk with its final amounts: a successor sends it as crashed. */

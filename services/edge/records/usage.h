@@ -79,9 +79,10 @@ enum err usage_open(struct usage *u, unsigned worker, const struct usage_record 
 void usage_progress(struct usage_handle *h, uint64_t output_tokens, int64_t cost_nano,
                     uint64_t duration_ms);
 
-/* Completes the record and lets go of the handle; with handle NULL opens and settles at once. A
- * record that cannot be written is counted as lost (stats, and an error in the log now and then).
- */
+/* Completes the record and lets go of the handle; with handle NULL opens and settles at once.
+ * Strings of r that lie where they lay at usage_open() must have what they had then: only what
+ * follows them is written. A record that cannot be written is counted as lost (stats, and an error
+ * in the log now and then). */
 void usage_settle(struct usage *u, unsigned worker, struct usage_handle *h,
                   const struct usage_record *r);
 

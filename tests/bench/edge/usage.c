@@ -27,6 +27,7 @@ struct load {
     struct usage *usage;
     struct usage_handle *open[OPEN_AT_ONCE];
     char ids[OPEN_AT_ONCE][UUID_LEN + 1];
+    uint64_t ts[OPEN_AT_ONCE];
     uint64_t writes[BUCKETS + 1], slowest_ns, begun;
 };
 
@@ -49,7 +50,7 @@ static void fill(const struct load *l, uint64_t n, struct usage_record *r, char 
 {
     (void)snprintf(slug, 32, "team-%u", (unsigned)(n % l->namespaces));
     *r = (struct usage_record){ .id = str_of(l->ids[n % OPEN_AT_ONCE]),
-                                .ts_ms = clock_wall_ms(clock_system()),
+                                .ts_ms = l->ts[n % OPEN_AT_ONCE],
                                 .from = STR("edge-1"),
                                 .edge = STR("edge-1"),
                                 .namespace_slug = str_of(slug),
@@ -98,6 +99,7 @@ static void one(struct load *l)
         note(l, now_ns(CLOCK_MONOTONIC) - at);
     }
     uuid_v7(clock_system(), rng_system(), l->ids[n % OPEN_AT_ONCE]);
+    l->ts[n % OPEN_AT_ONCE] = clock_wall_ms(clock_system());
     fill(l, n, &r, slug);
     uint64_t at = now_ns(CLOCK_MONOTONIC);
     ASSERT(usage_open(l->usage, 0, &r, h) == ERR_OK);

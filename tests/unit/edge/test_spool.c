@@ -652,7 +652,39 @@ static struct spool_ticket *begin_long(struct spool *s, unsigned n)
     struct spool_ticket *t = NULL;
     assert_int_equal(spool_begin(s, 0, id_of(id, n), STR("team-a"), long_text(text, "open"), &t),
                      ERR_OK);
+    spool_mark(t, 300, n);
     return t;
+}
+
+/* Every second one as a tail, by what was marked. */
+static void settle_long(struct spool *s, struct spool_ticket *t, unsigned n)
+{
+    char text[512];
+    assert_int_equal(spool_marked(t, n + 1), 0);
+    assert_int_equal(spool_marked(t, n), 300);
+    enum err e = n % 2 == 0 ? spool_settle(s, t, long_text(text, "settled with more"))
+                            : spool_settle_tail(s, t, 300, STR("settled with more"));
+    assert_int_equal(e, ERR_OK);
+}
+
+static void a_mark_goes_with_its_record(void **state)
+{
+    struct spool_options o = options(*state);
+    struct spool *s = open_spool(&o);
+    struct spool_item i;
+    struct spool_ticket *t = begin_long(s, 1);
+    spool_mark(t, UINT16_MAX + 1, 1); /* more than a frame can say */
+    assert_int_equal(spool_marked(t, 1), 0);
+    spool_mark(t, 300, 1);
+    settle_long(s, t, 1);
+    assert_int_equal(spool_next(s, &i), ERR_OK);
+    spool_done(s, &i.ref, 1);
+    t = begin(s, 0, 2); /* with the same ticket */
+    assert_int_equal(spool_marked(t, 1), 0);
+    settle(s, t, 2);
+    assert_int_equal(spool_next(s, &i), ERR_OK);
+    spool_done(s, &i.ref, 1);
+    spool_free(s);
 }
 
 /* The texts of all that comes out are whole, but that of `lost`. Delivers them. */
@@ -683,18 +715,15 @@ static void what_opening_and_end_share_is_stored_once(void **state)
     struct spool_options o = options(*state);
     struct spool *s = open_spool(&o);
     struct spool_ticket *open[200];
-    char text[512];
     for (unsigned n = 0; n < 200; n++) open[n] = begin_long(s, n); /* fills segments */
-    for (unsigned n = 0; n < 200; n++)
-        assert_int_equal(spool_settle(s, open[n], long_text(text, "settled with more")), ERR_OK);
+    for (unsigned n = 0; n < 200; n++) settle_long(s, open[n], n);
     assert_int_equal(read_long(s, 1000, true), 200);
     UNTIL(stats(s).segments <= 4);
     spool_free(s);
     s = open_spool(&o);
     /* Some for a successor: settled, open, and one of each whose opening is lost. */
     for (unsigned n = 0; n < 10; n++) open[n] = begin_long(s, n);
-    for (unsigned n = 0; n < 6; n++)
-        assert_int_equal(spool_settle(s, open[n], long_text(text, "settled with more")), ERR_OK);
+    for (unsigned n = 0; n < 6; n++) settle_long(s, open[n], n);
     spool_free(s);
     size_t size = 0;
     char *map = map_segment_of_the_dead(*state, &size);
@@ -853,6 +882,7 @@ int main(void)
         T(kill_9_in_the_middle_of_writing_loses_nothing),
         T(torn_records_are_skipped_and_the_rest_is_read),
         T(what_opening_and_end_share_is_stored_once),
+        T(a_mark_goes_with_its_record),
         T(what_an_earlier_use_left_in_a_segment_never_comes_out),
         T(a_spool_of_version_1_is_read),
         T(a_file_that_is_no_segment_is_kept),

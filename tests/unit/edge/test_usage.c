@@ -123,7 +123,7 @@ struct content {
         enum usage_outcome outcome;
         uint64_t output_tokens;
         int64_t cost;
-        bool from_successor;
+        bool from_successor, fell_back;
     } of[RECORDS_MAX];
 };
 
@@ -148,6 +148,8 @@ static void read_part(void *ctx, const struct usage_part *p)
     c->of[n].output_tokens = r->output_tokens;
     c->of[n].cost = r->cost.nano;
     c->of[n].from_successor = str_eqz(r->from, "edge-2") && str_eqz(r->edge, "edge-1");
+    c->of[n].fell_back = str_eqz(r->upstream, "second");
+    if (!c->of[n].fell_back) assert_true(str_eqz(r->model, "Qwen3-8B"));
     c->count++;
     if (!p->alone && p->index == 0) c->batches++;
 }
@@ -217,6 +219,37 @@ static void settled_and_refused_requests_are_published_once(void **state)
     assert_int_equal(c->of[0].outcome, USAGE_CUT);
     assert_int_equal(c->of[0].output_tokens, 64);
     assert_int_equal(c->of[1].outcome, USAGE_REJECTED);
+    free(c);
+    bus_free(bus);
+}
+
+/* What a record said at its opening is not what counts when it went elsewhere. */
+static void a_request_that_fell_back_is_recorded_where_it_went(void **state)
+{
+    struct fixture *f = *state;
+    struct bus *bus = open_bus(f);
+    make_stream(bus);
+    struct usage *u = open_usage(f, bus, "edge-1");
+    for (unsigned n = 0; n < 40; n++) {
+        struct usage_handle *h = NULL;
+        struct made m;
+        struct usage_record r = *make(&m, n);
+        r.upstream = STR("first");
+        assert_int_equal(usage_open(u, n % WORKERS, &r, &h), ERR_OK);
+        if (n % 4 == 1) r.upstream = STR("second");
+        r.outcome = USAGE_OK;
+        r.output_tokens = n;
+        usage_settle(u, n % WORKERS, h, &r);
+    }
+    assert_true(usage_flush(u, 20000));
+    usage_free(u);
+    struct content *c = read_stream(bus);
+    assert_int_equal(c->count, 40);
+    for (unsigned n = 0; n < 40; n++) {
+        assert_int_equal(c->of[n].fell_back, n % 4 == 1);
+        assert_int_equal(c->of[n].outcome, USAGE_OK);
+        assert_int_equal(c->of[n].output_tokens, n);
+    }
     free(c);
     bus_free(bus);
 }
@@ -430,6 +463,7 @@ int main(void)
         /* First, because it forks: the bus leaves threads behind. */
         T(a_killed_edge_is_accounted_for_by_the_next),
         T(settled_and_refused_requests_are_published_once),
+        T(a_request_that_fell_back_is_recorded_where_it_went),
         T(nothing_is_lost_while_the_bus_is_killed),
         T(a_server_that_takes_little_gets_small_messages),
         T(a_full_spool_refuses_or_serves_as_it_is_told),
