@@ -415,12 +415,13 @@ static enum err pass_whole(struct answer *a, struct str body, struct str *ret)
 enum err answer_whole(struct answer *a, struct str body, struct buf *out, struct str *ret)
 {
     struct js_val root;
+    struct js_mark marks[JS_MARKS_MAX];
     struct chunk chunk;
     a->out = out;
     a->asked = false;
     a->chunk = &chunk;
     chunk_init(&chunk);
-    enum err e = js_parse(body, &root, NULL);
+    enum err e = js_parse_marked(body, marks, &root);
     if (e == ERR_OK) e = a->o.dialect->parse_answer(root, a->chunk);
     if (e == ERR_OK) {
         note_usage(a, &chunk.reported);

@@ -308,8 +308,8 @@ static enum err hold_run(struct answer *a, const struct run *r, uint64_t had)
     enum err e = ERR_OK;
     while (e == ERR_OK && next_of(r, &rest, &k)) {
         struct sse_event ev = event_of(f, &k);
-        struct js_val text = { JS_STRING,
-                               str_n(k.hole[f->text_at].p - 1, k.hole[f->text_at].n + 2) };
+        struct js_val text = { JS_STRING, str_n(k.hole[f->text_at].p - 1, k.hole[f->text_at].n + 2),
+                               NULL };
         buf_clear(&a->scratch);
         e = js_decode(text, &a->scratch);
         struct mark m = { .text = (uint16_t)f->text, .start = had, .end = had + a->scratch.len };
@@ -365,7 +365,8 @@ static enum err gather(struct answer *a, struct str bytes, struct run *ret)
     bool more = ret->form != NULL;
     while (more && e == ERR_OK && has_room(a, ret, &k, tokens)) {
         struct str text = k.hole[ret->form->text_at];
-        e = js_decode((struct js_val){ JS_STRING, str_n(text.p - 1, text.n + 2) }, &a->scratch);
+        e = js_decode((struct js_val){ JS_STRING, str_n(text.p - 1, text.n + 2), NULL },
+                      &a->scratch);
         ret->raw.n += k.raw.n;
         if (ret->form->sequence_at != NO_PLACE) ret->sequence = sequence_of(ret->form, &k);
         bytes.p += k.raw.n, bytes.n -= k.raw.n;

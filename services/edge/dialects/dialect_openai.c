@@ -216,7 +216,7 @@ static bool take_choice(struct chunk *c, uint64_t position, struct js_val choice
 {
     struct js_iter it;
     struct str key;
-    struct js_val v, message = { JS_NULL, STR_NULL }, text = message, finish = message,
+    struct js_val v, message = { JS_NULL, STR_NULL, NULL }, text = message, finish = message,
                      logprobs = message;
     uint64_t index = position;
     js_iter_init(&it, choice);

@@ -103,9 +103,37 @@ static enum err bad(struct why *why, struct str text, const char *at, const char
     return why_set(why, ERR_INVALID, "not valid JSON: %s at byte %zu", what, (size_t)(at - text.p));
 }
 
+/* Marks that are set while the text is checked. */
+struct marker {
+    struct js_mark *v;
+    size_t n; /* over JS_MARKS_MAX: they did not fit */
+    uint16_t open[JS_MAX_DEPTH];
+};
+
+static inline void mark_one(struct marker *m, const char *p, const char *end)
+{
+    if (m->n < JS_MARKS_MAX) m->v[m->n] = (struct js_mark){ p, (uint32_t)(end - p), 1 };
+    m->n++;
+}
+
+static inline void mark_open(struct marker *m, size_t depth, const char *p)
+{
+    m->open[depth] = (uint16_t)MIN(m->n, (size_t)JS_MARKS_MAX);
+    mark_one(m, p, p);
+}
+
+static inline void mark_close(struct marker *m, size_t depth, const char *end)
+{
+    size_t at = m->open[depth];
+    if (at >= JS_MARKS_MAX) return;
+    m->v[at].n = (uint32_t)(end - m->v[at].p);
+    m->v[at].marks = (uint32_t)(m->n - at);
+}
+
 /* One pass with an explicit stack of brackets. What may stand at p: a value, a key, or what follows
  * a value. */
 static inline __attribute__((always_inline)) enum err parse(struct str text, struct js_seek *seek,
+                                                            struct marker *marker,
                                                             struct js_val *ret, struct why *why)
 {
     enum { WANT_VALUE, WANT_KEY, AFTER_VALUE } state = WANT_VALUE;
@@ -124,6 +152,7 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
                 return bad(why, text, p, "unexpected bracket");
             if (seek != NULL) js_seek_close(seek, depth, c == ']' ? JS_ARRAY : JS_OBJECT, p + 1);
             depth--, p++, may_close = false, state = AFTER_VALUE;
+            if (marker != NULL) mark_close(marker, depth, p);
         } else if (state == AFTER_VALUE) {
             if (c != ',') return bad(why, text, p, "expected a comma");
             p++, state = stack[depth - 1] == '{' ? WANT_KEY : WANT_VALUE;
@@ -133,6 +162,7 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
             if (seek != NULL && (problem = js_seek_key(
                                      seek, depth, str_n(p + 1, (size_t)(key_end - p) - 2))) != NULL)
                 return why_set(why, ERR_DENIED, "%s: byte %zu", problem, (size_t)(p - text.p));
+            if (marker != NULL) mark_one(marker, p, key_end);
             p = skip_space(key_end, end);
             if (p >= end || *p != ':') return bad(why, text, p, "expected a colon");
             p++, may_close = false, state = WANT_VALUE;
@@ -140,6 +170,7 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
             if (depth == JS_MAX_DEPTH)
                 return why_set(why, ERR_LIMIT, "nested deeper than %d levels", JS_MAX_DEPTH);
             if (seek != NULL) js_seek_open(seek, depth, depth > 0 && stack[depth - 1] == '[', p);
+            if (marker != NULL) mark_open(marker, depth, p);
             stack[depth++] = c;
             p++, may_close = true, state = c == '{' ? WANT_KEY : WANT_VALUE;
         } else {
@@ -147,12 +178,15 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
             if (next == NULL) return bad(why, text, p, "unexpected character");
             if (seek != NULL)
                 js_seek_scalar(seek, depth, depth > 0 && stack[depth - 1] == '[',
-                               (struct js_val){ type_of(c), str_n(p, (size_t)(next - p)) });
+                               (struct js_val){ type_of(c), str_n(p, (size_t)(next - p)), NULL });
+            if (marker != NULL) mark_one(marker, p, next);
             p = next, may_close = false, state = AFTER_VALUE;
         }
     }
     if (skip_space(p, end) != end) return bad(why, text, p, "bytes behind the document");
-    *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(p - start)) };
+    bool marked = marker != NULL && marker->n <= JS_MARKS_MAX;
+    *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(p - start)),
+                            marked ? marker->v : NULL };
     return ERR_OK;
 }
 
@@ -164,19 +198,27 @@ static enum err told(enum err e, struct str text, struct why *why)
     return why_set(why, ERR_INVALID, "not valid UTF-8");
 }
 
-/* Two copies of the pass: most documents are looked into for nothing. */
+/* Three copies of the pass: most documents are looked into for nothing. */
 enum err js_parse_wanting(struct str text, const struct js_wants *wants, struct js_val *ret,
                           struct js_val *ret_found, struct why *why)
 {
     struct js_seek seek;
     if (js_wants_count(wants) == 0) return js_parse(text, ret, why);
     js_seek_init(&seek, wants, ret_found);
-    return told(parse(text, &seek, ret, why), text, why);
+    return told(parse(text, &seek, NULL, ret, why), text, why);
 }
 
 enum err js_parse(struct str text, struct js_val *ret, struct why *why)
 {
-    return told(parse(text, NULL, ret, why), text, why);
+    return told(parse(text, NULL, NULL, ret, why), text, why);
+}
+
+enum err js_parse_marked(struct str text, struct js_mark marks[JS_MARKS_MAX], struct js_val *ret)
+{
+    struct marker m;
+    if (text.n > UINT32_MAX) return js_parse(text, ret, NULL);
+    m.v = marks, m.n = 0;
+    return told(parse(text, NULL, &m, ret, NULL), text, NULL);
 }
 
 /* --- walking what was validated --- */
@@ -226,6 +268,16 @@ void js_iter_init(struct js_iter *it, struct js_val container)
     it->p = inside ? container.raw.p + 1 : NULL;
     it->end = inside ? container.raw.p + container.raw.n - 1 : NULL;
     it->members = js_is(container, JS_OBJECT);
+    it->mark = inside && container.mark != NULL ? container.mark + 1 : NULL;
+    it->mark_end = it->mark != NULL ? container.mark + container.mark->marks : NULL;
+}
+
+/* The value whose mark comes. */
+static void take_marked(struct js_iter *it, struct js_val *ret)
+{
+    const struct js_mark *m = it->mark;
+    it->mark = m + m->marks;
+    *ret = (struct js_val){ type_of(*m->p), str_n(m->p, m->n), m };
 }
 
 static bool at_next(struct js_iter *it)
@@ -239,19 +291,33 @@ static void take_value(struct js_iter *it, struct js_val *ret)
 {
     const char *start = it->p;
     it->p = skip_value(start, it->end);
-    *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(it->p - start)) };
+    *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(it->p - start)), NULL };
 }
 
 bool js_next_element(struct js_iter *it, struct js_val *ret)
 {
-    if (it->members || !at_next(it)) return false;
+    if (it->members) return false;
+    if (it->mark != NULL) {
+        if (it->mark == it->mark_end) return false;
+        take_marked(it, ret);
+        return true;
+    }
+    if (!at_next(it)) return false;
     take_value(it, ret);
     return true;
 }
 
 bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret)
 {
-    if (!it->members || !at_next(it)) return false;
+    if (!it->members) return false;
+    if (it->mark != NULL) {
+        if (it->mark == it->mark_end) return false;
+        *ret_key = str_n(it->mark->p + 1, it->mark->n - 2);
+        it->mark++;
+        take_marked(it, ret);
+        return true;
+    }
+    if (!at_next(it)) return false;
     const char *key = it->p + 1;
     it->p = skip_string(it->p, it->end);
     *ret_key = str_n(key, (size_t)(it->p - 1 - key));
@@ -271,7 +337,7 @@ struct js_val js_get(struct js_val object, const char *key)
         while (js_next_member(&it, &k, &v))
             if (js_key_is(k, key)) return v;
     }
-    return (struct js_val){ JS_NULL, STR_NULL };
+    return (struct js_val){ JS_NULL, STR_NULL, NULL };
 }
 
 enum err js_u64(struct js_val v, uint64_t *ret)

@@ -15,17 +15,32 @@ enum js_type { JS_NULL, JS_TRUE, JS_FALSE, JS_NUMBER, JS_STRING, JS_ARRAY, JS_OB
 
 struct js_val {
     enum js_type type;
-    struct str raw; /* with its quotes or brackets; p == NULL: absent */
+    struct str raw;             /* with its quotes or brackets; p == NULL: absent */
+    const struct js_mark *mark; /* of js_parse_marked(); NULL: none */
 };
 
 /* Validates the whole text (RFC 8259: one value, UTF-8, no byte behind it but white space, at most
  * JS_MAX_DEPTH deep). */
 enum err js_parse(struct str text, struct js_val *ret, struct why *why) MUSTCHECK;
 
+/* Where a value or a key lies, in the order of the text: with marks it is not looked for again. */
+struct js_mark {
+    const char *p;
+    uint32_t n;     /* bytes */
+    uint32_t marks; /* of the value and all in it: the next is so many behind this one */
+};
+/* As js_parse(), and remembers what is where for those who walk the value: they find the same, and
+ * sooner. A text of more values than fit is walked without. marks: must live as long as *ret and
+ * what is found in it. */
+enum { JS_MARKS_MAX = 256 };
+enum err js_parse_marked(struct str text, struct js_mark marks[JS_MARKS_MAX],
+                         struct js_val *ret) MUSTCHECK;
+
 /* Walks a container of a text that js_parse() took. */
 struct js_iter {
     const char *p, *end;
     bool members; /* of an object; else elements */
+    const struct js_mark *mark, *mark_end;
 };
 void js_iter_init(struct js_iter *it,
                   struct js_val container); /* nothing to see in what is no container */

@@ -121,7 +121,7 @@ void js_seek_init(struct js_seek *s, const struct js_wants *w, struct js_val *fo
     s->wants = w;
     s->found = found;
     s->next = w->n == 64 ? UINT64_MAX : (UINT64_C(1) << w->n) - 1;
-    for (size_t i = 0; i < w->n; i++) found[i] = (struct js_val){ JS_NULL, STR_NULL };
+    for (size_t i = 0; i < w->n; i++) found[i] = (struct js_val){ JS_NULL, STR_NULL, NULL };
 }
 
 const char *js_seek_key(struct js_seek *s, size_t depth, struct str raw_key)
@@ -184,5 +184,6 @@ void js_seek_close(struct js_seek *s, size_t depth, enum js_type type, const cha
 {
     if (depth > JS_WANT_DEPTH + 1) return;
     EACH(i, s->ends[depth])
-    s->found[i] = (struct js_val){ type, str_n(s->start[depth], (size_t)(p - s->start[depth])) };
+    s->found[i] = (struct js_val){ type, str_n(s->start[depth], (size_t)(p - s->start[depth])),
+                                   NULL };
 }

@@ -325,8 +325,8 @@ static bool count_as_chat(struct flow *f, struct count_input *in)
     struct request_scan scan = f->asked->scan;
     bool done = true;
     if (responses_chat_make(&scan, &chat) == ERR_OK) {
-        scan.messages = (struct js_val){ JS_ARRAY, buf_str(&chat.messages) };
-        scan.tools = (struct js_val){ JS_ARRAY, buf_str(&chat.tools) };
+        scan.messages = (struct js_val){ JS_ARRAY, buf_str(&chat.messages), NULL };
+        scan.tools = (struct js_val){ JS_ARRAY, buf_str(&chat.tools), NULL };
         scan.input.raw = scan.prompt.raw = STR_NULL;
         in->ep = SNAP_EP_CHAT;
         in->scan = &scan;

@@ -68,7 +68,7 @@ static void count_choices(struct request_scan *scan, const struct params *out)
     struct js_val n = js_get(scan->root, "n"), best_of = js_get(scan->root, "best_of");
     uint64_t was = texts(n, best_of);
     for (size_t i = 0; i < out->edits_n; i++) {
-        struct js_val v = { JS_NUMBER, out->edits[i].value };
+        struct js_val v = { JS_NUMBER, out->edits[i].value, NULL };
         if (str_eqz(out->edits[i].name, "n")) n = v;
         if (str_eqz(out->edits[i].name, "best_of")) best_of = v;
     }

@@ -1,9 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the scanner takes, it can walk and decode; requests are scanned as the edge does. */
+/* What the scanner takes, it can walk and decode, with marks as without; requests are scanned as
+ * the edge does. */
 #include "services/edge/dialects/dialect.h"
 #include "services/edge/dialects/responses_chat.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* What comes with marks is what comes without. */
+static void walk_both(struct js_val v, struct js_val marked)
+{
+    struct js_iter it, marked_it;
+    struct str key, marked_key;
+    struct js_val el, marked_el;
+    ASSERT(v.mark == NULL && v.type == marked.type);
+    ASSERT(v.raw.p == marked.raw.p && v.raw.n == marked.raw.n);
+    js_iter_init(&it, v);
+    js_iter_init(&marked_it, marked);
+    while (js_next_member(&it, &key, &el)) {
+        ASSERT(js_next_member(&marked_it, &marked_key, &marked_el));
+        ASSERT(key.p == marked_key.p && key.n == marked_key.n);
+        walk_both(el, marked_el);
+    }
+    ASSERT(!js_next_member(&marked_it, &marked_key, &marked_el));
+    while (js_next_element(&it, &el)) {
+        ASSERT(js_next_element(&marked_it, &marked_el));
+        walk_both(el, marked_el);
+    }
+    ASSERT(!js_next_element(&marked_it, &marked_el));
+}
 
 static void walk(struct js_val v, int depth)
 {
@@ -41,10 +65,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const enum snap_endpoint eps[] = { SNAP_EP_CHAT, SNAP_EP_COMPLETIONS, SNAP_EP_EMBEDDINGS,
                                               SNAP_EP_MESSAGES, SNAP_EP_RESPONSES };
-    struct js_val root;
+    struct js_val root, marked;
+    struct js_mark marks[JS_MARKS_MAX];
     struct why why;
-    if (js_parse(str_n((const char *)data, size), &root, &why) != ERR_OK) return 0;
+    enum err e = js_parse(str_n((const char *)data, size), &root, &why);
+    ASSERT(js_parse_marked(str_n((const char *)data, size), marks, &marked) == e);
+    if (e != ERR_OK) return 0;
     ASSERT(str_is_utf8(str_n((const char *)data, size)));
+    walk_both(root, marked);
     walk(root, 0);
     for (size_t i = 0; i < ARRAY_LEN(eps); i++) {
         struct request_scan scan;

@@ -196,6 +196,82 @@ static void walks_what_it_is(void **state)
     }
 }
 
+static void assert_same(struct js_val v, struct js_val marked)
+{
+    struct js_iter it, marked_it;
+    struct str key, marked_key;
+    struct js_val el, marked_el;
+    assert_null(v.mark);
+    assert_int_equal(v.type, marked.type);
+    assert_ptr_equal(v.raw.p, marked.raw.p);
+    assert_int_equal(v.raw.n, marked.raw.n);
+    js_iter_init(&it, v);
+    js_iter_init(&marked_it, marked);
+    while (js_next_member(&it, &key, &el)) {
+        assert_true(js_next_member(&marked_it, &marked_key, &marked_el));
+        assert_ptr_equal(key.p, marked_key.p);
+        assert_int_equal(key.n, marked_key.n);
+        assert_same(el, marked_el);
+    }
+    assert_false(js_next_member(&marked_it, &marked_key, &marked_el));
+    while (js_next_element(&it, &el)) {
+        assert_true(js_next_element(&marked_it, &marked_el));
+        assert_same(el, marked_el);
+    }
+    assert_false(js_next_element(&marked_it, &marked_el));
+}
+
+static void finds_the_same_by_marks(void **state)
+{
+    static const char *const texts[] = {
+        " { \"model\" : \"m\\\"x\" , \"n\":12, \"deep\":{\"a\":[1,\"]\",{}]},\"\\u0061\":true } ",
+        "[[[ ] , {} ],[{\"\":{}},-1.5e3,null],false] ",
+        "{\"a\":1,\"a\":[2],\"a\":{\"a\":3}}",
+        "\"text\"",
+        " 7 ",
+        "{}",
+        "[]",
+        "{\"a\":}",
+        "[1,2",
+        "[\"\xff\"]",
+        "",
+    };
+    struct js_mark marks[JS_MARKS_MAX];
+    struct js_val v, marked;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        enum err e = js_parse(str_of(texts[i]), &v, NULL);
+        assert_int_equal(js_parse_marked(str_of(texts[i]), marks, &marked), e);
+        if (e != ERR_OK) continue;
+        assert_ptr_equal(marked.mark, marks);
+        assert_same(v, marked);
+    }
+}
+
+/* Arrays in arrays, with as many values as there is room for, and more or fewer. */
+static void goes_without_marks_where_they_do_not_fit(void **state)
+{
+    struct js_mark marks[JS_MARKS_MAX];
+    struct js_val v, marked;
+    (void)state;
+    for (size_t n = JS_MARKS_MAX - 10; n < JS_MARKS_MAX + 10; n++) {
+        char text[4 * JS_MARKS_MAX];
+        size_t at = 0;
+        text[at++] = '[';
+        for (size_t i = 1; i + 1 < n; i += 2) {
+            memcpy(text + at, "[5],", 4);
+            at += 4;
+        }
+        if (n % 2 == 0) text[at++] = '6';
+        if (text[at - 1] == ',') at--;
+        text[at++] = ']';
+        assert_int_equal(js_parse(str_n(text, at), &v, NULL), ERR_OK);
+        assert_int_equal(js_parse_marked(str_n(text, at), marks, &marked), ERR_OK);
+        assert_int_equal(marked.mark != NULL, n <= JS_MARKS_MAX);
+        assert_same(v, marked);
+    }
+}
+
 /* Quotes and backslashes anywhere, near and far. */
 static void passes_over_strings(void **state)
 {
@@ -236,6 +312,8 @@ int main(void)
         cmocka_unit_test(bounds_depth),
         cmocka_unit_test(walks_members),
         cmocka_unit_test(walks_what_it_is),
+        cmocka_unit_test(finds_the_same_by_marks),
+        cmocka_unit_test(goes_without_marks_where_they_do_not_fit),
         cmocka_unit_test(passes_over_strings),
         cmocka_unit_test(compares_keys),
         cmocka_unit_test(decodes_strings_and_finds_prefixes),
