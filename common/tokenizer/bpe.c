@@ -42,8 +42,8 @@ static size_t merge_all(const struct vocab *v, uint32_t *ids, uint32_t *ranks, u
 
 size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids)
 {
-    uint32_t ranks[BPE_SHORT], merged[BPE_SHORT];
-    ASSERT(n > 0 && n <= BPE_SHORT);
+    uint32_t ranks[BPE_PLAIN], merged[BPE_PLAIN];
+    ASSERT(n > 0 && n <= BPE_PLAIN);
     for (size_t i = 0; i < n; i++) ids[i] = v->byte_ids[(unsigned char)p[i]];
     for (size_t i = 0; i + 1 < n; i++) {
         unsigned char a = (unsigned char)p[i], b = (unsigned char)p[i + 1];
@@ -502,7 +502,11 @@ static enum err long_piece(const struct vocab *v, const char *p, size_t n, const
 {
     bool done;
     enum err e = window_piece(v, p, n, stop, to, ret, &done);
-    return e != ERR_OK || done ? e : linear_piece(v, p, n, stop, to, ret);
+    if (e != ERR_OK || done) return e;
+    if (n > BPE_PLAIN) return linear_piece(v, p, n, stop, to, ret);
+    uint32_t ids[BPE_PLAIN]; /* a line of one sign, mostly: its automaton would come from afar */
+    *ret = bpe_merge_plain(v, p, n, ids);
+    return list_append(to, ids, (size_t)*ret);
 }
 
 static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,

@@ -13,7 +13,9 @@
 
 enum {
     BPE_WORD = 15,    /* bytes up to which a piece is not looked at for parts */
-    BPE_SHORT = 64,   /* bytes up to which the plain merge is used */
+    BPE_MANY = 31,    /* bytes of a piece that is merged together with others, at most */
+    BPE_SHORT = 64,   /* bytes up to which the plain merge is used at once */
+    BPE_PLAIN = 128,  /* ... for what windows cannot merge */
     BPE_STACK = 4096, /* bytes up to which nothing is allocated but what `to` needs */
 };
 
@@ -35,7 +37,7 @@ enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, st
                   uint64_t *ret) MUSTCHECK;
 
 /*
- * The number of tokens of short pieces by merging alone, 1 to BPE_WORD bytes each, of a vocabulary
+ * The number of tokens of short pieces by merging alone, 1 to BPE_MANY bytes each, of a vocabulary
  * over bytes: together they take much less time than one by one.
  */
 struct bpe_short {

@@ -9,8 +9,8 @@
 
 /* Tokens stay in their lanes: two that merge are in that of the left one from then on. */
 struct merging {
-    uint32_t ids[BPE_WORD + 1], ranks[BPE_WORD + 1], merged[BPE_WORD + 1];
-    uint64_t hash[BPE_WORD + 1], at[BPE_WORD + 1]; /* of what `asked` has bits for */
+    uint32_t ids[BPE_MANY + 1], ranks[BPE_MANY + 1], merged[BPE_MANY + 1];
+    uint64_t hash[BPE_MANY + 1], at[BPE_MANY + 1]; /* of what `asked` has bits for */
     unsigned n;                                    /* tokens to begin with */
     unsigned alive;                                /* bit i: lane i has a token */
     unsigned asked;                                /* ... a pair whose rank is still to be found */
@@ -66,7 +66,10 @@ static inline void answer(const struct vocab *v, struct merging *m)
 static inline bool step(const struct vocab *v, struct merging *m)
 {
     uint64_t best = (uint64_t)VOCAB_NO_RANK << 32;
-    for (unsigned i = 0; i + 1 < m->n; i++) best = MIN(best, (uint64_t)m->ranks[i] << 32 | i);
+    for (unsigned rest = m->alive; rest != 0; rest &= rest - 1) {
+        unsigned i = lowest(rest);
+        best = MIN(best, (uint64_t)m->ranks[i] << 32 | i);
+    }
     if (best >> 32 == VOCAB_NO_RANK) return false;
     unsigned at = (unsigned)(uint32_t)best, gone = behind(m, at);
     unsigned before = m->alive & ((1u << at) - 1);
@@ -88,6 +91,7 @@ static void begin_bytes(const struct vocab *v, struct merging *m)
         m->ranks[i] = b->rank;
         m->merged[i] = b->id;
     }
+    m->ranks[m->n - 1] = VOCAB_NO_RANK;
 }
 
 /* False when a character is no token. */
@@ -101,12 +105,13 @@ static bool begin_chars(const struct vocab *v, struct merging *m)
         if (m->ids[m->n] == VOCAB_NO_TOKEN) return false;
     }
     for (unsigned i = 0; i + 1 < m->n; i++) ask(v, m, i, i + 1);
+    m->ranks[m->n - 1] = VOCAB_NO_RANK;
     return true;
 }
 
 static void begin(const struct vocab *v, struct merging *m, struct bpe_short *piece)
 {
-    ASSERT(piece->n > 0 && piece->n <= BPE_WORD);
+    ASSERT(piece->n > 0 && piece->n <= BPE_MANY);
     m->piece = piece;
     m->asked = 0;
     if (!piece->chars || !begin_chars(v, m)) begin_bytes(v, m);
@@ -116,13 +121,16 @@ static void begin(const struct vocab *v, struct merging *m, struct bpe_short *pi
 void bpe_many(const struct vocab *v, struct bpe_short *pieces, size_t n)
 {
     enum { AT_ONCE = 12 };
-    struct merging all[AT_ONCE];
+    struct merging room[AT_ONCE], *all[AT_ONCE];
     size_t open = 0, next = 0;
-    while (open < AT_ONCE && next < n) begin(v, &all[open++], &pieces[next++]);
+    for (; open < AT_ONCE && next < n; open++) {
+        all[open] = &room[open];
+        begin(v, all[open], &pieces[next++]);
+    }
     while (open > 0) {
-        for (size_t i = 0; i < open; i++) narrow(v, &all[i]);
+        for (size_t i = 0; i < open; i++) narrow(v, all[i]);
         for (size_t i = 0; i < open; i++) {
-            struct merging *m = &all[i];
+            struct merging *m = all[i];
             answer(v, m);
             if (step(v, m)) continue;
             m->piece->count = 0;
@@ -130,7 +138,7 @@ void bpe_many(const struct vocab *v, struct bpe_short *pieces, size_t n)
             if (next < n)
                 begin(v, m, &pieces[next++]);
             else
-                *m = all[--open], i--;
+                all[i--] = all[--open];
         }
     }
 }

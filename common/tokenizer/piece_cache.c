@@ -36,7 +36,7 @@ void piece_cache_give(const struct vocab *v, struct piece_cache *c)
     (void)atomic_fetch_add_explicit(&v->pool->asked, c->asked, memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&v->pool->missed, c->missed, memory_order_relaxed);
     c->asked = c->missed = 0;
-    c->later_n = c->waiting_n = 0; /* of a text that was given up */
+    c->later_n = c->later_longer_n = c->waiting_n = 0; /* of a text that was given up */
     c->later_sum = 0;
     for (int i = 0; i < PIECE_CACHE_POOL; i++) {
         struct piece_cache *none = NULL;
@@ -173,7 +173,7 @@ static __attribute__((noinline)) uint64_t missed(struct piece_cache *c, uint64_t
 }
 
 /* Counts what was left for later. */
-static void settle(struct piece_cache *c, const struct vocab *v)
+static void settle_short(struct piece_cache *c, const struct vocab *v)
 {
     struct bpe_short pieces[PIECE_LATER];
     unsigned which[PIECE_LATER], n = 0;
@@ -222,7 +222,7 @@ static inline uint64_t missed_later(struct piece_cache *c, uint64_t hash, const 
     c->later[c->later_n++] = (struct piece_later){
         .k = k, .n = k.hi >> PIECE_KEY_LENGTH, .times = 1, .what = what, .hash = where
     };
-    if (c->later_n == PIECE_LATER) settle(c, v);
+    if (c->later_n == PIECE_LATER) settle_short(c, v);
     return 0;
 }
 
@@ -266,16 +266,6 @@ static inline void wait_for(struct piece_cache *c, const struct vocab *v, const 
     c->waiting_n += differ != 0;
     __builtin_prefetch(c->at[piece_cache_set(hash)]);
     if (c->waiting_n >= PIECE_WAITING + PIECE_TURN) piece_look_up(c, v, PIECE_WAITING);
-}
-
-uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
-{
-    if (c == NULL) return 0;
-    piece_look_up(c, v, 0);
-    settle(c, v);
-    uint64_t sum = c->later_sum;
-    c->later_sum = 0;
-    return sum;
 }
 
 /* A piece of more than PIECE_CACHE_LONGEST bytes, part by part: most of them are short. */
@@ -336,9 +326,54 @@ static unsigned char *other_place(struct piece_cache *c, unsigned char *at, unsi
     return second ? at - size : at + size;
 }
 
-/* A whole piece of more than PIECE_CACHE_LONGEST bytes. */
+static void keep_longer(struct piece_cache *c, unsigned char *at, unsigned size, const char *p,
+                        size_t n, uint64_t count)
+{
+    ASSERT(count > 0 && count <= n && n + 2 <= size);
+    if (at[size - 2] != 0) memcpy(other_place(c, at, size), at, size);
+    memcpy(at, p, n);
+    at[size - 2] = (unsigned char)n;
+    at[size - 1] = (unsigned char)count;
+}
+
+/* Counts what was left for later, of more than PIECE_CACHE_LONGEST bytes. */
+static void settle_longer(struct piece_cache *c, const struct vocab *v)
+{
+    struct bpe_short pieces[PIECE_LATER_LONGER];
+    unsigned which[PIECE_LATER_LONGER], n = 0;
+    uint64_t count[PIECE_LATER_LONGER];
+    for (unsigned i = 0; i < c->later_longer_n; i++) {
+        const struct piece_longer *l = &c->later_longer[i];
+        count[i] = vocab_whole(v, l->p, l->n) != VOCAB_NO_TOKEN;
+        if (count[i] > 0) continue;
+        which[n] = i;
+        pieces[n++] = (struct bpe_short){ l->p, l->n, false, 0 };
+    }
+    bpe_many(v, pieces, n);
+    for (unsigned i = 0; i < n; i++) count[which[i]] = pieces[i].count;
+    for (unsigned i = 0; i < c->later_longer_n; i++) {
+        const struct piece_longer *l = &c->later_longer[i];
+        c->later_sum += count[i];
+        keep_longer(c, l->at, PIECE_PLACE_LEAST, l->p, l->n, count[i]);
+    }
+    c->later_longer_n = 0;
+}
+
+uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
+{
+    if (c == NULL) return 0;
+    piece_look_up(c, v, 0);
+    settle_short(c, v);
+    settle_longer(c, v);
+    uint64_t sum = c->later_sum;
+    c->later_sum = 0;
+    return sum;
+}
+
+/* A whole piece of more than PIECE_CACHE_LONGEST bytes; later: 0 when it is left for later. */
 static __attribute__((noinline)) enum err longer_piece(struct piece_cache *c, const struct vocab *v,
-                                                       const char *p, size_t n, uint64_t *ret)
+                                                       const char *p, size_t n, bool later,
+                                                       uint64_t *ret)
 {
     unsigned size = 0;
     unsigned char *at = n <= PIECE_CACHE_MOST ? place_of(c, p, n, &size) : NULL;
@@ -352,14 +387,18 @@ static __attribute__((noinline)) enum err longer_piece(struct piece_cache *c, co
         }
     }
     c->missed++;
-    enum err e = joins_none(v, p, n) ? bpe_piece(v, p, n, NULL, ret) : parts(c, v, p, n, ret);
-    if (e == ERR_OK && at != NULL) {
-        ASSERT(*ret > 0 && *ret <= n);
-        if (at[size - 2] != 0) memcpy(other_place(c, at, size), at, size);
-        memcpy(at, p, n);
-        at[size - 2] = (unsigned char)n;
-        at[size - 1] = (unsigned char)*ret;
+    bool one_part = joins_none(v, p, n);
+    if (later && one_part && size == PIECE_PLACE_LEAST) {
+        struct piece_longer *l = &c->later_longer[c->later_longer_n++];
+        memcpy(l->p, p, n);
+        l->n = (unsigned)n;
+        l->at = at;
+        if (c->later_longer_n == PIECE_LATER_LONGER) settle_longer(c, v);
+        *ret = 0;
+        return ERR_OK;
     }
+    enum err e = one_part ? bpe_piece(v, p, n, NULL, ret) : parts(c, v, p, n, ret);
+    if (e == ERR_OK && at != NULL) keep_longer(c, at, size, p, n, *ret);
     return e;
 }
 
@@ -367,7 +406,7 @@ enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p
                      uint64_t *ret)
 {
     if (c == NULL) return bpe_piece(v, p, n, NULL, ret);
-    if (n > PIECE_CACHE_LONGEST) return longer_piece(c, v, p, n, ret);
+    if (n > PIECE_CACHE_LONGEST) return longer_piece(c, v, p, n, false, ret);
     *ret = short_piece(c, v, p, n, PIECE);
     return ERR_OK;
 }
@@ -381,7 +420,8 @@ static inline bool may_wait(const struct vocab *v)
 enum err piece_count_later(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                            uint64_t *ret)
 {
-    if (c == NULL || n > PIECE_CACHE_LONGEST || !may_wait(v)) return piece_count(c, v, p, n, ret);
+    if (c == NULL || !may_wait(v)) return piece_count(c, v, p, n, ret);
+    if (n > PIECE_CACHE_LONGEST) return longer_piece(c, v, p, n, true, ret);
     wait_for(c, v, p, n, PIECE);
     *ret = 0;
     return ERR_OK;

@@ -22,6 +22,7 @@ enum {
     PIECE_CACHE_POOL = 16,         /* caches that a vocabulary keeps */
     PIECE_RUN_MOST = 3 * 4096 + 4, /* bytes of a run that a meter follows: U+FFFD is three */
     PIECE_LATER = 32,              /* pieces that are counted at once */
+    PIECE_LATER_LONGER = 12,       /* ... of more than PIECE_CACHE_LONGEST bytes */
     PIECE_WAITING = 16,            /* pieces whose sets are on their way from memory */
     PIECE_TURN = 32,               /* ... and that are looked up together */
     PIECE_TOGETHER = 256,          /* pieces of plain ASCII that are counted together, at most */
@@ -53,7 +54,12 @@ struct piece_cache {
     } later[PIECE_LATER];
     struct vocab_key waiting[PIECE_WAITING + PIECE_TURN + PIECE_TOGETHER +
                              1]; /* what they are instead of a count */
-    unsigned later_n, waiting_n;
+    struct piece_longer {
+        char p[BPE_MANY + 1];
+        unsigned n;
+        unsigned char *at; /* its place in `longer` */
+    } later_longer[PIECE_LATER_LONGER];
+    unsigned later_n, later_longer_n, waiting_n;
     uint64_t later_sum;            /* tokens of those that were counted since */
     uint64_t asked, missed;        /* pieces looked up, and not found, since it was taken */
     struct pieces_scratch scratch; /* for whoever has it */

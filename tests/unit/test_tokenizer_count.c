@@ -56,6 +56,38 @@ static void all_methods_merge_alike(void **state)
     vocab_unref(v);
 }
 
+static void pieces_merged_together_come_out_alike(void **state)
+{
+    const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3" };
+    enum { MANY = 40 };
+    static char p[MANY][BPE_MANY];
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        struct vocab *v = names[k] == NULL ? open_made(false) : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 9 + k);
+        for (int round = 0; round < 500; round++) {
+            struct bpe_short pieces[MANY];
+            size_t n = 1 + rng_below(&rng.rng, MANY);
+            for (size_t i = 0; i < n; i++) {
+                pieces[i] = (struct bpe_short){ p[i], 1 + (unsigned)rng_below(&rng.rng, BPE_MANY),
+                                                false, 0 };
+                for (unsigned b = 0; b < pieces[i].n; b++)
+                    p[i][b] = "eeeaaaotinrsl hxyz_=-A!\n"[rng_below(&rng.rng, round % 2 ? 24 : 4)];
+            }
+            bpe_many(v, pieces, n);
+            for (size_t i = 0; i < n; i++) {
+                uint32_t heap[BPE_MANY];
+                size_t want;
+                assert_int_equal(bpe_merge_heap(v, pieces[i].p, pieces[i].n, heap, &want), ERR_OK);
+                assert_int_equal(pieces[i].count, want);
+            }
+        }
+        vocab_unref(v);
+    }
+}
+
 static void pieces_that_come_again_are_found(void **state)
 {
     (void)state;
@@ -157,7 +189,8 @@ static void long_pieces_merge_like_the_whole(void **state)
         rng_fake_init(&rng, 5 + k);
         for (int round = 0; round < 600; round++) {
             /* letters, signs or bytes, with tokens and runs among them */
-            size_t n = BPE_SHORT + 1 + rng_below(&rng.rng, MOST - BPE_SHORT), want;
+            const unsigned most = round % 4 == 3 ? 2 * BPE_PLAIN : MOST;
+            size_t n = BPE_SHORT + 1 + rng_below(&rng.rng, most - BPE_SHORT), want;
             const unsigned from = round % 3 == 0 ? 'a' : round % 3 == 1 ? '!' : 0;
             const unsigned kinds = round % 3 == 0 ? 26 : round % 3 == 1 ? 15 : 256;
             for (size_t i = 0; i < n;) {
@@ -405,6 +438,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_methods_merge_alike),
+        cmocka_unit_test(pieces_merged_together_come_out_alike),
         cmocka_unit_test(pieces_that_come_again_are_found),
         cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),
         cmocka_unit_test(long_pieces_merge_like_the_whole),
