@@ -185,6 +185,14 @@ static enum err load(struct pieces *it)
     enum err e = ERR_OK;
     if (n > 0 && (fresh || !load_identity(it, n, closed))) e = load_changed(it, n, closed);
     it->pos = fresh ? 0 : it->skip;
+    if (e == ERR_OK && it->clean_n < it->pos) {
+        /* A cluster of which some was done is longer than what was looked at: none of it is here.
+         */
+        buf_clear(&it->scratch->map);
+        it->identity = false;
+        it->clean_n = it->pos;
+        it->block_end = it->at;
+    }
     return e;
 }
 

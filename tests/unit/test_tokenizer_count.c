@@ -391,6 +391,35 @@ static void a_text_in_pieces_counts_like_the_whole(void **state)
     }
 }
 
+/* What normalization takes together is longer than a block, and its first piece is done before the
+ * next bytes come: what is asked for then is not there yet. */
+static void marks_beyond_a_block_count_like_the_whole(void **state)
+{
+    enum { MARKS = 2690, ALL = 1 + 2 * MARKS + 2 };
+    struct vocab *v = open_made(true);
+    char *text = malloc(ALL);
+    (void)state;
+    assert_non_null(text);
+    text[0] = 'a';
+    for (size_t i = 0; i < MARKS; i++)
+        memcpy(text + 1 + 2 * i, i % 2 == 0 ? "\xcc\xa3" : "\xcc\x81", 2);
+    memcpy(text + ALL - 2, "!!", 2);
+    for (size_t first = ALL - 2; first <= ALL; first++) {
+        struct token_counter c;
+        uint64_t count, total;
+        assert_int_equal(token_count(v, str_n(text, ALL), SPECIAL_TEXT, &total), ERR_OK);
+        token_counter_init(&c, v, SPECIAL_TEXT, NULL);
+        assert_int_equal(token_counter_feed(&c, str_n(text, first)), ERR_OK);
+        for (size_t i = first; i < ALL; i++)
+            assert_int_equal(token_counter_feed(&c, str_n(text + i, 1)), ERR_OK);
+        assert_int_equal(token_counter_finish(&c, &count), ERR_OK);
+        assert_int_equal(count, total);
+        token_counter_done(&c);
+    }
+    free(text);
+    vocab_unref(v);
+}
+
 /* Counts of fixed texts, as Hugging Face's and OpenAI's own engines give them. */
 static void known_texts_have_their_known_counts(void **state)
 {
@@ -447,6 +476,7 @@ int main(void)
         cmocka_unit_test(added_tokens_are_found_wherever_they_stand),
         cmocka_unit_test(what_the_normalizer_rewrites_counts_as_rewritten),
         cmocka_unit_test(a_text_in_pieces_counts_like_the_whole),
+        cmocka_unit_test(marks_beyond_a_block_count_like_the_whole),
         cmocka_unit_test(known_texts_have_their_known_counts),
         cmocka_unit_test(an_estimate_does_not_depend_on_the_split),
     };
