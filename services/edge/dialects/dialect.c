@@ -230,7 +230,7 @@ void chunk_done(struct chunk *c)
 
 void chunk_clear(struct chunk *c)
 {
-    const struct js_val absent = { JS_NULL, STR_NULL, NULL };
+    const struct js_val absent = JS_ABSENT;
     /* Not the arrays: they are large, and their lengths say what counts. */
     c->is_done = c->is_error = c->usage_only = c->block_started = c->block_stopped = false;
     c->uncountable = c->has_sequence = false;

@@ -17,7 +17,7 @@ static enum err scan_request(enum snap_endpoint ep, struct js_val root, struct r
                              const char **ret_param, struct why *why)
 {
     struct request_scan r = { .root = root, .choices = 1 };
-    struct js_val stream = { JS_NULL, STR_NULL, NULL }, metadata = stream;
+    struct js_val stream = JS_ABSENT, metadata = stream;
     struct js_iter it;
     struct str key;
     struct js_val v;
@@ -104,7 +104,7 @@ static void take_stop(struct chunk *c, struct js_val reason)
     c->choices[0].index = 0;
     c->choices[0].finished = js_is(reason, JS_STRING);
     c->choices[0].finish_reason = reason;
-    c->choices[0].logprobs = (struct js_val){ JS_NULL, STR_NULL, NULL };
+    c->choices[0].logprobs = JS_ABSENT;
 }
 
 static enum err parse_event(struct str name, struct str data, struct chunk *ret)

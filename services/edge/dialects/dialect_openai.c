@@ -216,8 +216,7 @@ static bool take_choice(struct chunk *c, uint64_t position, struct js_val choice
 {
     struct js_iter it;
     struct str key;
-    struct js_val v, message = { JS_NULL, STR_NULL, NULL }, text = message, finish = message,
-                     logprobs = message;
+    struct js_val v, message = JS_ABSENT, text = message, finish = message, logprobs = message;
     uint64_t index = position;
     js_iter_init(&it, choice);
     while (js_next_member(&it, &key, &v)) {

@@ -186,7 +186,7 @@ static enum err take_event(struct chunk *c, struct str type, struct js_val root)
 /* The pieces of text in one event are its choice's logprobs' too: they go at a cut. */
 static void take_logprobs(struct chunk *c, struct js_val root)
 {
-    const struct js_val absent = { JS_NULL, STR_NULL, NULL };
+    const struct js_val absent = JS_ABSENT;
     struct js_val v = js_get(root, "logprobs");
     if (!js_is(v, JS_ARRAY)) return;
     c->choices_n = 1;
@@ -224,7 +224,7 @@ static enum err parse_answer(struct js_val root, struct chunk *ret)
     ret->choices[0].index = 0;
     ret->choices[0].finish_reason = js_get(root, "status");
     ret->choices[0].finished = js_is(ret->choices[0].finish_reason, JS_STRING);
-    ret->choices[0].logprobs = (struct js_val){ JS_NULL, STR_NULL, NULL };
+    ret->choices[0].logprobs = JS_ABSENT;
     ret->incomplete_details = js_get(root, "incomplete_details");
     return e;
 }

@@ -337,7 +337,7 @@ struct js_val js_get(struct js_val object, const char *key)
         while (js_next_member(&it, &k, &v))
             if (js_key_is(k, key)) return v;
     }
-    return (struct js_val){ JS_NULL, STR_NULL, NULL };
+    return JS_ABSENT;
 }
 
 enum err js_u64(struct js_val v, uint64_t *ret)

@@ -18,6 +18,7 @@ struct js_val {
     struct str raw;             /* with its quotes or brackets; p == NULL: absent */
     const struct js_mark *mark; /* of js_parse_marked(); NULL: none */
 };
+#define JS_ABSENT ((struct js_val){ JS_NULL, STR_NULL, NULL })
 
 /* Validates the whole text (RFC 8259: one value, UTF-8, no byte behind it but white space, at most
  * JS_MAX_DEPTH deep). */

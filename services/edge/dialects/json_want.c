@@ -121,7 +121,7 @@ void js_seek_init(struct js_seek *s, const struct js_wants *w, struct js_val *fo
     s->wants = w;
     s->found = found;
     s->next = w->n == 64 ? UINT64_MAX : (UINT64_C(1) << w->n) - 1;
-    for (size_t i = 0; i < w->n; i++) found[i] = (struct js_val){ JS_NULL, STR_NULL, NULL };
+    for (size_t i = 0; i < w->n; i++) found[i] = JS_ABSENT;
 }
 
 const char *js_seek_key(struct js_seek *s, size_t depth, struct str raw_key)

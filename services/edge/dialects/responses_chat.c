@@ -32,7 +32,7 @@ static struct str text_or_empty(struct js_val v)
 
 static enum err call(struct buf *b, struct js_val item)
 {
-    const struct js_val none = { JS_NULL, STR_NULL, NULL };
+    const struct js_val none = JS_ABSENT;
     enum err e = begin(b, STR("\"assistant\""), none);
     if (e == ERR_OK) e = buf_appendz(b, ",\"tool_calls\":[{\"id\":");
     if (e == ERR_OK) e = buf_append_str(b, text_or_empty(js_get(item, "call_id")));

@@ -203,7 +203,7 @@ bool flow_read_body(struct flow *f, enum snap_endpoint ep)
 
 bool flow_peek_body(struct flow *f)
 {
-    struct js_val v, model = { JS_NULL, STR_NULL, NULL };
+    struct js_val v, model = JS_ABSENT;
     struct js_iter it;
     struct str key;
     struct why why = { "" };

@@ -100,7 +100,8 @@ static void start_attempt(struct flow *f, bool fresh)
                                 f->rules->transports[f->upstream->index] };
     buf_clear(head);
     if (flow_build_head(f, head) != ERR_OK) {
-        if (head->data != NULL) memset(head->data, 0, head->len); /* it may hold a credential */
+        if (head->data != NULL)
+            explicit_bzero(head->data, head->len); /* it may hold a credential */
         flow_refuse(f, REFUSE_INTERNAL, STR("The request's head cannot be built."), NULL);
         return;
     }

@@ -68,7 +68,7 @@ static bool take_time(struct js_val v, bool *ret_has, double *ret)
 static enum err take_claims(struct jwt *t, struct why *why)
 {
     static const char *const names[] = { "iss", "aud", "exp", "nbf", "iat" };
-    struct js_val v[ARRAY_LEN(names)] = { { JS_NULL, STR_NULL, NULL } }, one;
+    struct js_val v[ARRAY_LEN(names)] = { JS_ABSENT }, one;
     struct js_iter it;
     struct str key;
     if (!js_is(t->claims, JS_OBJECT)) return why_set(why, ERR_INVALID, "its claims are no object");

@@ -23,7 +23,7 @@ static bool is_token(struct str raw_key, struct str token)
 
 static struct js_val step(struct js_val v, struct str token)
 {
-    struct js_val one, none = { JS_NULL, STR_NULL, NULL };
+    struct js_val one, none = JS_ABSENT;
     struct js_iter it;
     struct str key;
     uint64_t index;

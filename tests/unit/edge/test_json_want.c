@@ -126,7 +126,7 @@ static void pointers_that_are_none(void **state)
 static struct js_val walk(struct js_val v, char steps[3][2], int n)
 {
     for (int i = 0; i < n; i++) {
-        struct js_val next = { JS_NULL, STR_NULL, NULL };
+        struct js_val next = JS_ABSENT;
         if (js_is(v, JS_OBJECT)) {
             next = js_get(v, steps[i]);
         } else if (js_is(v, JS_ARRAY)) {

@@ -191,10 +191,10 @@ static const char answer[] = CREATED ITEM("1", "0", "reasoning", ",\"summary\":[
 static struct js_val at(struct js_val array, size_t n)
 {
     struct js_iter it;
-    struct js_val v = { JS_NULL, STR_NULL, NULL };
+    struct js_val v = JS_ABSENT;
     js_iter_init(&it, array);
     for (size_t i = 0; i <= n; i++)
-        if (!js_next_element(&it, &v)) return (struct js_val){ JS_NULL, STR_NULL, NULL };
+        if (!js_next_element(&it, &v)) return JS_ABSENT;
     return v;
 }
 
