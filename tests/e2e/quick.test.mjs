@@ -2,8 +2,9 @@
 // The first requests that anybody tries, with the demo's own configuration; and that what the edge, the mock and the
 // ledger counted is the same.
 import assert from 'node:assert/strict';
+import { Records } from './lib/records.mjs';
 import { DEMO_KEY, suiteTest } from './lib/suite.mjs';
-import { getText, http, parseMetrics, sseData, sumOf, usageRecords } from './lib/util.mjs';
+import { getText, http, parseMetrics, sseData, sumOf } from './lib/util.mjs';
 
 const HELLO = { model: 'Qwen3-8B', messages: [{ role: 'user', content: '你好' }] };
 // <|im_start|> user \n 你好 <|im_end|> \n <|im_start|> assistant \n
@@ -98,13 +99,9 @@ suiteTest('the quick test', {}, async (suite, step) => {
 
 suiteTest('who asked', { env: { edge: { USAGE_IDENTITIES: 'plain' } } }, async (suite, step) => {
   await step('the record has the client and the user that it names, when that is asked for', async () => {
-    const nc = await suite.nats();
-    const records = nc.subscribe('aigw.usage.*', { max: 1 });
-    await nc.flush();
-    await (await suite.chat({ user: 'anna' })).text();
-    for await (const m of records) {
-      const [r] = usageRecords(m);
-      assert.deepEqual([r.client_ip, r.user], ['127.0.0.1', 'anna']);
-    }
+    const records = await Records.of(suite), answer = await suite.chat({ user: 'anna' });
+    assert.equal(answer.status, 200, await answer.text());
+    const r = await records.for(answer);
+    assert.deepEqual([r.client_ip, r.user], ['127.0.0.1', 'anna']);
   });
 });

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import nodeHttp from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Records } from './lib/records.mjs';
 import { partial, servedTest } from './lib/served.mjs';
 import { sseData, until } from './lib/util.mjs';
 
@@ -47,11 +48,7 @@ servedTest('what breaks in front of the first output', {
   routes: { messages: { endpoint: 'messages', rewrite_path: '/v1/messages' }, much: { endpoint: 'messages', rewrite_path: '/v1/messages' },
     responses: { endpoint: 'responses', rewrite_path: '/v1/responses' }, denied: { rewrite_path: undefined, endpoint: 'passthrough', methods: ['GET'] } },
 }, async ({ suite, step, servers, ask }) => {
-  const usage = [];
-  const nc = await suite.nats();
-  const sub = nc.subscribe('aigw.usage.*');
-  (async () => { for await (const m of sub) usage.push(...(m.json().records ?? [m.json()])); })();
-  await nc.flush();
+  const usage = await Records.of(suite);
 
   const ENDS = { openai: '[DONE]', messages: 'message_stop', responses: 'response.completed' };
   const body = { openai: {}, messages: { max_tokens: 100 }, responses: { messages: undefined, input: 'hello' } };
@@ -60,7 +57,7 @@ servedTest('what breaks in front of the first output', {
       for (const n of opening)
         await step(`${slug}: ${fail} behind ${n} events that only open it: another server answers, once`, async () => {
           await servers.behave(1, `fail=${fail}:${n}`);
-          const before = usage.length;
+          const records = [];
           for (let i = 0; i < 3; i++) {
             const r = await ask(slug, { stream: true, ...body[slug] });
             const text = await r.text();
@@ -71,9 +68,8 @@ servedTest('what breaks in front of the first output', {
             assert.doesNotMatch(text, /"error": ?\{/);
             for (const once of ['"message_start"', '"response.created"', '"role":"assistant"'])
               assert.ok(text.split(once).length <= (once.includes('role') && slug === 'responses' ? 9 : 2), `${once} twice: ${text}`);
+            records.push(await usage.for(r));
           }
-          await until('three records', () => usage.length === before + 3);
-          const records = usage.slice(before);
           assert.deepEqual(records.map((u) => [u.outcome, u.output_tokens]), Array(3).fill(['ok', 3]));
           assert.ok(records.some((u) => u.attempts.length === 2 && u.attempts[0].server === 'm1'));
           await servers.behave(1);
@@ -139,7 +135,7 @@ servedTest('what breaks in front of the first output', {
     await servers.behave(1);
     await until('it is asked again', async () => (await ask('limited')).status === 200);
     assert.ok(Date.now() - t0 > 7900);
-    const u = await until('the record', () => usage.find((x) => x.route === 'limited' && x.status === 429 && !x.attempts?.length));
+    const u = await usage.one('the record', (x) => x.route === 'limited' && x.status === 429 && !x.attempts?.length);
     assert.equal(u.outcome, 'upstream_error');
   });
   await step('of several the one that is back first counts', async () => {
@@ -174,8 +170,8 @@ servedTest('what breaks in front of the first output', {
       assert.equal(r.headers.get('x-should-retry'), 'false');
       for (const canary of [CANARY, CANARY.slice(0, 9), 'Incorrect API key'])
         assert.ok(!`${text} ${JSON.stringify([...r.headers])}`.includes(canary), canary);
-      const u = await until('its record', () => usage.find((x) => x.route === 'denied' && x.attempts?.some((a) => a.status === status)));
-      assert.deepEqual([u.outcome, u.status], ['upstream_error', 502]);
+      const u = await usage.for(r);
+      assert.deepEqual([u.outcome, u.status, u.route, u.attempts.map((a) => a.status)], ['upstream_error', 502, 'denied', [status]]);
       assert.ok(!JSON.stringify(u).includes(CANARY));
     });
   await step('it is counted, and takes a server out', async () => {

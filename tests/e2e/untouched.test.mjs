@@ -2,9 +2,9 @@
 // What the gateway has nothing to do with passes byte for byte, in both directions: parts of every kind, tools, logprobs,
 // several choices, reasoning, members that nobody knows; and its tokens are counted all the same.
 import assert from 'node:assert/strict';
+import { Records } from './lib/records.mjs';
 import { rawServer } from './lib/raw.mjs';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { until, usageRecords } from './lib/util.mjs';
 
 const PIXEL = 'data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
 const chunk = (delta, more = {}) => `data: ${JSON.stringify({ id: 'c', object: 'chat.completion.chunk', model: 'm', choices: [{ index: 0, delta, finish_reason: null, ...more }], x_unknown: [1.50, null] })}\n\n`;
@@ -64,20 +64,17 @@ const config = (suite) => {
 };
 
 suiteTest('what the gateway has nothing to do with', { config, only: ['mockllm', 'config', 'metrics', 'policy', 'edge'] }, async (suite, step) => {
-  const usage = [], nc = await suite.nats(), sub = nc.subscribe('aigw.usage.*');
-  (async () => { for await (const m of sub) usage.push(...usageRecords(m)); })();
-  await nc.flush();
+  const usage = await Records.of(suite);
   for (const [name, endpoint, body, answer, tokens] of CASES)
     await step(name, async () => {
       said = answer;
-      const before = usage.length;
       const r = await fetch(`${suite.edge()}/raw/${endpoint}`, { method: 'POST', body, headers: { 'content-type': 'application/json', 'x-channel-code': 'test-channel' } });
       const text = await r.text();
       assert.equal(r.status, 200, text);
       assert.equal(Buffer.from(seen, 'latin1').toString('utf8'), body);
       assert.equal(text, answer);
       assert.equal(r.headers.get('x-kept'), 'yes');
-      const record = await until('its record', () => usage[before]);
+      const record = await usage.for(r);
       assert.equal(record.outcome, 'ok');
       assert.ok((record.output_tokens ?? 0) >= tokens, JSON.stringify(record));
       assert.ok(record.input_tokens >= 1, JSON.stringify(record));

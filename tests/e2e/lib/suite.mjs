@@ -139,7 +139,8 @@ export class Suite {
   }
 
   async nats(user = 'observer') {
-    const nc = await connect({ servers: `127.0.0.1:${this.ports.nats}`, user, pass: natsPassword(user), inboxPrefix: `_INBOX_${user}` });
+    const nc = await connect({ servers: `127.0.0.1:${this.ports.nats}`, user, pass: natsPassword(user), inboxPrefix: `_INBOX_${user}`,
+      timeout: PATIENCE, maxReconnectAttempts: -1, reconnectTimeWait: 100 }); // however long it is away
     this.connections.push(nc);
     return nc;
   }
@@ -151,6 +152,8 @@ export class Suite {
 
   // --- ground truth ---
   async mockStats() { return JSON.parse(await getText(`${this.mock}/mock/stats`)); }
+  // Waits until the mock saw that the client of a request left, which was asked with 'tag=…'.
+  async left(tag) { return until(`${tag} left`, async () => (await this.mockStats()).aborts.find((a) => a.tag === tag)); }
   async metricsOf(name) { return parseMetrics(await getText(`${this.procs[name].ops}/metrics`)); }
   async edgeSum(metric, labels) {
     let sum = 0;
