@@ -53,8 +53,8 @@ struct fleet {
 
 const char *fleet_news_name(enum fleet_news n)
 {
-    static const char *const names[] = { "check_down",     "check_up",       "ejected",
-                                         "breaker_opened", "breaker_closed", "cooling" };
+    static const char *const names[] = { "check_down",     "check_up", "ejected",  "breaker_opened",
+                                         "breaker_closed", "cooling",  "suspected" };
     return names[n];
 }
 
@@ -265,7 +265,7 @@ void seat_succeeded(struct seat *s, uint64_t now)
     bool news = note(g, s->server,
                      health_succeeded(&g->states[s->server]->health, g->u, s->probe, now),
                      "its probes succeeded", &ev);
-    s->probe = false;
+    s->probe = 0;
     if (news) serve_queue(g->herd, &given);
     pthread_mutex_unlock(&g->herd->lock);
     call(&given);
@@ -282,7 +282,7 @@ void seat_failed(struct seat *s, const char *why)
     bool news = note(g, s->server,
                      health_failed(&g->states[s->server]->health, g->u, s->probe, may_eject, now),
                      why, &ev);
-    s->probe = false;
+    s->probe = 0;
     pthread_mutex_unlock(&g->herd->lock);
     if (news) tell(g, &ev);
 }
@@ -307,7 +307,7 @@ void seat_leave(struct seat *s)
     list_init(&given);
     pthread_mutex_lock(&g->herd->lock);
     g->states[s->server]->active--;
-    if (s->probe) health_probe_lost(&g->states[s->server]->health);
+    if (s->probe != 0) health_probe_lost(&g->states[s->server]->health, s->probe);
     serve_queue(g->herd, &given);
     pthread_mutex_unlock(&g->herd->lock);
     call(&given);
@@ -451,6 +451,7 @@ void group_suspect(struct group *g, size_t server)
 {
     pthread_mutex_lock(&g->herd->lock);
     health_suspect(&g->states[server]->health, now_ns(g));
+    member_at(g, server)->news[FLEET_SUSPECTED]++;
     pthread_mutex_unlock(&g->herd->lock);
 }
 

@@ -28,6 +28,7 @@ enum fleet_news {
     FLEET_BREAKER_OPENED,
     FLEET_BREAKER_CLOSED,
     FLEET_COOLING,
+    FLEET_SUSPECTED, /* another edge saw it fail; no event of ours */
     FLEET_NEWS_MAX
 };
 const char *fleet_news_name(enum fleet_news n);
@@ -57,7 +58,7 @@ void group_free(struct group *g); /* NULL is fine */
 struct seat {
     struct group *group; /* NULL: none */
     size_t server;       /* its place in the upstream's list */
-    bool probe;          /* of a half-open breaker, until something was told */
+    unsigned probe;      /* of a half-open breaker: in which turn, until something was told */
     bool retry;
 };
 

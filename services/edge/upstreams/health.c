@@ -35,20 +35,27 @@ enum health_bar health_look(const struct health *h, const struct snap_upstream *
     return bar;
 }
 
-bool health_begin(struct health *h, uint64_t now)
+unsigned health_begin(struct health *h, uint64_t now)
 {
     if (h->breaker == BREAKER_OPEN && now >= h->open_until) {
         h->breaker = BREAKER_HALF_OPEN;
         h->probes = h->probes_ok = 0;
+        if (++h->turn == 0) h->turn = 1;
     }
-    if (h->breaker != BREAKER_HALF_OPEN) return false;
+    if (h->breaker != BREAKER_HALF_OPEN) return 0;
     h->probes++;
-    return true;
+    return h->turn;
 }
 
-void health_probe_lost(struct health *h)
+/* Whether it is one of those that this half-opening waits for. */
+static bool is_awaited(const struct health *h, unsigned probe)
 {
-    if (h->breaker == BREAKER_HALF_OPEN && h->probes > 0) h->probes--;
+    return h->breaker == BREAKER_HALF_OPEN && probe == h->turn;
+}
+
+void health_probe_lost(struct health *h, unsigned probe)
+{
+    if (is_awaited(h, probe) && h->probes > 0) h->probes--;
 }
 
 /* --- the breaker --- */
@@ -104,14 +111,14 @@ static void close_breaker(struct health *h, uint64_t now)
 
 /* --- what became of requests --- */
 
-enum health_change health_succeeded(struct health *h, const struct snap_upstream *u, bool probe,
+enum health_change health_succeeded(struct health *h, const struct snap_upstream *u, unsigned probe,
                                     uint64_t now)
 {
     h->failures = h->ejections = 0;
     h->suspect_until = 0;
     if (h->breaker == BREAKER_CLOSED) count(h, u, true, now);
-    if (!probe || h->breaker != BREAKER_HALF_OPEN) return HEALTH_SAME;
-    health_probe_lost(h);
+    if (!is_awaited(h, probe)) return HEALTH_SAME;
+    health_probe_lost(h, probe);
     if (++h->probes_ok < u->breaker.probes) return HEALTH_SAME;
     close_breaker(h, now);
     return HEALTH_BREAKER_CLOSED;
@@ -130,11 +137,11 @@ static bool eject(struct health *h, const struct snap_upstream *u, uint64_t now)
     return true;
 }
 
-enum health_change health_failed(struct health *h, const struct snap_upstream *u, bool probe,
+enum health_change health_failed(struct health *h, const struct snap_upstream *u, unsigned probe,
                                  bool may_eject, uint64_t now)
 {
     if (h->failures < UINT32_MAX) h->failures++;
-    if (probe && h->breaker == BREAKER_HALF_OPEN) {
+    if (is_awaited(h, probe)) {
         open_breaker(h, u, now);
         return HEALTH_BREAKER_OPENED;
     }

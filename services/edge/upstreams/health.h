@@ -11,7 +11,8 @@
  *   breaker     closed -> open when error_percent of at least min_requests in the window failed;
  *               open -> half-open after open_ms (doubling, at most BREAKER_MOST_MS);
  *               half-open: at most `probes` requests at a time; as many successes close it, one
- *               failure opens it again
+ *               failure opens it again. Only probes of this half-opening count: one of an earlier
+ *               that ends late tells nothing
  *   cool-down   until the time that the server named, at most cooldown_max_ms; a longer one that
  *               comes later counts, a shorter one does not
  *   suspicion   another edge saw it fail: for a while the first failure here ejects
@@ -36,6 +37,7 @@ struct health {
     enum breaker_state breaker;
     uint64_t open_until;
     unsigned opens, probes, probes_ok; /* in a row; under way; succeeded */
+    unsigned turn;                     /* the number of this half-opening, from 1 */
     struct {
         uint64_t slot;
         unsigned ok, bad;
@@ -63,15 +65,16 @@ void health_init(struct health *h, uint64_t now);
 /* Whether it may be asked now; else since when it may again in *ret_at (0: not by time). */
 enum health_bar health_look(const struct health *h, const struct snap_upstream *u, uint64_t now,
                             uint64_t *ret_at);
-/* A request begins. True: as a probe of the half-open breaker; to be told to the two below. */
-bool health_begin(struct health *h, uint64_t now);
+/* A request begins. Not 0: as a probe of the half-open breaker, in this turn; to be told to the
+ * three below. */
+unsigned health_begin(struct health *h, uint64_t now);
 /* What became of it. may_eject: the share of servers that are ejected has room for one. */
-enum health_change health_succeeded(struct health *h, const struct snap_upstream *u, bool probe,
+enum health_change health_succeeded(struct health *h, const struct snap_upstream *u, unsigned probe,
                                     uint64_t now);
-enum health_change health_failed(struct health *h, const struct snap_upstream *u, bool probe,
+enum health_change health_failed(struct health *h, const struct snap_upstream *u, unsigned probe,
                                  bool may_eject, uint64_t now);
 /* The probe ended without telling anything. */
-void health_probe_lost(struct health *h);
+void health_probe_lost(struct health *h, unsigned probe);
 enum health_change health_checked(struct health *h, const struct snap_upstream *u, bool ok,
                                   uint64_t now);
 /* limited: it is a rate limit. False: it cools down for at least as long already, or never does. */

@@ -64,7 +64,7 @@ static void tally(struct fixture *x, int n, int counts[MOST])
 
 static void eject(struct fixture *x, size_t i)
 {
-    assert_int_equal(health_failed(&x->states[i].health, &x->u, false, true, x->ask.now),
+    assert_int_equal(health_failed(&x->states[i].health, &x->u, 0, true, x->ask.now),
                      HEALTH_GOT_EJECTED);
 }
 

@@ -61,7 +61,7 @@ static void checks_take_a_server_out_and_bring_it_back(void **state)
 
 static enum health_change failed(struct health *h, const struct snap_upstream *u, uint64_t now)
 {
-    return health_failed(h, u, false, true, now);
+    return health_failed(h, u, 0, true, now);
 }
 
 static void failures_in_a_row_eject_for_longer_each_time(void **state)
@@ -74,7 +74,7 @@ static void failures_in_a_row_eject_for_longer_each_time(void **state)
     health_init(&h, 0);
     assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
     assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
-    assert_int_equal(health_succeeded(&h, &u, false, now), HEALTH_SAME);
+    assert_int_equal(health_succeeded(&h, &u, 0, now), HEALTH_SAME);
     assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
     assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
     assert_int_equal(failed(&h, &u, now), HEALTH_GOT_EJECTED);
@@ -90,10 +90,10 @@ static void failures_in_a_row_eject_for_longer_each_time(void **state)
         now += waits[i] * MS;
         assert_int_equal(bar(&h, &u, now), HEALTH_FIT);
     }
-    assert_int_equal(health_succeeded(&h, &u, false, now), HEALTH_SAME);
+    assert_int_equal(health_succeeded(&h, &u, 0, now), HEALTH_SAME);
     assert_int_equal(failed(&h, &u, now), HEALTH_SAME); /* all is forgotten */
     assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
-    assert_int_equal(health_failed(&h, &u, false, false, now), HEALTH_SAME); /* no room */
+    assert_int_equal(health_failed(&h, &u, 0, false, now), HEALTH_SAME); /* no room */
     assert_int_equal(bar(&h, &u, now), HEALTH_FIT);
     assert_int_equal(failed(&h, &u, now), HEALTH_GOT_EJECTED); /* now there is */
     u.eject.failures = 0;
@@ -115,7 +115,7 @@ static void a_suspected_server_is_ejected_by_its_first_failure(void **state)
     assert_int_equal(failed(&h, &u, T0 + SUSPICION_MS * MS), HEALTH_SAME); /* it is forgotten */
     health_init(&h, 0);
     health_suspect(&h, T0);
-    assert_int_equal(health_succeeded(&h, &u, false, T0), HEALTH_SAME);
+    assert_int_equal(health_succeeded(&h, &u, 0, T0), HEALTH_SAME);
     assert_int_equal(failed(&h, &u, T0 + 1), HEALTH_SAME); /* or disproved */
 }
 
@@ -127,14 +127,14 @@ static void the_breaker_opens_by_rate_and_lets_probes_through(void **state)
     uint64_t now = T0 * UINT64_C(100), at;
     u.eject.failures = 0;
     health_init(&h, 0);
-    for (int i = 0; i < 5; i++) assert_int_equal(health_succeeded(&h, &u, false, now), HEALTH_SAME);
+    for (int i = 0; i < 5; i++) assert_int_equal(health_succeeded(&h, &u, 0, now), HEALTH_SAME);
     for (int i = 0; i < 4; i++)
         assert_int_equal(failed(&h, &u, now), HEALTH_SAME); /* 9 are too few */
     assert_int_equal(failed(&h, &u, now), HEALTH_BREAKER_OPENED);
     assert_int_equal(health_look(&h, &u, now, &at), HEALTH_OPEN);
     assert_true(at == now + 2000 * MS);
     assert_false(health_begin(&h, now)); /* as the last resort it may be asked, and tells nothing */
-    assert_int_equal(health_succeeded(&h, &u, false, now), HEALTH_SAME);
+    assert_int_equal(health_succeeded(&h, &u, 0, now), HEALTH_SAME);
     assert_int_equal(bar(&h, &u, now), HEALTH_OPEN);
     now += 2000 * MS;
     assert_int_equal(bar(&h, &u, now), HEALTH_FIT);
@@ -143,17 +143,17 @@ static void the_breaker_opens_by_rate_and_lets_probes_through(void **state)
     assert_int_equal(bar(&h, &u, now), HEALTH_FIT);
     assert_true(health_begin(&h, now));
     assert_int_equal(bar(&h, &u, now), HEALTH_OPEN); /* two probes at a time */
-    health_probe_lost(&h);                           /* its client left */
+    health_probe_lost(&h, h.turn);                   /* its client left */
     assert_int_equal(bar(&h, &u, now), HEALTH_FIT);
     assert_true(health_begin(&h, now));
-    assert_int_equal(health_succeeded(&h, &u, true, now), HEALTH_SAME);
-    assert_int_equal(health_failed(&h, &u, false, true, now), HEALTH_SAME); /* of before */
-    assert_int_equal(health_failed(&h, &u, true, true, now), HEALTH_BREAKER_OPENED);
+    assert_int_equal(health_succeeded(&h, &u, h.turn, now), HEALTH_SAME);
+    assert_int_equal(health_failed(&h, &u, 0, true, now), HEALTH_SAME); /* of before */
+    assert_int_equal(health_failed(&h, &u, h.turn, true, now), HEALTH_BREAKER_OPENED);
     assert_int_equal(bar(&h, &u, now + 3999 * MS), HEALTH_OPEN); /* twice as long */
     now += 4000 * MS;
     for (int i = 0; i < 2; i++) assert_true(health_begin(&h, now));
-    assert_int_equal(health_succeeded(&h, &u, true, now), HEALTH_SAME);
-    assert_int_equal(health_succeeded(&h, &u, true, now), HEALTH_BREAKER_CLOSED);
+    assert_int_equal(health_succeeded(&h, &u, h.turn, now), HEALTH_SAME);
+    assert_int_equal(health_succeeded(&h, &u, h.turn, now), HEALTH_BREAKER_CLOSED);
     assert_int_equal(bar(&h, &u, now), HEALTH_FIT);
     assert_false(health_begin(&h, now));
     assert_int_equal(health_share(&h, &u, now), 100);
@@ -161,6 +161,43 @@ static void the_breaker_opens_by_rate_and_lets_probes_through(void **state)
         assert_int_equal(failed(&h, &u, now), HEALTH_SAME); /* from nothing */
     assert_int_equal(failed(&h, &u, now), HEALTH_BREAKER_OPENED);
     assert_int_equal(bar(&h, &u, now + 2000 * MS), HEALTH_FIT); /* the wait begins anew, too */
+}
+
+static void a_probe_of_an_earlier_opening_tells_nothing(void **state)
+{
+    (void)state;
+    struct snap_upstream u = rules();
+    struct health h;
+    uint64_t now = T0 * UINT64_C(100);
+    u.eject.failures = 0;
+    u.breaker.min_requests = 1;
+    health_init(&h, 0);
+    assert_int_equal(failed(&h, &u, now), HEALTH_BREAKER_OPENED);
+    now += 2000 * MS;
+    unsigned late[3], probe[2];
+    for (size_t i = 0; i < 2; i++) late[i] = health_begin(&h, now);
+    health_probe_lost(&h, late[1]);
+    late[2] = health_begin(&h, now);
+    assert_int_equal(health_failed(&h, &u, late[1], true, now), HEALTH_BREAKER_OPENED);
+    /* Two of then are still under way as the next two begin. */
+    now += 4000 * MS;
+    for (size_t i = 0; i < 2; i++) {
+        probe[i] = health_begin(&h, now);
+        assert_true(probe[i] != 0 && probe[i] != late[i]);
+    }
+    assert_int_equal(bar(&h, &u, now), HEALTH_OPEN);
+    assert_int_equal(health_succeeded(&h, &u, late[0], now), HEALTH_SAME);
+    assert_int_equal(h.probes, 2);
+    assert_int_equal(h.probes_ok, 0);
+    assert_int_equal(health_failed(&h, &u, late[2], true, now), HEALTH_SAME);
+    health_probe_lost(&h, late[2]);
+    assert_int_equal(h.breaker, BREAKER_HALF_OPEN);
+    assert_int_equal(bar(&h, &u, now), HEALTH_OPEN); /* no third beside them */
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(health_succeeded(&h, &u, probe[i], now),
+                         i == 0 ? HEALTH_SAME : HEALTH_BREAKER_CLOSED);
+    assert_int_equal(health_succeeded(&h, &u, late[2], now), HEALTH_SAME);
+    assert_int_equal(h.breaker, BREAKER_CLOSED);
 }
 
 static void old_errors_leave_the_window(void **state)
@@ -174,9 +211,9 @@ static void old_errors_leave_the_window(void **state)
     for (int i = 0; i < 9; i++) assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
     now += 11000 * MS;
     for (int i = 0; i < 9; i++) assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
-    for (int i = 0; i < 9; i++) assert_int_equal(health_succeeded(&h, &u, false, now), HEALTH_SAME);
+    for (int i = 0; i < 9; i++) assert_int_equal(health_succeeded(&h, &u, 0, now), HEALTH_SAME);
     for (int i = 0; i < 9; i++) /* 49 % would be too few */
-        assert_int_equal(health_succeeded(&h, &u, false, now), HEALTH_SAME);
+        assert_int_equal(health_succeeded(&h, &u, 0, now), HEALTH_SAME);
     for (int i = 0; i < 8; i++) assert_int_equal(failed(&h, &u, now), HEALTH_SAME);
     assert_int_equal(failed(&h, &u, now), HEALTH_BREAKER_OPENED); /* 18 of 36 */
 }
@@ -196,7 +233,7 @@ static void waits_of_the_breaker_have_a_bound(void **state)
         assert_true(at - now <= BREAKER_MOST_MS * MS);
         now = at;
         assert_true(health_begin(&h, now));
-        assert_int_equal(health_failed(&h, &u, true, true, now), HEALTH_BREAKER_OPENED);
+        assert_int_equal(health_failed(&h, &u, h.turn, true, now), HEALTH_BREAKER_OPENED);
     }
     assert_int_equal(health_look(&h, &u, now, &at), HEALTH_OPEN);
     assert_true(at - now == BREAKER_MOST_MS * MS);
@@ -251,6 +288,7 @@ int main(void)
         cmocka_unit_test(failures_in_a_row_eject_for_longer_each_time),
         cmocka_unit_test(a_suspected_server_is_ejected_by_its_first_failure),
         cmocka_unit_test(the_breaker_opens_by_rate_and_lets_probes_through),
+        cmocka_unit_test(a_probe_of_an_earlier_opening_tells_nothing),
         cmocka_unit_test(old_errors_leave_the_window),
         cmocka_unit_test(waits_of_the_breaker_have_a_bound),
         cmocka_unit_test(a_later_longer_cool_down_counts_and_a_shorter_does_not),
