@@ -9,7 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { ROOT, redisServer } from './lib/servers.mjs';
-import { freePorts, http, sseData, until } from './lib/util.mjs';
+import { freePorts, http, randomPort, sseData, until } from './lib/util.mjs';
 
 const BIN = process.env.AIGW_BIN ?? path.join(ROOT, 'build/asan/bin');
 let dir, state, env, redis, gateway;
@@ -20,7 +20,7 @@ const isFree = (port) => new Promise((resolve) => {
 // A port whose companions (ops: + 1000, the second edge's: + 100 and + 1100) are free too.
 async function portFamily(taken) {
   for (;;) {
-    const p = 20000 + Math.floor(Math.random() * 30000);
+    const p = randomPort(1100);
     const family = [p, p + 100, p + 1000, p + 1100];
     if (family.some((x) => taken.has(x)) || !(await Promise.all(family.map(isFree))).every(Boolean)) continue;
     family.forEach((x) => taken.add(x));

@@ -36,6 +36,9 @@ function portRange() {
   return 32768 - FIRST_PORT;
 }
 
+// One of them, with so much room behind it.
+export const randomPort = (room = 0) => FIRST_PORT + randomInt(portRange() - room);
+
 const listening = (port) => new Promise((resolve, reject) => {
   const s = net.createServer();
   s.once('error', (e) => (e.code === 'EADDRINUSE' ? resolve(null) : reject(e)));
@@ -46,7 +49,7 @@ const listening = (port) => new Promise((resolve, reject) => {
 export async function freePorts(n) {
   const servers = [];
   while (servers.length < n) {
-    const s = await listening(FIRST_PORT + randomInt(portRange()));
+    const s = await listening(randomPort());
     if (s) servers.push(s);
   }
   const ports = servers.map((s) => s.address().port);
