@@ -56,7 +56,7 @@ async function hold(suite, column, row) {
 const each = (fn) => Promise.all(Object.keys(COLUMNS).flatMap((c) => Object.keys(ROWS).map((r) => fn(c, r))));
 
 for (const counter of ['memory', 'redis']) {
-  suiteTest(`every kind, algorithm and mode, on ${counter}`, { counter, edges: 2, config, env: { edge: { ASK_TIMEOUT_MS: '2000' }, policy: { COUNTER_TIMEOUT_MS: '1500' } } }, async (suite, step) => {
+  suiteTest(`every kind, algorithm and mode, on ${counter}`, { counter, edges: 2, config, env: { edge: { ASK_TIMEOUT_MS: '5000' }, policy: { COUNTER_TIMEOUT_MS: '4000' } } }, async (suite, step) => {
     let begun = Date.now();
     await until('the engine knows both edges', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_edges') === 2);
 

@@ -70,9 +70,9 @@ export class Suite {
     if (this.has('token')) this.#daemon('token', 'token', port, 'TOKEN_SERVICE_PORT', { VOCAB_DIR: VOCAB });
     // Sanitizers on busy cores take their time; how long is not what most tests are about.
     if (this.has('policy')) for (let k = 1; k <= this.policies; k++) this.#daemon(`policy-${k}`, 'policy', port, null,
-      { COUNTER_TIMEOUT_MS: '2000', COUNTER_URL: this.counter === 'redis' ? `redis://:redis-secret@127.0.0.1:${this.ports.redis}/0` : 'memory:' });
+      { COUNTER_TIMEOUT_MS: '8000', COUNTER_URL: this.counter === 'redis' ? `redis://:redis-secret@127.0.0.1:${this.ports.redis}/0` : 'memory:' });
     if (this.has('edge')) for (let k = 1; k <= this.edges; k++) this.#daemon(`edge-${k}`, 'edge', port, 'GATEWAY_PORT',
-      { ...this.#keys(), VOCAB_DIR: VOCAB, ASK_TIMEOUT_MS: '5000' });
+      { ...this.#keys(), VOCAB_DIR: VOCAB, ASK_TIMEOUT_MS: '10000' });
     for (const p of this.daemons()) p.start();
 
     if (this.has('config')) {
