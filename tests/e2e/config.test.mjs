@@ -117,7 +117,7 @@ suiteTest('changes under load', {
   const failures = [];
 
   await step(`${STREAMS} concurrent streams go on through ${CHANGES} changes, each live at once`, async () => {
-    const kv = await new Kvm(jetstream(await suite.nats(), { checkAPI: false })).open('AIGW_CONFIG', { allow_direct: false });
+    const kv = await new Kvm(jetstream(await suite.nats(), { checkAPI: false, timeout: PATIENCE })).open('AIGW_CONFIG', { allow_direct: false });
     const one = async (i) => {
       while (!stop) {
         try {
@@ -185,7 +185,8 @@ suiteTest('an edge without a config center', {
   await step('follows again when both are back', async () => {
     await suite.procs.nats.start().waitReady();
     await suite.procs.config.start().waitReady();
-    await until('the config center takes a change', async () => (await suite.admin('POST', 'namespaces', { slug: 'back', name: 'x', auth: 'key' })).status === 201);
+    let n = 0; // another name each time: what looked refused may have been taken
+    await until('the config center takes a change', async () => (await suite.admin('POST', 'namespaces', { slug: `back-${n++}`, name: 'x', auth: 'key' })).status === 201);
     await suite.applied();
   });
 });

@@ -8,8 +8,9 @@ import net from 'node:net';
 import path from 'node:path';
 import { after } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Records } from './lib/records.mjs';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { PATIENCE, getText, sseData, until } from './lib/util.mjs';
+import { PATIENCE, freePorts, getText, sseData, until } from './lib/util.mjs';
 import { Wire } from './lib/wire.mjs';
 
 const MB = 1024 * 1024;
@@ -18,14 +19,6 @@ const head = (fields = '') => `POST /api/chat HTTP/1.1\r\nHost: e\r\nX-Channel-C
 const post = (body, fields = '') => `${head(fields)}Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
 const chat = (extra = {}) => JSON.stringify({ model: 'Qwen3-8B', messages: [{ role: 'user', content: 'hello' }], ...extra });
 const plain = (change = () => {}) => (suite) => { const c = { ...demoConfig(suite), policies: [] }; change(c, suite); return c; };
-
-async function records(suite) {
-  const list = [], nc = await suite.nats();
-  const sub = nc.subscribe('aigw.usage.*');
-  (async () => { for await (const m of sub) list.push(...(m.json().records ?? [m.json()])); })();
-  await nc.flush();
-  return list;
-}
 
 // Starts the edge again, by a shell that sets limits first.
 async function limited(suite, limits) {
@@ -47,16 +40,17 @@ async function deafServer() {
     s.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(s.address().port));`], { stdio: ['ignore', 'pipe', 'inherit'] });
   const port = Number(await new Promise((resolve) => child.stdout.once('data', resolve)));
   child.kill('SIGSTOP');
+  await until('it is stopped', () => / T /.test(fs.readFileSync(`/proc/${child.pid}/stat`, 'utf8')));
   const fillers = Array.from({ length: 8 }, () => net.connect(port, '127.0.0.1').on('error', () => {}));
   await delay(300);
   return { port, close: () => { for (const f of fillers) f.destroy(); child.kill('SIGKILL'); } };
 }
 
 const deaf = await deafServer();
-const closed = await new Promise((resolve) => { const s = net.createServer().listen(0, '127.0.0.1', () => { const { port } = s.address(); s.close(() => resolve(port)); }); });
+const [closed] = await freePorts(1);
 after(() => deaf.close());
 
-suiteTest('few descriptors', { config: plain() }, async (suite, step) => {
+suiteTest('few descriptors', { config: plain(), env: { edge: { HEAD_TIMEOUT_MS: '300000' } } }, async (suite, step) => {
   await limited(suite, 'ulimit -n 256');
   const edge = suite.procs['edge-1'];
   await step('connections beyond what they suffice for are told so; those within are served, and the ops listener answers', async () => {
@@ -81,7 +75,7 @@ suiteTest('few descriptors', { config: plain() }, async (suite, step) => {
       await delay(100);
     }
     const cpu = (cpuMs(edge.pid) - before) / (Date.now() - t0);
-    assert.ok(cpu < (ASAN ? 0.5 : 0.2), `${(100 * cpu).toFixed()} % of a core while nothing happens`);
+    assert.ok(cpu < 0.5, `${(100 * cpu).toFixed()} % of a core while nothing happens`);
     for (const w of wires) w.abort(true);
     await until('the next is served', async () => (await suite.chat({ mock: 'tokens=1' })).status === 200);
     assert.match(edge.text(), /too few descriptors/);
@@ -130,7 +124,7 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
       assert.deepEqual(Object.keys(await lots(32)), ['200']);
       await suite.procs.nats.kill();
       full();
-      const seen = await until('it refuses', async () => { const s = await lots(1600); return s[503] && s; }, { timeout: 2 * PATIENCE });
+      const seen = await until('it refuses', async () => { const s = await lots(1600); return s[503] && s; }, { timeout: 5 * PATIENCE });
       assert.deepEqual(Object.keys(seen).filter((s) => !['200', '503'].includes(s)), []);
       const { error } = JSON.parse(refused.text);
       assert.equal(error.code, 'overloaded');
@@ -165,7 +159,7 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
       await until('records are lost', async () => {
         assert.deepEqual(Object.keys(await lots(800)), ['200']);
         return await suite.edgeSum('gateway_usage_spool', { what: 'lost' }) > 0;
-      }, { timeout: 2 * PATIENCE });
+      }, { timeout: 5 * PATIENCE });
       assert.equal((await fetch(`${edge.ops}/readyz`)).status, 200);
       suite.procs.nats.start();
       await suite.procs.nats.waitReady();
@@ -177,15 +171,16 @@ suiteTest('a disk that is full', { config: plain(), env: { edge: { EDGE_WORKERS:
   }
 });
 
-const ANSWER_MS = 15000; // of slow machines; less than any time-out that is not meant
+const ANSWER_MS = PATIENCE; // of slow machines; less than any time-out that is not meant
+const LONG = 2 * ANSWER_MS;
 suiteTest('servers that cannot be reached', {
   config: plain((c, suite) => {
     const make = (slug, urls, more = {}) => {
-      c.upstreams.push({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, retries: 1, timeouts: { connect_ms: 20000, first_byte_ms: 20000, idle_ms: 20000 }, ...more,
+      c.upstreams.push({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, retries: 1, timeouts: { connect_ms: LONG, first_byte_ms: LONG, idle_ms: LONG }, ...more,
         servers: urls.map((url, i) => ({ slug: `s${i}`, url })) });
       c.routes.push({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug });
     };
-    const soon = { timeouts: { connect_ms: 800, first_byte_ms: 20000, idle_ms: 20000 } };
+    const soon = { timeouts: { connect_ms: 1500, first_byte_ms: LONG, idle_ms: LONG } };
     make('deaf', [`http://127.0.0.1:${deaf.port}`], soon);
     make('deaf-first', [`http://127.0.0.1:${deaf.port}`, suite.mock], soon);
     make('closed', [`http://127.0.0.1:${closed}`]);
@@ -196,10 +191,10 @@ suiteTest('servers that cannot be reached', {
     c.policies = [{ slug: 'parallel', namespace: 'test-channel', kind: 'concurrency', limit: 2, on_unavailable: 'allow' }];
   }),
 }, async (suite, step) => {
-  const usage = await records(suite);
+  const records = await Records.of(suite);
   const ask = async (slug, options = {}) => {
     const t0 = Date.now(), r = await suite.chat({ path: `/${slug}/chat`, ...options });
-    return { status: r.status, text: await r.text(), ms: Date.now() - t0 };
+    return { status: r.status, text: await r.text(), ms: Date.now() - t0, headers: r.headers };
   };
   for (const [slug, status, text] of [['deaf', 504, /could not be connected to in time/], ['closed', 502, /upstream failed/], ['nameless', 502, /upstream failed/],
     ['no-tls', 502, /upstream failed/], ['slow', 504, /did not begin to answer/]])
@@ -207,12 +202,12 @@ suiteTest('servers that cannot be reached', {
       await step(`${slug}${stream ? ', of a stream' : ''}: ${status}, and nothing is charged`, async () => {
         // Of `slow` the head comes byte by byte, each in time: all of it has one.
         for (let i = 0; i < 3; i++) { // more often than slots there are: each was given back
-          const n = usage.length, r = await ask(slug, { stream, mock: slug === 'slow' ? 'fail=slow_headers:100' : '' });
+          const r = await ask(slug, { stream, mock: slug === 'slow' ? 'fail=slow_headers:100' : '' });
           assert.equal(r.status, status, r.text);
           assert.match(r.text, text);
           assert.ok(r.ms < ANSWER_MS, `${r.ms} ms`);
           assert.equal(JSON.parse(r.text).error.type, 'upstream_error');
-          const u = await until('its record', () => usage[n]);
+          const u = await records.for(r);
           assert.equal(u.outcome, status === 504 ? 'timeout' : 'upstream_error');
           assert.equal(u.output_tokens, 0);
           assert.equal(u.attempts.length, 1);
@@ -231,14 +226,14 @@ suiteTest('servers that cannot be reached', {
 
 suiteTest('an end in front of the answer', {
   config: plain((c, suite) => {
-    c.upstreams.push({ slug: 'one', name: 'one', dialect: 'openai', auth: { type: 'none' }, retries: 0, queue: { max: 5, timeout_ms: 20000 }, servers: [{ slug: 's', url: suite.mock, max_requests: 1 }] });
+    c.upstreams.push({ slug: 'one', name: 'one', dialect: 'openai', auth: { type: 'none' }, retries: 0, queue: { max: 5, timeout_ms: 2 * PATIENCE }, servers: [{ slug: 's', url: suite.mock, max_requests: 1 }] });
     c.routes.push({ slug: 'one', namespace: 'test-channel', path: { prefix: '/one/' }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: 'one' });
-  }),
+  }), env: { edge: { DRAIN_TIMEOUT_MS: `${2 * PATIENCE}` } },
 }, async (suite, step) => {
-  const usage = await records(suite);
+  const records = await Records.of(suite);
   await step('requests that wait for an answer, for a place, or are being counted are served to their end', async () => {
-    const waits = suite.chat({ mock: 'ttft_ms=5000;tokens=2' });
-    const places = Array.from({ length: 3 }, () => suite.chat({ path: '/one/chat', mock: 'ttft_ms=3000;tokens=2' }));
+    const waits = suite.chat({ mock: 'ttft_ms=8000;tokens=2' });
+    const places = Array.from({ length: 3 }, () => suite.chat({ path: '/one/chat', mock: 'ttft_ms=6000;tokens=2' }));
     const long = suite.chat({ mock: 'tokens=2', text: 'word '.repeat(30000) });
     const partly = new Wire(suite.edge()), body = chat();
     partly.write(post(body, 'x-mock: tokens=2\r\n').slice(0, -10));
@@ -247,7 +242,8 @@ suiteTest('an end in front of the answer', {
     await until('it is not ready any more', async () => (await fetch(`${suite.procs['edge-1'].ops}/readyz`)).status === 503);
     assert.equal((await fetch(`${suite.procs['edge-1'].ops}/healthz`)).status, 200);
     partly.write(body.slice(-10));
-    for (const r of await Promise.all([waits, ...places, long])) {
+    const answers = await Promise.all([waits, ...places, long]);
+    for (const r of answers) {
       assert.equal(r.status, 200);
       assert.equal((await r.json()).usage.completion_tokens, 2);
     }
@@ -256,7 +252,7 @@ suiteTest('an end in front of the answer', {
     await stopped;
     partly.close();
     await suite.settled(6);
-    assert.deepEqual([...new Set(usage.map((u) => u.outcome))], ['ok']);
+    for (const r of [...answers, last]) assert.equal((await records.for(r)).outcome, 'ok');
   });
 });
 
@@ -328,9 +324,9 @@ suiteTest('a great many', { config: plain() }, async (suite, step) => {
   await step('names that clients make up are no labels of metrics', async () => {
     const lines = async () => (await getText(`${suite.procs['edge-1'].ops}/metrics`)).split('\n');
     const ask = (i) => suite.chat({ model: `made-up-${i}`, path: `/api/chat?made-up=${i}`, user: `made-up-${i}`, mock: 'tokens=1', headers: { 'x-request-id': `made-up-${i}` } });
-    await (await ask(0)).text();
+    for (let i = 0; i < 5; i++) await (await ask(i)).text(); // the last of them may not be counted yet
     const before = (await lines()).length;
-    for (let i = 1; i < 100; i++) await (await ask(i)).text();
+    for (let i = 5; i < 100; i++) await (await ask(i)).text();
     const now = await lines();
     assert.deepEqual(now.filter((l) => l.includes('made-up')), []);
     assert.ok(now.length <= before + 5, `${before}, then ${now.length} lines`);
@@ -348,7 +344,7 @@ suiteTest('a great many', { config: plain() }, async (suite, step) => {
       assert.equal((await time(deep)).status, 400);
     for (const big of [keys(100000), `{"x":${'1'.repeat(MB)},${rest}`, `{"x":"${'y'.repeat(MB)}",${rest}`, `{"x":"${'\\u0061'.repeat(200000)}",${rest}`]) {
       const one = await time(big);
-      assert.ok([200, 400].includes(one.status) && one.ms < (ASAN ? 30000 : 10000), `${big.slice(0, 30)}: ${one.status} in ${one.ms} ms`);
+      assert.ok([200, 400].includes(one.status) && one.ms < PATIENCE, `${big.slice(0, 30)}: ${one.status} in ${one.ms} ms`);
     }
     assert.equal((await suite.chat({ mock: 'tokens=1' })).status, 200);
   });

@@ -249,7 +249,7 @@ suiteTest('stress', { config }, async (suite, step) => {
       while (Date.now() < end && problems.length === 0) {
         const scene = r.of(['good', 'good', 'good', 'pipelined', 'fault', 'fault', 'fault', 'leaver', 'leaver', 'slow', 'bad', 'cut']);
         try {
-          await Promise.race([scenes[scene](r), delay(2 * PATIENCE, null, { ref: false }).then(() => { throw new Error(`no end after two minutes: ${doing[k]}`); })]);
+          await Promise.race([scenes[scene](r), delay(2 * PATIENCE, null, { ref: false }).then(() => { throw new Error(`no end after ${2 * PATIENCE} ms: ${doing[k]}`); })]);
         } catch (e) {
           problems.push(`${scene}: ${e.stack}`);
         }

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 // Calls fn until it returns something truthy (and does not throw), and returns that. The error after the time names what
 // was waited for and how fn failed last. The time only tells slow from never: no test is about how fast a machine is.
-export const PATIENCE = 60000;
+export const PATIENCE = 120000;
 export async function until(what, fn, { timeout = PATIENCE, every = 20 } = {}) {
   const end = Date.now() + timeout;
   let last;
