@@ -78,8 +78,7 @@ static void end_tokens(struct sim *m, struct sim_request *r)
     if (r->extends) (void)lease_cancel(t, now, &r->w);
     m->r.debt += r->hidden;
     if (r->delivered < r->length) m->r.cut++;
-    lease_settle(t, now, &r->w, charges);
-    lease_release(t, now, &r->w);
+    lease_end(t, now, &r->w, charges);
     request_free(m, r);
 }
 

@@ -19,7 +19,8 @@
  *                          limiter_covers()                how many tokens of output are had
  *                          limiter_spend_input()           when it is sent upstream
  *                          limiter_spend_output()          before tokens go to the client
- *                          limiter_settle()                once, at the end: the rest goes back,
+ *                          limiter_end()                   instead of limiter_release() when it
+ *                                                          went upstream: the rest goes back,
  *                                                          what is beyond becomes debt
  *
  * Threads: every function may be called from any thread, those of one ticket from one at a time.
@@ -107,7 +108,7 @@ struct admit_ticket {
     admit_done_fn done;
     void *done_ctx;
     const struct snap_namespace *ns;
-    bool held, extending, settled;
+    bool held, extending;
     struct lease_waiter waiter; /* the last: its claims end the memory */
 };
 
@@ -176,10 +177,8 @@ uint64_t limiter_spend_output(struct limiter *l, struct admit_ticket *t, uint64_
 enum admit_verdict limiter_extend(struct limiter *l, struct admit_ticket *t, uint64_t tokens,
                                   admit_done_fn done, void *ctx);
 /* The end: the request has used so many tokens, as far as it went upstream. What is reserved and
- * not used goes back; what it used beyond what was paid becomes debt. Once; limiter_release()
- * follows. Of a request that never went upstream leave it out: everything goes back. */
-void limiter_settle(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output);
-/* The two together. */
+ * not used goes back; what it used beyond what was paid becomes debt; slots go back, as by
+ * limiter_release(), which is for a request that never went upstream: everything goes back. */
 void limiter_end(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output);
 /* Until when the request's strict slots are held for certain: look again then. 0: they are lost,
  * cut the request. UINT64_MAX: it holds none. */

@@ -31,9 +31,8 @@
  *                                   claims or none. OK at once when the lease holds units; WAIT is
  *                                   called back through the same list as an admission, and
  *                                   spending goes on meanwhile
- *   lease_settle(), once            at the end, with what each claim has to pay altogether:
- *                                   the rest goes back, what is beyond becomes debt
- *   lease_release()                 slots go back (and reservations that were not settled)
+ *   lease_end(), once               at the end, with what each claim has to pay altogether:
+ *                                   the rest goes back, what is beyond becomes debt; and slots
  *
  * A request that dies on the way needs lease_release() only. When a lease ends because the engine
  * is away, what is left of the reservations on it is gone: lease_covers() says 0, and
@@ -160,10 +159,10 @@ enum lease_verdict lease_admit(struct lease_table *t, uint64_t now, struct lease
 /* False when w does not wait (any more). Of an extension that waits: it is given up; what w holds
  * stays with it. */
 bool lease_cancel(struct lease_table *t, uint64_t now, struct lease_waiter *w);
-/* Gives back the slots that w holds, and reservations that were not settled. Must not wait. */
+/* Gives back the slots and reservations that w holds. Must not wait. */
 void lease_release(struct lease_table *t, uint64_t now, struct lease_waiter *w);
 
-/* --- reservations: after lease_admit() said OK, until lease_settle() or lease_release() --- */
+/* --- reservations: after lease_admit() said OK, until lease_end() or lease_release() --- */
 
 /* Output tokens that all reservations of w (but shadow ones) cover now, after `input` more tokens
  * of input; UINT64_MAX: nothing counts output. */
@@ -183,19 +182,15 @@ enum lease_verdict lease_extend(struct lease_table *t, uint64_t now, struct leas
 /* The end: charges[i] is what the reservation claims[i] has to pay altogether, in units (entries of
  * other claims are ignored); NULL: just what was spent. The rest goes back to the lease; what is
  * more than was spent or reserved is taken from the counter as debt, which may bring it below zero.
- * A refund of what was spent already is not possible. Must not wait. Once. */
-void lease_settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                  const uint64_t *charges);
+ * A refund of what was spent already is not possible. Slots go back too. Must not wait. Once. */
+void lease_end(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+               const uint64_t *charges);
 
 /* Until when w surely holds its strict slots: look again then, by that time they are usually
  * renewed. UINT64_MAX: it holds none. Not after `now`: they are lost, cut the request. */
 uint64_t lease_held_until(struct lease_table *t, uint64_t now, const struct lease_waiter *w);
 /* False: no slots that were ever bound are strict. Takes no lock. */
 bool lease_may_be_strict(const struct lease_table *t);
-
-/* lease_settle() and lease_release() in one. */
-void lease_end(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-               const uint64_t *charges);
 
 /* --- towards the engine --- */
 

@@ -170,15 +170,6 @@ static void settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
     }
 }
 
-void lease_settle(struct lease_table *t, uint64_t now, struct lease_waiter *w,
-                  const uint64_t *charges)
-{
-    ASSERT(!w->waiting);
-    pthread_mutex_lock(&t->lock);
-    settle(t, now, w, charges);
-    lease_unlock(t);
-}
-
 /* --- the end --- */
 
 static void release_slots(struct lease_table *t, uint64_t now, struct lease_claim *claim)

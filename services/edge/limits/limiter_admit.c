@@ -76,7 +76,7 @@ enum admit_verdict limiter_admit(struct limiter *l, const struct admit_request *
     uint64_t now = limiter_now(l);
     struct binding b = { l, t, now };
     *o = (struct admit_outcome){ .verdict = ADMIT_OK, .decided_ns = now };
-    t->held = t->extending = t->settled = false;
+    t->held = t->extending = false;
     t->waiter.claims_n = 0;
     t->waiter.shadow_mask = 0;
     t->slice = 0;
@@ -177,24 +177,13 @@ static void charge_all(const struct admit_ticket *t, uint64_t input, uint64_t ou
     }
 }
 
-void limiter_settle(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output)
-{
-    uint64_t charges[LEASE_MAX_CLAIMS];
-    if (t->settled || !reserves(t)) return;
-    t->settled = true;
-    charge_all(t, input, output, charges);
-    lease_settle(l->table, limiter_now(l), &t->waiter, charges);
-    limiter_kick_if_due(l);
-}
-
 void limiter_end(struct limiter *l, struct admit_ticket *t, uint64_t input, uint64_t output)
 {
     uint64_t charges[LEASE_MAX_CLAIMS];
-    if (t->settled || !reserves(t)) {
+    if (!reserves(t)) {
         limiter_release(l, t);
         return;
     }
-    t->settled = true;
     t->held = false;
     charge_all(t, input, output, charges);
     lease_end(l->table, limiter_now(l), &t->waiter, charges);

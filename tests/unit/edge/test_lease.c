@@ -615,9 +615,8 @@ static void tokens_are_reserved_spent_extended_and_settled(void **state)
     assert_int_equal(done_count(), 1);
     assert_int_equal(lease_covers(table, START + MS, &w, 0), 70);
     /* the end: 5 more than were delivered; the rest serves the next */
-    lease_settle(table, START + MS, &w, &(uint64_t){ 79 });
+    lease_end(table, START + MS, &w, &(uint64_t){ 79 });
     assert_int_equal(reserve(&x, START + MS, 100, &tokens), LEASE_VERDICT_OK);
-    lease_release(table, START + MS, &w);
     lease_release(table, START + MS, &x);
     assert_true(lease_collect_all(table, START + MS, &batch));
     assert_int_equal(batch.ops[0].spent, 79);
@@ -654,8 +653,7 @@ static void what_is_charged_beyond_the_reservation_is_debt_once(void **state)
     done_count();
     assert_true(lease_spend_input(table, START, &w, 10));
     assert_int_equal(lease_spend_output(table, START, &w, 20), 20);
-    lease_settle(table, START, &w, &(uint64_t){ 100 });
-    lease_release(table, START, &w);
+    lease_end(table, START, &w, &(uint64_t){ 100 });
     lease_table_stats(table, &s);
     assert_int_equal(s.debt, 70);
     assert_true(lease_collect(table, START + 30 * MS, &batch));
@@ -690,7 +688,7 @@ static void a_reservation_is_renewed_and_dies_with_its_lease(void **state)
     grant(START + 3731 * MS, 10, 800);
     assert_int_equal(done_count(), 1);
     assert_int_equal(lease_spend_output(table, START + 3731 * MS, &w, 99), 10);
-    lease_settle(table, START + 3731 * MS, &w, NULL);
+    lease_end(table, START + 3731 * MS, &w, NULL);
 }
 
 static void strict_slots_are_held_as_long_as_their_lease(void **state)

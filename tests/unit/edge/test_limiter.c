@@ -95,8 +95,7 @@ static enum admit_verdict extend(struct admit_ticket *t, uint64_t tokens)
 
 static void end(struct admit_ticket *t, uint64_t input, uint64_t output)
 {
-    limiter_settle(limiter, t, input, output);
-    limiter_release(limiter, t);
+    limiter_end(limiter, t, input, output);
 }
 
 #define POLICY(name, ...)                                                                       \
