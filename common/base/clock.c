@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
 #include "base/err.h"
 
@@ -31,6 +30,16 @@ const struct clock *clock_system(void)
 {
     static const struct clock c = { system_mono, system_wall, NULL };
     return &c;
+}
+
+struct timespec clock_in_ns(uint64_t ns)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t rest = (uint64_t)t.tv_nsec + ns % 1000000000u;
+    t.tv_sec += (time_t)(ns / 1000000000u + rest / 1000000000u);
+    t.tv_nsec = (long)(rest % 1000000000u);
+    return t;
 }
 
 static void system_random(void *ctx, void *out, size_t n)

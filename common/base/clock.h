@@ -11,6 +11,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 struct clock {
     uint64_t (*mono_ns)(void *ctx);
@@ -42,6 +43,15 @@ static inline uint64_t clock_wall_ms(const struct clock *c)
 {
     return c->wall_ns(c->ctx) / 1000000;
 }
+
+/* When so much has passed, for pthread_cond_timedwait(): on CLOCK_MONOTONIC, which is the clock to
+ * give every condition (pthread_condattr_setclock()). */
+struct timespec clock_in_ns(uint64_t ns);
+static inline struct timespec clock_in_ms(uint64_t ms)
+{
+    return clock_in_ns(ms * 1000000);
+}
+
 uint64_t rng_u64(const struct rng *r);
 /* Uniform in [0, n); n > 0. */
 uint64_t rng_below(const struct rng *r, uint64_t n);

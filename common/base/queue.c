@@ -4,7 +4,8 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct queue {
     pthread_mutex_t lock;
@@ -53,14 +54,9 @@ enum err queue_push(struct queue *q, void *item)
 
 enum err queue_pop(struct queue *q, int timeout_ms, void **ret_item)
 {
-    struct timespec until;
+    struct timespec until = clock_in_ms((uint64_t)MAX(timeout_ms, 0));
     int rc = 0;
     enum err e = ERR_OK;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000L;
-    if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
-
     pthread_mutex_lock(&q->lock);
     while (q->len == 0 && !q->closed && rc != ETIMEDOUT) {
         if (timeout_ms < 0)

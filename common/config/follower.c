@@ -14,7 +14,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "config/parts.h"
@@ -384,11 +383,7 @@ static void on_changed(void *ctx, const struct bus_msg *msg)
  * or the end (false). */
 static bool wait_for_work(struct follower *f, char **ret, size_t *ret_n, bool *ret_reapply)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += TICK_MS * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    struct timespec until = clock_in_ms(TICK_MS);
     pthread_mutex_lock(&f->lock);
     int rc = 0;
     while (!f->stop && !f->reapply && f->announced == NULL && rc == 0)

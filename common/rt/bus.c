@@ -121,19 +121,9 @@ size_t bus_payload_max(const struct bus *b)
     return (size_t)MAX(n, 0);
 }
 
-/* A deadline on the clock of b->wait. */
-static void deadline_in(int ms, struct timespec *ret)
-{
-    clock_gettime(CLOCK_MONOTONIC, ret);
-    ret->tv_sec += ms / 1000;
-    ret->tv_nsec += (long)(ms % 1000) * 1000000;
-    if (ret->tv_nsec >= 1000000000) ret->tv_sec++, ret->tv_nsec -= 1000000000;
-}
-
 bool bus_wait_change(struct bus *b, int ms)
 {
-    struct timespec until;
-    deadline_in(ms, &until);
+    struct timespec until = clock_in_ms((uint64_t)MAX(ms, 0));
     pthread_mutex_lock(&b->wait_lock);
     if (!b->stop) pthread_cond_timedwait(&b->wait, &b->wait_lock, &until);
     bool go_on = !b->stop;
@@ -345,8 +335,7 @@ static void *connector_main(void *ctx)
         } else {
             report_failure(b, s, &last);
         }
-        struct timespec until;
-        deadline_in(backoff_ms(b, ++attempts), &until);
+        struct timespec until = clock_in_ms((uint64_t)backoff_ms(b, ++attempts));
         pthread_mutex_lock(&b->wait_lock);
         while (!b->stop && pthread_cond_timedwait(&b->wait, &b->wait_lock, &until) == 0) continue;
         stop = b->stop;

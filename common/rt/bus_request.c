@@ -198,15 +198,11 @@ static void on_reply(void *ctx, natsMsg *m)
 
 static void wait_until(struct requests *r, uint64_t now, uint64_t at)
 {
-    struct timespec t;
     if (at == UINT64_MAX) {
         pthread_cond_wait(&r->changed, &r->lock);
         return;
     }
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    uint64_t ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + (at - now);
-    t.tv_sec = (time_t)(ns / 1000000000u);
-    t.tv_nsec = (long)(ns % 1000000000u);
+    struct timespec t = clock_in_ns(at - now);
     pthread_cond_timedwait(&r->changed, &r->lock, &t);
 }
 
@@ -455,12 +451,8 @@ bool requests_wait_idle(struct requests *r, uint64_t deadline_ns)
     bool idle;
     while (!(idle = r->heap_len == 0 && r->running == 0)) {
         uint64_t now = clock_mono_ns(r->bus->o.clock);
-        struct timespec t;
         if (now >= deadline_ns) break;
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        uint64_t ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + (deadline_ns - now);
-        t.tv_sec = (time_t)(ns / 1000000000u);
-        t.tv_nsec = (long)(ns % 1000000000u);
+        struct timespec t = clock_in_ns(deadline_ns - now);
         pthread_cond_timedwait(&r->idle, &r->lock, &t);
     }
     pthread_mutex_unlock(&r->lock);

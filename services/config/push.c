@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/uuid.h"
@@ -286,12 +285,7 @@ static void on_get(void *ctx, const struct bus_msg *msg)
 
 static void wait_until(struct push *p, uint64_t ms, bool woken_ends)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(ms / 1000);
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    struct timespec until = clock_in_ms(ms);
     int rc = 0;
     pthread_mutex_lock(&p->lock);
     while (!p->stop && !(woken_ends && p->woken) && rc == 0)

@@ -10,7 +10,6 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "metrics.h"
@@ -79,15 +78,11 @@ static bool is_stopping(struct ingest *g)
 /* Waits for the end, or a while that doubles with each failure. */
 static void back_off(struct ingest *g)
 {
-    struct timespec until;
     unsigned ms = BACKOFF_MIN_MS;
     for (unsigned i = 0; i < g->failures && ms < BACKOFF_MAX_MS; i++) ms *= 2;
     ms = MIN(ms, (unsigned)BACKOFF_MAX_MS);
     g->failures++;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    struct timespec until = clock_in_ms(ms);
     (void)pthread_mutex_lock(&g->lock);
     int rc = 0;
     while (!g->stopping && rc == 0) rc = pthread_cond_timedwait(&g->wake, &g->lock, &until);

@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "claim.h"
 #include "config/follower.h"
@@ -374,7 +373,6 @@ static void step(struct keeper *k)
 static void *keeper_main(void *ctx)
 {
     struct keeper *k = ctx;
-    struct timespec ts;
     pthread_mutex_lock(&k->lock);
     while (!k->end) {
         k->again = false;
@@ -382,12 +380,8 @@ static void *keeper_main(void *ctx)
         step(k);
         pthread_mutex_lock(&k->lock);
         if (k->end || k->again) continue;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
         /* a standby or a beginner looks more often, to take over soon */
-        long ms = k->unready[0] != '\0' ? CLAIM_STEP_MS / 4 : CLAIM_STEP_MS;
-        ts.tv_nsec += ms * 1000000;
-        ts.tv_sec += ts.tv_nsec / 1000000000;
-        ts.tv_nsec %= 1000000000;
+        struct timespec ts = clock_in_ms(k->unready[0] != '\0' ? CLAIM_STEP_MS / 4 : CLAIM_STEP_MS);
         pthread_cond_timedwait(&k->wake, &k->lock, &ts);
     }
     pthread_mutex_unlock(&k->lock);

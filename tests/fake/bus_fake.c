@@ -91,10 +91,7 @@ static uint64_t fake_now(void)
 /* Waits for a change, at most a tick. Holding the lock. */
 static void fake_wait(struct bus_fake *f)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_nsec += FAKE_TICK_MS * 1000000;
-    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+    struct timespec t = clock_in_ms(FAKE_TICK_MS);
     pthread_cond_timedwait(&f->changed, &f->lock, &t);
 }
 

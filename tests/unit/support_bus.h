@@ -61,11 +61,7 @@ __attribute__((unused)) static void box_put(struct box *x, enum err e, struct st
 /* Waits until count is at least n; false when that does not happen in ms. */
 __attribute__((unused)) static bool box_wait(struct box *x, int n, int ms)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
+    struct timespec t = clock_in_ms((uint64_t)ms);
     pthread_mutex_lock(&x->lock);
     while (x->count < n)
         if (pthread_cond_timedwait(&x->changed, &x->lock, &t) != 0) break;

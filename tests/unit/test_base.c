@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/map.h"
@@ -316,6 +317,28 @@ static void time_is_written_in_utc(void **state)
     assert_string_equal(t, "2024-02-29T12:34:56.789Z");
 }
 
+static bool is_before(struct timespec a, struct timespec b)
+{
+    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
+}
+
+static void a_deadline_is_so_far_from_now(void **state)
+{
+    static const uint64_t ns[] = { 0, 1, 999999999, 1000000000, 1999999999, 86400000000001 };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(ns); i++) {
+        struct timespec before, after, t;
+        clock_gettime(CLOCK_MONOTONIC, &before);
+        t = clock_in_ns(ns[i]);
+        clock_gettime(CLOCK_MONOTONIC, &after);
+        assert_true(t.tv_nsec >= 0 && t.tv_nsec < 1000000000);
+        uint64_t whole = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec - ns[i];
+        t = (struct timespec){ (time_t)(whole / 1000000000), (long)(whole % 1000000000) };
+        assert_false(is_before(t, before) || is_before(after, t));
+    }
+    assert_true(is_before(clock_in_ms(0), clock_in_ms(60000)));
+}
+
 static void secrets_compare_in_constant_time(void **state)
 {
     (void)state;
@@ -349,6 +372,7 @@ int main(void)
         cmocka_unit_test(identifiers_are_version_7_and_in_order),
         cmocka_unit_test(hashes_are_the_published_ones),
         cmocka_unit_test(time_is_written_in_utc),
+        cmocka_unit_test(a_deadline_is_so_far_from_now),
         cmocka_unit_test(secrets_compare_in_constant_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,6 @@
  * second time: one that is lost does not cost the requests their wait. The first reply counts.
  */
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "limiter_impl.h"
@@ -245,16 +244,12 @@ static void fail_unsent(struct limiter *l, struct sent *s)
 static void sleep_until(struct limiter *l, uint64_t at)
 {
     uint64_t now = limiter_now(l);
-    struct timespec ts;
     if (at <= now) return;
     if (at == UINT64_MAX) {
         pthread_cond_wait(&l->wake, &l->lock);
         return;
     }
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    uint64_t ns = (uint64_t)ts.tv_nsec + (at - now) % 1000000000;
-    ts.tv_sec += (time_t)((at - now) / 1000000000 + ns / 1000000000);
-    ts.tv_nsec = (long)(ns % 1000000000);
+    struct timespec ts = clock_in_ns(at - now);
     pthread_cond_timedwait(&l->wake, &l->lock, &ts);
 }
 

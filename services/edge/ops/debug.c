@@ -2,8 +2,8 @@
 #include "debug.h"
 
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "client/client.h"
 #include "edge.h"
 #include "flow/flow.h"
@@ -90,15 +90,13 @@ static struct inquiry *ask(struct edge *e)
 void debug_requests(void *ctx, const struct http_request *req, struct http_reply *reply)
 {
     struct edge *e = daemon_state(ctx);
-    struct timespec until;
     (void)req;
     if (e == NULL || !atomic_load(&e->running)) {
         reply->status = 503;
         return;
     }
     struct inquiry *q = ask(e);
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += WAIT_S;
+    struct timespec until = clock_in_ms(WAIT_S * 1000);
     (void)pthread_mutex_lock(&q->lock);
     while (q->missing > 0 && pthread_cond_timedwait(&q->came, &q->lock, &until) == 0) {
     }

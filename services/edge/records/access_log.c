@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/queue.h"
@@ -111,11 +111,7 @@ static void make_end(struct access_log *l)
 /* At most so long, until what is there; with the lock. */
 static void wait_for(struct access_log *l, const bool *what, unsigned ms)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    struct timespec until = clock_in_ms(ms);
     while (!*what && pthread_cond_timedwait(&l->end, &l->lock, &until) != ETIMEDOUT) continue;
 }
 

@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/uuid.h"
 #include "proto/subjects.h"
 #include "proto/usage_batch.h"
@@ -294,11 +294,7 @@ static void send_all(struct publisher *p)
 /* The lock is held. */
 static void wait_for(struct publisher *p, pthread_cond_t *c, unsigned ms)
 {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    struct timespec until = clock_in_ms(ms);
     (void)pthread_cond_timedwait(c, &p->lock, &until);
 }
 

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "spool_impl.h"
@@ -214,23 +213,14 @@ static void turn(struct spool *s)
     (void)pthread_mutex_unlock(&s->keeper_lock);
 }
 
-static void add_ms(struct timespec *t, unsigned ms)
-{
-    t->tv_sec += ms / 1000;
-    t->tv_nsec += (long)(ms % 1000) * 1000000;
-    if (t->tv_nsec >= 1000000000) t->tv_sec++, t->tv_nsec -= 1000000000;
-}
-
 static void *run(void *arg)
 {
     struct spool *s = arg;
     bool stopping = false;
     (void)pthread_setname_np(pthread_self(), "usage-spool");
     while (!stopping) {
-        struct timespec until;
+        struct timespec until = clock_in_ms(s->o.sync_ms);
         int e = 0;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        add_ms(&until, s->o.sync_ms);
         make_spare(s);
         (void)pthread_mutex_lock(&s->lock);
         while (!s->stopping && e == 0) {

@@ -5,8 +5,8 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/map.h"
 
 enum {
@@ -32,19 +32,9 @@ struct resolver {
     bool stop, asked; /* asked: to look names up without waiting */
 };
 
-static struct timespec in_ms(unsigned ms)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (t.tv_nsec >= 1000000000) t.tv_sec++, t.tv_nsec -= 1000000000;
-    return t;
-}
-
 static bool is_over(const struct timespec *t)
 {
-    struct timespec now = in_ms(0);
+    struct timespec now = clock_in_ms(0);
     return now.tv_sec > t->tv_sec || (now.tv_sec == t->tv_sec && now.tv_nsec >= t->tv_nsec);
 }
 
@@ -102,10 +92,10 @@ static bool any_missing(const struct resolver *r)
 static void *refresher(void *ctx)
 {
     struct resolver *r = ctx;
-    struct timespec all_at = in_ms(REFRESH_S * 1000);
+    struct timespec all_at = clock_in_ms(REFRESH_S * 1000);
     pthread_mutex_lock(&r->lock);
     while (!r->stop) {
-        struct timespec soon = in_ms(RETRY_S * 1000);
+        struct timespec soon = clock_in_ms(RETRY_S * 1000);
         const struct timespec *until = any_missing(r) ? &soon : &all_at;
         int e = 0;
         while (!r->stop && !r->asked && e == 0)
@@ -115,7 +105,7 @@ static void *refresher(void *ctx)
         bool all = is_over(&all_at);
         size_t i = 0;
         for (char *name; (name = next_name(r, &i, all)) != NULL; free(name)) refresh(r, name);
-        if (all) all_at = in_ms(REFRESH_S * 1000);
+        if (all) all_at = clock_in_ms(REFRESH_S * 1000);
         pthread_mutex_lock(&r->lock);
     }
     pthread_mutex_unlock(&r->lock);
@@ -192,7 +182,7 @@ void resolver_use(struct resolver *r, const struct snapshot *s)
 {
     struct map_entry *e;
     size_t i = 0;
-    const struct timespec until = in_ms(USE_BUDGET_MS);
+    const struct timespec until = clock_in_ms(USE_BUDGET_MS);
     pthread_mutex_lock(&r->lock);
     while ((e = map_next(&r->hosts, &i)) != NULL) ((struct host *)e->value)->wanted = false;
     pthread_mutex_unlock(&r->lock);
