@@ -169,7 +169,7 @@ suiteTest('operators', {
 });
 
 suiteTest('a Redis that may evict counters', {
-  counter: 'redis', edges: 1, config: withPolicies({ slug: 'rate', kind: 'request_rate', limit: 5, window: '1m', on_unavailable: 'deny' }),
+  counter: 'redis', edges: 1, config: withPolicies({ slug: 'rate', kind: 'request_rate', limit: 1000, window: '1m', on_unavailable: 'deny' }),
 }, async (suite, step) => {
   await step('is not used, and the engine says what to change', async () => {
     await send(suite, 1);
