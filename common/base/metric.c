@@ -43,6 +43,7 @@ struct metrics *metrics_new(const struct metric_def *defs, size_t n)
     m->families = xcalloc(n, sizeof *m->families);
     pthread_mutex_init(&m->lock, NULL);
     for (size_t i = 0; i < n; i++) {
+        ASSERT(defs[i].type != METRIC_HISTOGRAM_OF || defs[i].max_series < n);
         map_init(&m->families[i].series,
                  (defs[i].max_series > 0 ? defs[i].max_series : DEFAULT_MAX_SERIES) + 1);
         m->families[i].last = &m->families[i].first;
@@ -192,6 +193,7 @@ static struct metric *look_up(struct metrics *m, size_t which, const struct str 
     struct str key;
     bool fits = make_key(d, values, room, &key);
 
+    ASSERT(d->type != METRIC_HISTOGRAM_OF);
     pthread_mutex_lock(&m->lock);
     struct metric *s = fits ? map_get(&f->series, key) : NULL;
     if (s == NULL && fits && f->series.len + 1 < f->series.max) s = add_series(f, d, values, key);
@@ -268,8 +270,9 @@ static enum err number(struct buf *out, double v)
     return buf_printf(out, " %.15g\n", v);
 }
 
-static enum err histogram(const struct metric_def *d, const char *labels, const struct sum *sum,
-                          struct buf *out)
+/* bounds: of the def that is counted, whose other name d may be. */
+static enum err histogram(const struct metric_def *d, const double *bounds, const char *labels,
+                          const struct sum *sum, struct buf *out)
 {
     size_t len = strlen(labels);
     int inner = len > 0 ? (int)len - 2 : 0; /* without { and } */
@@ -277,10 +280,10 @@ static enum err histogram(const struct metric_def *d, const char *labels, const 
     enum err e = ERR_OK;
     for (size_t i = 0; i <= METRIC_MAX_BUCKETS && e == ERR_OK; i++) {
         char bound[32] = "+Inf";
-        bool last = i == METRIC_MAX_BUCKETS || d->buckets[i] == 0;
+        bool last = i == METRIC_MAX_BUCKETS || bounds[i] == 0;
         if (!last) {
             below += sum->buckets[i];
-            (void)snprintf(bound, sizeof bound, "%g", d->buckets[i]);
+            (void)snprintf(bound, sizeof bound, "%.15g", bounds[i]);
         }
         e = buf_printf(out, "%s_bucket{%.*s%sle=\"%s\"} %llu\n", d->name, inner, labels + (len > 0),
                        inner > 0 ? "," : "", bound,
@@ -300,10 +303,41 @@ static bool seen_earlier(struct metrics *const *sets, size_t k, size_t which, st
     return false;
 }
 
-static enum err render_family(struct metrics *const *sets, size_t n, size_t which, struct buf *out)
+/* The text of a series' labels under the names of d. */
+static enum err labels_under(const struct metric_def *d, const struct metric *s, struct buf *out)
 {
-    static const char *const types[] = { "counter", "gauge", "histogram" };
-    const struct metric_def *d = &sets[0]->defs[which];
+    struct str values[METRIC_MAX_LABELS];
+    const char *at = s->key.p;
+    for (size_t i = 0; i < labels_len(d); i++) {
+        values[i] = str_of(at);
+        at += values[i].n + 1;
+    }
+    buf_clear(out);
+    return label_text(d, values, out);
+}
+
+static enum err render_series(const struct metric_def *d, const struct metric *s,
+                              const struct sum *sum, struct buf *scratch, struct buf *out)
+{
+    const char *labels = s->labels;
+    enum err e = ERR_OK;
+    if (d != s->def) {
+        e = labels_under(d, s, scratch);
+        if (e == ERR_OK) labels = buf_z(scratch);
+    }
+    if (e == ERR_OK && d->type >= METRIC_HISTOGRAM)
+        return histogram(d, s->def->buckets, labels, sum, out);
+    if (e == ERR_OK) e = buf_printf(out, "%s%s", d->name, labels);
+    return e == ERR_OK ? number(out, sum->value) : e;
+}
+
+static enum err render_family(struct metrics *const *sets, size_t n, size_t family, struct buf *out)
+{
+    static const char *const types[] = { "counter", "gauge", "histogram", "histogram" };
+    const struct metric_def *d = &sets[0]->defs[family];
+    size_t which = d->type == METRIC_HISTOGRAM_OF ? d->max_series : family;
+    struct buf scratch;
+    buf_init(&scratch, LABELS_TEXT_MAX);
     enum err e = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", d->name, d->help, d->name,
                             types[d->type]);
     for (size_t k = 0; k < n; k++) {
@@ -312,14 +346,10 @@ static enum err render_family(struct metrics *const *sets, size_t n, size_t whic
             struct sum sum = { 0 };
             if (seen_earlier(sets, k, which, s->key)) continue;
             add_up(sets, n, which, s->key, &sum);
-            if (d->type == METRIC_HISTOGRAM) {
-                e = histogram(d, s->labels, &sum, out);
-            } else {
-                e = buf_printf(out, "%s%s", d->name, s->labels);
-                if (e == ERR_OK) e = number(out, sum.value);
-            }
+            e = render_series(d, s, &sum, &scratch, out);
         }
     }
+    buf_done(&scratch);
     return e;
 }
 
@@ -335,7 +365,7 @@ enum err metrics_render(struct metrics *const *sets, size_t n, struct buf *out)
 
 enum err metrics_markdown(const struct metric_def *defs, size_t n, struct buf *out)
 {
-    static const char *const types[] = { "counter", "gauge", "histogram" };
+    static const char *const types[] = { "counter", "gauge", "histogram", "histogram" };
     enum err e = ERR_OK;
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
         size_t labels = labels_len(&defs[i]);

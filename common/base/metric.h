@@ -15,7 +15,11 @@
 
 #include "base/buf.h"
 
-enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+/* METRIC_HISTOGRAM_OF is another name of an earlier or later def of the table, whose place
+ * max_series says: its series are shown once more as a histogram, with as many labels of other
+ * names; nothing is counted here. That def is a histogram, or a counter with buckets: that one is
+ * observed, and shows its sum. */
+enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_HISTOGRAM_OF };
 
 enum { METRIC_MAX_LABELS = 8, METRIC_MAX_BUCKETS = 24 };
 
@@ -25,7 +29,7 @@ struct metric_def {
     const char *help;
     const char *labels[METRIC_MAX_LABELS]; /* NULL-terminated when fewer */
     double buckets[METRIC_MAX_BUCKETS];    /* ascending upper bounds, 0 ends; of histograms */
-    size_t max_series;                     /* 0: 1000 */
+    size_t max_series;                     /* 0: 1000; see METRIC_HISTOGRAM_OF */
 };
 
 struct metrics;

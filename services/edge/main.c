@@ -69,16 +69,21 @@ static const struct opt opts[] = {
 };
 #undef F
 
-#define SECONDS 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300
+/* What has a name in OpenTelemetry's conventions too has their bounds, and some beside them. */
 static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_REQUESTS] = { "gateway_requests_total", METRIC_COUNTER, "Requests by how they ended.", { "namespace", "route", "model", "upstream", "status", "outcome" }, { 0 }, 5000 },
-    [M_DURATION] = { "gateway_request_duration_seconds", METRIC_HISTOGRAM, "From the request's first byte to the answer's last.", { "namespace", "model" }, { SECONDS }, 0 },
-    [M_TTFT] = { "gateway_time_to_first_token_seconds", METRIC_HISTOGRAM, "From the request's first byte to the answer's first token.", { "namespace", "model" }, { SECONDS }, 0 },
+    [M_DURATION] = { "gateway_request_duration_seconds", METRIC_HISTOGRAM, "From the request's first byte to the answer's last.", { "namespace", "model" }, { 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68 }, 0 },
+    [M_TTFT] = { "gateway_time_to_first_token_seconds", METRIC_HISTOGRAM, "From the request's first byte to the answer's first token.", { "namespace", "model" }, { 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120, 300 }, 0 },
     [M_OVERHEAD] = { "gateway_overhead_seconds", METRIC_HISTOGRAM, "What the gateway itself takes between the whole request and sending it upstream.", { NULL }, { 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5 }, 0 },
-    [M_TPOT] = { "gateway_time_per_output_token_seconds", METRIC_HISTOGRAM, "Time between tokens of streams, behind the first.", { "namespace", "model" }, { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5 }, 0 },
+    [M_TPOT] = { "gateway_time_per_output_token_seconds", METRIC_HISTOGRAM, "Time between tokens of streams, behind the first.", { "namespace", "model" }, { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5 }, 0 },
     [M_INFLIGHT] = { "gateway_inflight_requests", METRIC_GAUGE, "Requests being served.", { NULL }, { 0 }, 0 },
     [M_OPEN_STREAMS] = { "gateway_open_streams", METRIC_GAUGE, "Streamed answers under way.", { NULL }, { 0 }, 0 },
-    [M_TOKENS] = { "gateway_tokens_total", METRIC_COUNTER, "Tokens by type: input, output, cached, reasoning.", { "namespace", "model", "type" }, { 0 }, 0 },
+    [M_TOKENS] = { "gateway_tokens_total", METRIC_COUNTER, "Tokens by type: input, output, cached, reasoning.", { "namespace", "model", "type" }, { 1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864 }, 0 },
+    [M_COST] = { "gateway_cost_total", METRIC_COUNTER, "Cost of requests for models with a price, in units of the currency.", { "namespace", "model", "currency" }, { 0 }, 0 },
+    [M_GENAI_USAGE] = { "gen_ai_client_token_usage", METRIC_HISTOGRAM_OF, "Tokens of a request by type; OpenTelemetry's name.", { "aigw_namespace", "gen_ai_request_model", "gen_ai_token_type" }, { 0 }, M_TOKENS },
+    [M_GENAI_DURATION] = { "gen_ai_server_request_duration_seconds", METRIC_HISTOGRAM_OF, "gateway_request_duration_seconds by OpenTelemetry's name.", { "aigw_namespace", "gen_ai_request_model" }, { 0 }, M_DURATION },
+    [M_GENAI_TTFT] = { "gen_ai_server_time_to_first_token_seconds", METRIC_HISTOGRAM_OF, "gateway_time_to_first_token_seconds by OpenTelemetry's name.", { "aigw_namespace", "gen_ai_request_model" }, { 0 }, M_TTFT },
+    [M_GENAI_TPOT] = { "gen_ai_server_time_per_output_token_seconds", METRIC_HISTOGRAM_OF, "gateway_time_per_output_token_seconds by OpenTelemetry's name.", { "aigw_namespace", "gen_ai_request_model" }, { 0 }, M_TPOT },
     [M_REJECTIONS] = { "gateway_rejections_total", METRIC_COUNTER, "Requests the gateway refused, by policy and dimension.", { "namespace", "policy", "dimension" }, { 0 }, 0 },
     [M_SHADOW_REJECTIONS] = { "gateway_shadow_rejections_total", METRIC_COUNTER, "Requests that policies in shadow mode would have refused.", { "namespace", "policy", "dimension" }, { 0 }, 0 },
     [M_LIMIT_WAIT] = { "gateway_limit_wait_seconds", METRIC_HISTOGRAM, "How long admissions waited for the policy engine; most do not wait.", { NULL }, { 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1 }, 0 },
@@ -95,7 +100,7 @@ static const struct metric_def metrics[M_EDGE_MAX] = {
     [M_CURL_ANSWERS] = { "gateway_curl_answers_total", METRIC_COUNTER, "Answers that came by transport curl, by the version of HTTP: 1.1, 2.", { "upstream", "http" }, { 0 }, 0 },
     [M_CURL_CONNECTIONS] = { "gateway_curl_connections_total", METRIC_COUNTER, "Connections that were made for answers by transport curl; the others came on connections that were there.", { "upstream" }, { 0 }, 0 },
     [M_QUEUE_LENGTH] = { "gateway_upstream_queue_length", METRIC_GAUGE, "Requests that wait for a server with room.", { "upstream" }, { 0 }, 0 },
-    [M_QUEUE_SECONDS] = { "gateway_upstream_queue_seconds", METRIC_HISTOGRAM, "How long requests waited that got a place.", { "upstream" }, { SECONDS }, 0 },
+    [M_QUEUE_SECONDS] = { "gateway_upstream_queue_seconds", METRIC_HISTOGRAM, "How long requests waited that got a place.", { "upstream" }, { 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300 }, 0 },
     [M_QUEUE_REFUSED] = { "gateway_upstream_queue_refused_total", METRIC_GAUGE, "Requests refused since the queue was full, or no place came in time.", { "upstream", "why" }, { 0 }, 0 },
     [M_RETRIES_REFUSED] = { "gateway_retries_refused_total", METRIC_GAUGE, "Retries that the budget did not allow.", { "upstream" }, { 0 }, 0 },
     [M_CONNECTIONS] = { "gateway_connections", METRIC_GAUGE, "Client connections.", { NULL }, { 0 }, 0 },

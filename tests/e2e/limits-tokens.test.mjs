@@ -176,6 +176,13 @@ for (const counter of ['memory', 'redis']) {
         await spent(x, 'money');
         return true;
       });
+      await until('the edges and the ledger agree about it', async () => {
+        const [group] = await suite.ledger({ filter: { model: 'priced' } });
+        const nano = group?.cost.find((c) => c.currency === 'USD')?.nano ?? 0;
+        const counted = await suite.edgeSum('gateway_cost_total', { namespace: 'test-channel', model: 'priced', currency: 'USD' });
+        if (nano < cost || Math.abs(counted - nano / 1e9) > 1e-12) throw new Error(`${counted} and ${nano} nano`);
+        return true;
+      });
     });
   });
 }

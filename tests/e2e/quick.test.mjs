@@ -71,11 +71,22 @@ suiteTest('the quick test', {}, async (suite, step) => {
   await step('/metrics, the mock and the ledger agree', async () => {
     const total = await suite.settled(requests);
     await suite.counted(requests, 'gateway_requests_total', { outcome: 'ok', status: '200' });
+    await suite.counted(output, 'gateway_tokens_total', { type: 'output' }); // which is counted last
     const samples = parseMetrics(await getText(`${suite.edge()}/metrics`));
     assert.equal(sumOf(samples, 'gateway_requests_total', { outcome: 'ok', status: '200' }), requests);
     assert.equal(sumOf(samples, 'gateway_requests_total', { namespace: 'test-channel', model: 'Qwen3-8B', upstream: 'mock' }), requests - 1);
     assert.equal(sumOf(samples, 'gateway_tokens_total', { type: 'input' }), requests * HELLO_TOKENS);
     assert.equal(sumOf(samples, 'gateway_tokens_total', { type: 'output' }), output);
+    // The same by OpenTelemetry's names.
+    const usage = { gen_ai_request_model: 'Qwen3-8B', gen_ai_token_type: 'output' };
+    assert.equal(sumOf(samples, 'gen_ai_client_token_usage_sum', usage), output);
+    assert.equal(sumOf(samples, 'gen_ai_client_token_usage_count', usage), requests);
+    assert.equal(sumOf(samples, 'gen_ai_client_token_usage_bucket', { ...usage, le: '1048576' }), requests);
+    for (const [name, bound] of [['request_duration', '81.92'], ['time_to_first_token', '7.5'], ['time_per_output_token', '0.075']])
+      for (const part of ['count', 'sum', 'bucket'])
+        assert.equal(sumOf(samples, `gen_ai_server_${name}_seconds_${part}`, { gen_ai_request_model: 'Qwen3-8B', ...(part === 'bucket' ? { le: bound } : {}) }),
+          sumOf(samples, `gateway_${name}_seconds_${part}`, { model: 'Qwen3-8B', ...(part === 'bucket' ? { le: bound } : {}) }));
+    assert.equal(sumOf(samples, 'gen_ai_server_request_duration_seconds_count', { aigw_namespace: 'test-channel' }), requests - 1);
     const mock = await suite.mockStats();
     assert.deepEqual([mock.requests, mock.prompt_tokens, mock.completion_tokens], [requests, requests * HELLO_TOKENS, output]);
     assert.deepEqual([total.input_tokens, total.output_tokens], [requests * HELLO_TOKENS, output]);

@@ -112,6 +112,14 @@ static const struct metric_def defs[] = {
     { "t_seconds", METRIC_HISTOGRAM, "Times.", { "a" }, { 0.1, 1 }, 0 },
 };
 
+/* With other names: of a histogram, and of a counter whose values are looked at one by one. */
+static const struct metric_def twice[] = {
+    { "t_tokens_total", METRIC_COUNTER, "Tokens.", { "a", "b" }, { 4, 1048576 }, 2 },
+    { "t_seconds", METRIC_HISTOGRAM, "Times.", { NULL }, { 0.25 }, 0 },
+    { "u_tokens", METRIC_HISTOGRAM_OF, "The same.", { "c", "d" }, { 0 }, 0 },
+    { "u_seconds", METRIC_HISTOGRAM_OF, "The same.", { NULL }, { 0 }, 1 },
+};
+
 static struct metric *get(struct metrics *m, size_t which, const char *a, const char *b)
 {
     struct str values[] = { str_of(a), str_of(b) };
@@ -145,6 +153,50 @@ static void series_add_up_over_sets(void **state)
     metrics_free(sets[0]), metrics_free(sets[1]);
 }
 
+static void a_series_has_a_second_name(void **state)
+{
+    struct metrics *sets[] = { metrics_new(twice, ARRAY_LEN(twice)),
+                               metrics_new(twice, ARRAY_LEN(twice)) };
+    struct buf b;
+    (void)state;
+    metric_observe(get(sets[0], 0, "x\"", ""), 3);
+    metric_observe(get(sets[1], 0, "x\"", ""), 2000000);
+    metric_observe(get(sets[1], 0, "y", "z"), 5);
+    metric_observe(get(sets[1], 0, "y", "zz"), 5); /* one too many: other */
+    metric_observe(metrics_get(sets[0], 1, NULL), 0.25);
+    buf_init(&b, 8192);
+    assert_int_equal(metrics_render(sets, 2, &b), ERR_OK);
+    assert_string_equal(buf_z(&b),
+                        "# HELP t_tokens_total Tokens.\n# TYPE t_tokens_total counter\n"
+                        "t_tokens_total{a=\"x\\\"\",b=\"\"} 2000003\n"
+                        "t_tokens_total{a=\"y\",b=\"z\"} 5\n"
+                        "t_tokens_total{a=\"other\",b=\"other\"} 5\n"
+                        "# HELP t_seconds Times.\n# TYPE t_seconds histogram\n"
+                        "t_seconds_bucket{le=\"0.25\"} 1\nt_seconds_bucket{le=\"+Inf\"} 1\n"
+                        "t_seconds_sum 0.25\nt_seconds_count 1\n"
+                        "# HELP u_tokens The same.\n# TYPE u_tokens histogram\n"
+                        "u_tokens_bucket{c=\"x\\\"\",d=\"\",le=\"4\"} 1\n"
+                        "u_tokens_bucket{c=\"x\\\"\",d=\"\",le=\"1048576\"} 1\n"
+                        "u_tokens_bucket{c=\"x\\\"\",d=\"\",le=\"+Inf\"} 2\n"
+                        "u_tokens_sum{c=\"x\\\"\",d=\"\"} 2000003\n"
+                        "u_tokens_count{c=\"x\\\"\",d=\"\"} 2\n"
+                        "u_tokens_bucket{c=\"y\",d=\"z\",le=\"4\"} 0\n"
+                        "u_tokens_bucket{c=\"y\",d=\"z\",le=\"1048576\"} 1\n"
+                        "u_tokens_bucket{c=\"y\",d=\"z\",le=\"+Inf\"} 1\n"
+                        "u_tokens_sum{c=\"y\",d=\"z\"} 5\n"
+                        "u_tokens_count{c=\"y\",d=\"z\"} 1\n"
+                        "u_tokens_bucket{c=\"other\",d=\"other\",le=\"4\"} 0\n"
+                        "u_tokens_bucket{c=\"other\",d=\"other\",le=\"1048576\"} 1\n"
+                        "u_tokens_bucket{c=\"other\",d=\"other\",le=\"+Inf\"} 1\n"
+                        "u_tokens_sum{c=\"other\",d=\"other\"} 5\n"
+                        "u_tokens_count{c=\"other\",d=\"other\"} 1\n"
+                        "# HELP u_seconds The same.\n# TYPE u_seconds histogram\n"
+                        "u_seconds_bucket{le=\"0.25\"} 1\nu_seconds_bucket{le=\"+Inf\"} 1\n"
+                        "u_seconds_sum 0.25\nu_seconds_count 1\n");
+    buf_done(&b);
+    metrics_free(sets[0]), metrics_free(sets[1]);
+}
+
 static void label_sets_are_bounded(void **state)
 {
     struct metrics *m = metrics_new(defs, ARRAY_LEN(defs));
@@ -169,7 +221,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_and_values),        cmocka_unit_test(all_problems_at_once),
         cmocka_unit_test(a_secret_comes_from_a_file), cmocka_unit_test(series_add_up_over_sets),
-        cmocka_unit_test(label_sets_are_bounded),
+        cmocka_unit_test(a_series_has_a_second_name), cmocka_unit_test(label_sets_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

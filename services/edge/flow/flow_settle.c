@@ -158,7 +158,11 @@ static void count_tokens(struct flow *f, const struct usage_record *r, struct st
                   { "reasoning", r->reasoning_tokens } };
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         struct str labels[] = { ns, model, str_of(kinds[i].type) };
-        if (kinds[i].n > 0) metric_add(flow_metric(f, M_TOKENS, labels), (double)kinds[i].n);
+        if (kinds[i].n > 0) metric_observe(flow_metric(f, M_TOKENS, labels), (double)kinds[i].n);
+    }
+    if (r->cost.nano > 0) {
+        struct str labels[] = { ns, model, r->cost.currency };
+        metric_add(flow_metric(f, M_COST, labels), (double)r->cost.nano / 1e9);
     }
 }
 
