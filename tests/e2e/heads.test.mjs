@@ -11,7 +11,7 @@ import tls from 'node:tls';
 import { completion, rawServer, whole } from './lib/raw.mjs';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
 import { Authority } from './lib/tls.mjs';
-import { until } from './lib/util.mjs';
+import { PATIENCE, until } from './lib/util.mjs';
 import { Wire } from './lib/wire.mjs';
 
 const requests = [];
@@ -103,7 +103,7 @@ suiteTest('handshakes that do not come', {
   const hello = await clientHello();
   const ways = { 'no byte': () => {}, 'half of a hello': (s) => s.write(hello.subarray(0, hello.length / 2)),
     'a byte now and then': async (s) => {
-      for (let i = 0; i < hello.length && !s.destroyed; i++) { s.write(hello.subarray(i, i + 1)); await delay(100); }
+      for (let i = 0; i < hello.length && !s.destroyed; i++) { s.write(hello.subarray(i, i + 1)); await delay(1000); }
     } };
   for (const [what, say] of Object.entries(ways))
     await step(`${what}: closed when the head's time is over`, async () => {
@@ -113,7 +113,7 @@ suiteTest('handshakes that do not come', {
       const closed = new Promise((resolve) => s.once('close', () => resolve(true)));
       await new Promise((resolve) => s.once('connect', resolve));
       void say(s);
-      assert.equal(await Promise.race([closed, delay(20000, false, { ref: false })]), true);
+      assert.equal(await Promise.race([closed, delay(PATIENCE, false, { ref: false })]), true);
       s.destroy();
     });
   await step('and nothing is left of them', () => until('no connection', async () => await suite.edgeSum('gateway_connections') === 0));

@@ -9,9 +9,10 @@ import os from 'node:os';
 import path from 'node:path';
 import { after } from 'node:test';
 import tls from 'node:tls';
+import { Records } from './lib/records.mjs';
 import { suiteTest } from './lib/suite.mjs';
 import { Authority } from './lib/tls.mjs';
-import { until, usageRecords } from './lib/util.mjs';
+import { PATIENCE, until } from './lib/util.mjs';
 
 // An upstream that keeps what it was sent, and answers as a model would.
 async function recorder() {
@@ -138,10 +139,7 @@ function ask(suite, { path = '/v1/chat/completions', method = 'POST', headers = 
 }
 
 suiteTest('matching', { config, env: { edge: { TRUSTED_PROXIES: '127.0.0.0/8, 10.0.0.0/8', EDGE_WORKERS: '2', USAGE_IDENTITIES: 'plain' } } }, async (suite, step) => {
-  const usage = await suite.nats('observer');
-  const records = [];
-  (async () => { for await (const m of usage.subscribe('aigw.usage.>')) records.push(...usageRecords(m)); })();
-  await usage.flush();
+  const records = await Records.of(suite);
   const space = async (options, status = 200) => {
     const r = await ask(suite, options);
     assert.equal(r.status, status, r.text);
@@ -166,7 +164,7 @@ suiteTest('matching', { config, env: { edge: { TRUSTED_PROXIES: '127.0.0.0/8, 10
     await is('by-address', { headers: { 'x-forwarded-for': '203.0.113.9' } });
     await is('by-address', { headers: { 'x-forwarded-for': '198.51.100.1, 203.0.113.9, 10.1.2.3' } });
     await is('by-address', { headers: { 'x-forwarded-for': '"x", [2001:db8::9]:4711' } });
-    await until('its record', () => records.some((r) => r.client_ip === '2001:db8::9' && r.namespace === 'by-address'));
+    await records.one('its record', (r) => r.client_ip === '2001:db8::9' && r.namespace === 'by-address');
     // What the client itself wrote in front of its own address is hearsay.
     await is('rest', { headers: { 'x-forwarded-for': '203.0.113.9, 198.51.100.1' } });
     await is('rest', { headers: { 'x-forwarded-for': '203.0.113.9, nonsense' } });
@@ -364,25 +362,24 @@ suiteTest('proxies that write Forwarded', { config, env: { edge: { TRUSTED_PROXI
   });
 });
 
-suiteTest('the PROXY protocol', { config, env: { edge: { PROXY_PROTOCOL: 'true', USAGE_IDENTITIES: 'plain', MAX_CONNECTIONS_PER_ADDRESS: '2' } } }, async (suite, step) => {
+suiteTest('the PROXY protocol', { config, env: { edge: { PROXY_PROTOCOL: 'true', USAGE_IDENTITIES: 'plain', MAX_CONNECTIONS_PER_ADDRESS: '2', HEAD_TIMEOUT_MS: `${2 * PATIENCE}` } } }, async (suite, step) => {
   const body = JSON.stringify({ model: 'Qwen3-8B', messages: [{ role: 'user', content: 'hi' }] });
   const request = `POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
-  const usage = await suite.nats('observer');
-  const records = [];
-  (async () => { for await (const m of usage.subscribe('aigw.usage.>')) records.push(...usageRecords(m)); })();
-  await usage.flush();
-  const last = (n) => until('a record', () => records.length >= n && records[n - 1]);
+  const records = await Records.of(suite);
+  const served = async (bytes, options) => {
+    const all = await raw(suite, bytes, options);
+    assert.match(all, /^HTTP\/1.1 200/);
+    const r = await records.for({ headers: { 'x-request-id': /^x-request-id: (\S+)/m.exec(all)[1] } });
+    return [r.client_ip, r.namespace];
+  };
   const v2 = (address) => Buffer.concat([Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1'), Buffer.from([0x21, 0x11, 0, 12]), Buffer.from(address.split('.').map(Number)), Buffer.from([192, 0, 2, 1, 0x11, 0x11, 0x1f, 0x91])]);
 
   await step('version 1 and 2 tell the address, in one piece or many', async () => {
     const one = Buffer.from(`PROXY TCP4 203.0.113.7 192.0.2.1 51000 443\r\n${request}`);
-    assert.match(await raw(suite, one), /^HTTP\/1.1 200/);
-    assert.deepEqual(await last(1).then((r) => [r.client_ip, r.namespace]), ['203.0.113.7', 'by-address']);
-    assert.match(await raw(suite, one, { split: [3, 20, 43, 44, 60] }), /^HTTP\/1.1 200/);
-    assert.equal((await last(2)).client_ip, '203.0.113.7');
+    assert.deepEqual(await served(one), ['203.0.113.7', 'by-address']);
+    assert.deepEqual(await served(one, { split: [3, 20, 43, 44, 60] }), ['203.0.113.7', 'by-address']);
     const two = Buffer.concat([v2('198.51.100.9'), Buffer.from(request)]);
-    assert.match(await raw(suite, two, { split: [5, 20, 29] }), /^HTTP\/1.1 200/);
-    assert.deepEqual(await last(3).then((r) => [r.client_ip, r.namespace]), ['198.51.100.9', 'rest']);
+    assert.deepEqual(await served(two, { split: [5, 20, 29] }), ['198.51.100.9', 'rest']);
   });
 
   await step('a connection without the header is closed, and none of its bytes are served', async () => {
@@ -391,23 +388,25 @@ suiteTest('the PROXY protocol', { config, env: { edge: { PROXY_PROTOCOL: 'true',
   });
 
   await step('connections are counted for the address that is told', async () => {
-    const hold = (address) => new Promise((resolve) => {
+    const hold = (address, ms = 200) => new Promise((resolve) => {
       const { hostname, port } = new URL(suite.edge(1));
       const s = net.connect(Number(port), hostname, () => s.write(`PROXY TCP4 ${address} 192.0.2.1 1 443\r\n`));
       let all = '';
       s.on('data', (d) => { all += d; });
       s.on('error', () => {});
-      setTimeout(() => resolve({ s, text: () => all }), 200);
+      setTimeout(() => resolve({ s, text: () => all }), ms);
     });
-    const [a, b] = [await hold('203.0.113.1'), await hold('203.0.113.1')];
-    await until('a third is told', async () => { // when the two have been read
-      const c = await hold('203.0.113.1'), said = c.text();
-      c.s.destroy();
-      return /^HTTP\/1.1 503/.test(said);
+    let ms = 100;
+    const two = await until('two are taken and a third is told', async () => { // in their order, when each has been read before the next came
+      const three = [], said = () => three.map((x) => x.text().slice(0, 12));
+      for (ms *= 2; three.length < 3;) three.push(await hold('203.0.113.1', ms));
+      if (said().join() === ',,HTTP/1.1 503') { three.pop().s.destroy(); return three; }
+      for (const x of three) x.s.destroy();
+      throw new Error(JSON.stringify(said()));
     });
-    const d = await hold('203.0.113.2');
-    for (const x of [a, b, d]) { assert.equal(x.text(), ''); }
-    for (const x of [a, b, d]) x.s.destroy();
+    const other = await hold('203.0.113.2', ms);
+    for (const x of [...two, other]) assert.equal(x.text(), '');
+    for (const x of [...two, other]) x.s.destroy();
   });
 });
 
