@@ -9,10 +9,8 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "support_bytes_vocab.h"
-#include "support_vocab.h"
+#include "support_pieces.h"
 #include "tokenizer/piece_cache.h"
-#include "tokenizer/tokenizer.h"
 
 enum { TEXT = 12000, ROUNDS = 400 };
 
@@ -78,18 +76,8 @@ static void check(struct vocab *v, uint64_t seed)
 
 static void windows_count_like_their_pieces(void **state)
 {
-    static const char *const names[] = { "o200k_base", "cl100k_base", "qwen3",       "llama3_2",
-                                         "r50k_base",  "deepseek_v3", "mistral_nemo" };
     (void)state;
-    struct vocab *v = bytes_vocab("bytes", "", "{}");
-    check(v, 1);
-    vocab_unref(v);
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        v = support_real(names[i]);
-        if (v == NULL) continue; /* not fetched */
-        check(v, 2 + i);
-        vocab_unref(v);
-    }
+    support_each_vocab(check);
 }
 
 static void one_form_is_there_everywhere(void **state)

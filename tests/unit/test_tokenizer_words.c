@@ -10,9 +10,7 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
-#include "support_bytes_vocab.h"
-#include "support_vocab.h"
-#include "tokenizer/bpe.h"
+#include "support_pieces.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/words.h"
 
@@ -77,11 +75,9 @@ static void check_vocab(struct vocab *v, uint64_t seed)
     for (int round = 0; round < ROUNDS; round++) {
         char t[TEXT];
         size_t n = make_text(&rng.rng, v, t);
-        uint64_t counted = 0;
-        struct token_list l = { 0 };
         for (size_t at = 0; at < n;) {
-            size_t first = SIZE_MAX, len = 0;
-            uint64_t tokens = 0, want = 0, one;
+            size_t first = SIZE_MAX;
+            uint64_t tokens = 0;
             for (int isa = 0; isa < SCAN_ISA_END; isa++) {
                 words_fn *f = words_for(v, (enum scan_isa)isa);
                 if (f == NULL) continue;
@@ -92,25 +88,11 @@ static void check_vocab(struct vocab *v, uint64_t seed)
                 assert_int_equal(some, first);
                 assert_int_equal(sum, tokens);
             }
-            do { /* one piece at least */
-                size_t piece = scan_piece((enum scan_shape)v->h->shape, t + at + len, n - at - len,
-                                          false);
-                assert_int_equal(bpe_piece(v, t + at + len, piece, NULL, &one), ERR_OK);
-                len += piece;
-                want += one;
-            } while (len < first);
-            if (first > 0) {
-                assert_int_equal(len, first);
-                assert_int_equal(want, tokens);
-            }
             taken += first;
-            at += len;
+            at += support_pieces(v, str_n(t + at, n - at), first, tokens);
         }
         bytes += n;
-        assert_int_equal(token_count(v, str_n(t, n), SPECIAL_TEXT, &counted), ERR_OK);
-        assert_int_equal(token_encode(v, str_n(t, n), SPECIAL_TEXT, &l), ERR_OK);
-        assert_int_equal(counted, l.len);
-        token_list_done(&l);
+        support_count(v, str_n(t, n));
     }
     if (words_letter((enum scan_shape)v->h->shape, 0x4e00)) assert_true(taken > bytes / 20);
     piece_cache_give(v, cache);
@@ -118,18 +100,8 @@ static void check_vocab(struct vocab *v, uint64_t seed)
 
 static void runs_count_like_their_pieces(void **state)
 {
-    static const char *const names[] = { "cl100k_base", "o200k_base",   "qwen3",    "deepseek_v3",
-                                         "llama3_2",    "mistral_nemo", "r50k_base" };
     (void)state;
-    struct vocab *v = bytes_vocab("bytes", "", "{}");
-    check_vocab(v, 1);
-    vocab_unref(v);
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        v = support_real(names[i]);
-        if (v == NULL) continue; /* not fetched */
-        check_vocab(v, 2 + i);
-        vocab_unref(v);
-    }
+    support_each_vocab(check_vocab);
 }
 
 int main(void)
