@@ -136,8 +136,10 @@ static void tekken_config(struct tekken *t, struct jpull *j)
     }
 }
 
-/* {"rank": 0, "token_bytes": "AA==", "token_str": ...}, in the order of ranks */
-static enum err tekken_token(struct tekken *t, struct jpull *j)
+/* The rank that the object has, UINT64_MAX when there is none, and what it has as `text` in
+ * t->word.
+ */
+static uint64_t tekken_entry(struct tekken *t, struct jpull *j, const char *text)
 {
     struct str key;
     uint64_t rank = UINT64_MAX;
@@ -145,11 +147,18 @@ static enum err tekken_token(struct tekken *t, struct jpull *j)
     for (jpull_enter(j, '{'); jpull_key(j, &key);) {
         if (str_eqz(key, "rank"))
             rank = jpull_uint(j, BUILD_MAX_SIZE);
-        else if (str_eqz(key, "token_bytes") && t->word.len == 0)
+        else if (str_eqz(key, text) && t->word.len == 0)
             jpull_string(j, &t->word);
         else
             (void)jpull_skip(j);
     }
+    return rank;
+}
+
+/* {"rank": 0, "token_bytes": "AA==", "token_str": ...}, in the order of ranks */
+static enum err tekken_token(struct tekken *t, struct jpull *j)
+{
+    uint64_t rank = tekken_entry(t, j, "token_bytes");
     if (j->failed) return ERR_OK;
     if (rank != t->tokens++) return ERR_INVALID;
     if (rank + t->specials >= t->size) return ERR_OK; /* models use the beginning of the list */
@@ -162,17 +171,7 @@ static enum err tekken_token(struct tekken *t, struct jpull *j)
 /* {"rank": 0, "token_str": "<unk>", "is_control": true} */
 static enum err tekken_special(struct tekken *t, struct jpull *j)
 {
-    struct str key;
-    uint64_t rank = UINT64_MAX;
-    buf_clear(&t->word);
-    for (jpull_enter(j, '{'); jpull_key(j, &key);) {
-        if (str_eqz(key, "rank"))
-            rank = jpull_uint(j, BUILD_MAX_SIZE);
-        else if (str_eqz(key, "token_str") && t->word.len == 0)
-            jpull_string(j, &t->word);
-        else
-            (void)jpull_skip(j);
-    }
+    uint64_t rank = tekken_entry(t, j, "token_str");
     if (j->failed) return ERR_OK;
     if (rank >= t->specials) return ERR_INVALID;
     return build_added(&t->b, buf_str(&t->word), (uint32_t)rank, ADDED_SPECIAL);

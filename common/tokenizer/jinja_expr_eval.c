@@ -69,17 +69,26 @@ static struct jv eval_call(struct jr *r, const struct jn *n)
     return method != 0 ? jcall_method(r, self, method, &args) : jcall(r, callee, &args);
 }
 
-static struct jv eval_filter(struct jr *r, const struct jn *n)
+/* What a filter or a test is applied to, and its arguments. False: raised. */
+static bool eval_subject(struct jr *r, const struct jn *n, struct jv *ret, struct jargs *ret_args)
 {
     struct jv *pos;
     struct jkw *kw;
-    struct jargs args = { NULL, 0, 0, NULL };
-    struct jv v = jeval(r, n->a);
-    if (r->err != ERR_OK) return v;
+    *ret_args = (struct jargs){ NULL, 0, 0, NULL };
+    *ret = jeval(r, n->a);
+    if (r->err != ERR_OK) return false;
     if (n->args.pos.n + n->args.nkw > 0 &&
-        (!args_room(r, &n->args, &pos, &kw) || !eval_args(r, &n->args, pos, kw, &args)))
-        return v;
+        (!args_room(r, &n->args, &pos, &kw) || !eval_args(r, &n->args, pos, kw, ret_args)))
+        return false;
     r->line = n->line;
+    return true;
+}
+
+static struct jv eval_filter(struct jr *r, const struct jn *n)
+{
+    struct jargs args;
+    struct jv v;
+    if (!eval_subject(r, n, &v, &args)) return v;
     struct jv noted;
     if (r->run->record != NULL && jrec_filter(r, n->called, v, &args, &noted)) return noted;
     return n->filter(r, v, &args);
@@ -87,15 +96,9 @@ static struct jv eval_filter(struct jr *r, const struct jn *n)
 
 static struct jv eval_test(struct jr *r, const struct jn *n)
 {
-    struct jv *pos;
-    struct jkw *kw;
-    struct jargs args = { NULL, 0, 0, NULL };
-    struct jv v = jeval(r, n->a);
-    if (r->err != ERR_OK) return v;
-    if (n->args.pos.n + n->args.nkw > 0 &&
-        (!args_room(r, &n->args, &pos, &kw) || !eval_args(r, &n->args, pos, kw, &args)))
-        return v;
-    r->line = n->line;
+    struct jargs args;
+    struct jv v;
+    if (!eval_subject(r, n, &v, &args)) return v;
     if (r->run->record != NULL && !jrec_may_test(r, n->called, v, &args)) return v;
     return jv_bool(n->test(r, v, &args) != (n->op == 1));
 }
