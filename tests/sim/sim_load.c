@@ -118,25 +118,31 @@ void sim_arrive(struct sim *m, int e)
     struct sim_edge *x = &m->edges[e];
     struct sim_request *r = request_new(m, e);
     uint64_t now = sim_edge_time(m, e);
+    struct lease_binding bindings[LEASE_MAX_CLAIMS];
+    uint64_t covers;
     char key[24];
     r->key = m->keys > 1 ? (size_t)rng_below(&m->rng.rng, m->keys) : 0;
     int n = snprintf(key, sizeof key, "k%zu", r->key);
     if (m->s->load == SIM_TOKENS) dress_tokens(m, r);
     for (size_t i = 0; i < m->s->rules_n; i++) {
         const struct ledger_rule *rule = &m->s->rules[i];
-        struct lease_rule lr = { .kind = rule->kind == LEDGER_SLOTS ? LEASE_SLOTS : LEASE_RATE,
-                                 .away = m->s->away,
-                                 .limit = rule->limit,
-                                 .capacity = ledger_capacity(rule),
-                                 .window_ms = rule->window_us / 1000,
-                                 .steady = rule->kind != LEDGER_BUCKET,
-                                 .calendar = rule->kind == LEDGER_FIXED,
-                                 .strict = m->s->strict };
+        bindings[i].policy = policies[i];
+        bindings[i].key = str_n(key, (size_t)n);
+        bindings[i].rule = (struct lease_rule){ .kind = rule->kind == LEDGER_SLOTS ? LEASE_SLOTS
+                                                                                   : LEASE_RATE,
+                                                .away = m->s->away,
+                                                .limit = rule->limit,
+                                                .capacity = ledger_capacity(rule),
+                                                .window_ms = rule->window_us / 1000,
+                                                .steady = rule->kind != LEDGER_BUCKET,
+                                                .calendar = rule->kind == LEDGER_FIXED,
+                                                .strict = m->s->strict };
         fill_claim(m, r, i, &r->w.claims[i]);
         r->w.claims_n++;
-        lease_bind(x->table, now, &r->w, i, policies[i], str_n(key, (size_t)n), &lr);
     }
-    if (lease_admit(x->table, now, &r->w) == LEASE_VERDICT_WAIT) {
+    enum lease_verdict v = lease_bind_and_admit(x->table, now, &r->w, bindings, r->input, &covers);
+    ASSERT(v != LEASE_VERDICT_OK || covers == lease_covers(x->table, now, &r->w, r->input));
+    if (v == LEASE_VERDICT_WAIT) {
         r->waits = true;
         m->r.waited++;
     } else {

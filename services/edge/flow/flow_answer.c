@@ -135,7 +135,9 @@ static bool begin_meter(struct flow *f)
         .guess = f->info.guess,
         .limit = f->output_limit,
         .reserved = flow_tokens_limited(f),
-        .allowance = flow_tokens_limited(f) ? flow_tokens_had(f) : METER_NO_LIMIT,
+        .allowance = !flow_tokens_limited(f)   ? METER_NO_LIMIT
+                     : f->mode == RELAY_STREAM ? flow_tokens_had(f)
+                                               : 0, /* have_whole_tokens() allows it */
         .more = flow_tokens_more,
         .more_ctx = f,
         .ahead = f->ticket->slice / 2,

@@ -225,7 +225,9 @@ static void after_admit(struct flow *f)
     f->admitted = true;
     /* What is had must do for an answer in one piece; a stream can get more. */
     if (!f->stream) {
-        uint64_t covers = limiter_covers(flow_edge(f)->limiter, t, f->input_tokens);
+        uint64_t covers = f->asked_at_ns > 0
+                              ? limiter_covers(flow_edge(f)->limiter, t, f->input_tokens)
+                              : t->covers;
         f->output_limit = MIN(f->output_limit, covers);
     }
     flow_forward(f);

@@ -204,33 +204,36 @@ static uint64_t slice_of(const struct admit_request *r)
 }
 
 void admit_claim(const struct admit_request *r, const unsigned char hash_key[16],
-                 bool plain_addresses, struct admit_ticket *t, admit_bind_fn bind, void *ctx)
+                 bool plain_addresses, struct admit_ticket *t, struct admit_bindings *out)
 {
     struct lease_waiter *w = &t->waiter;
     struct admit_keys keys;
-    char key[ADMIT_KEY_ROOM];
+    char *key = out->keys;
     w->claims_n = 0;
     t->unpriced = 0;
     t->slice = slice_of(r);
     admit_keys_init(&keys, &r->subject, hash_key, plain_addresses);
     for (size_t i = 0; i < r->policies->n; i++) {
         const struct snap_policy *p = r->policies->v[i];
-        struct lease_rule rule;
         if (!snap_policy_is_leased(p) || !admit_is_for_model(p, &r->subject)) continue;
         struct lease_claim *c = &w->claims[w->claims_n];
+        struct lease_binding *b = &out->v[w->claims_n];
         ASSERT(w->claims_n < LEASE_MAX_CLAIMS);
         *c = (struct lease_claim){
             .owner = p, .units = 1, .shadow = p->shadow, .quiet = counts_cost(p)
         };
-        rule_of(p, &rule);
+        rule_of(p, &b->rule);
         if (counts_tokens(p) || counts_cost(p)) {
             struct price price;
             if (!prices(p, r, &price, &t->unpriced)) continue;
             c->per_input = price.input;
             c->per_output = price.output;
-            reserve(r, &rule, t->slice, c);
+            reserve(r, &b->rule, t->slice, c);
         }
-        bind(ctx, w->claims_n++, admit_key(&keys, p, key), &rule);
+        b->policy = p->id;
+        b->key = admit_key(&keys, p, key);
+        key += b->key.n;
+        w->claims_n++;
     }
 }
 

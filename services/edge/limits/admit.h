@@ -101,6 +101,7 @@ struct admit_ticket {
     struct admit_outcome outcome; /* of the admission */
     enum admit_verdict extended;  /* of the last extension */
     uint64_t slice;               /* tokens to extend a stream by; 0: its tokens are not limited */
+    uint64_t covers;   /* of an admission that did not wait: limiter_covers() of its input */
     unsigned unpriced; /* quotas of cost that could not count it: the model has no price in their
                           currency */
     /* private */

@@ -9,11 +9,16 @@
 /* A stream is given so many tokens at a time, of a small limit fewer. */
 enum { ADMIT_SLICE = 256, ADMIT_SLICE_PARTS = 8 };
 
-/* Prepares a claim for each policy that applies and needs a lease: calls bind for each, in order.
- * Fills the ticket's slice and unpriced. */
-typedef void (*admit_bind_fn)(void *ctx, size_t i, struct str key, const struct lease_rule *rule);
+/* What the claims of a request are counted on, in their order. */
+struct admit_bindings {
+    struct lease_binding v[LEASE_MAX_CLAIMS];
+    char keys[LEASE_MAX_CLAIMS * LEASE_KEY_MAX + ADMIT_KEY_ROOM]; /* one behind the other */
+};
+
+/* Prepares a claim for each policy that applies and needs a lease. Fills the ticket's slice and
+ * unpriced, and of out what its claims need. */
 void admit_claim(const struct admit_request *r, const unsigned char hash_key[16],
-                 bool plain_addresses, struct admit_ticket *t, admit_bind_fn bind, void *ctx);
+                 bool plain_addresses, struct admit_ticket *t, struct admit_bindings *out);
 
 /* Says in the policies' terms what was decided. */
 void admit_conclude(const struct lease_waiter *w, struct admit_outcome *out);

@@ -169,9 +169,26 @@ static bool idle(const struct lease_counter *c)
     return c->pins == 0 && !c->live && c->busy == 0 && c->owed == 0;
 }
 
+static uint64_t end_of(struct str s)
+{
+    uint64_t end = 0;
+    memcpy(&end, s.p + s.n - MIN(s.n, sizeof end), MIN(s.n, sizeof end));
+    return end;
+}
+
+/* Where a counter stands among the recent ones. Who aims at one place has others found by hash, as
+ * they would be without it. */
+static struct lease_counter **recent_place(struct lease_table *t, struct str policy, struct str key)
+{
+    uint64_t h = end_of(policy) * UINT64_C(0x9e3779b97f4a7c15) ^ end_of(key);
+    return &t->recent[h * UINT64_C(0x9e3779b97f4a7c15) >> (64 - LEASE_RECENT_BITS)];
+}
+
 static void drop(struct lease_table *t, struct lease_counter *c)
 {
     struct lease_counter **at = &t->buckets[c->hash & (t->buckets_n - 1)];
+    struct lease_counter **recent = recent_place(t, c->policy, c->key);
+    if (*recent == c) *recent = NULL;
     while (*at != c) at = &(*at)->chain;
     *at = c->chain;
     list_remove(&c->lru);
@@ -227,15 +244,13 @@ static uint64_t hash_of(struct str policy, struct str key)
     return hash_bytes(both, policy.n + 1 + key.n);
 }
 
-void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, size_t i,
-                struct str policy, struct str key, const struct lease_rule *rule)
+static struct lease_counter *counter_of(struct lease_table *t, uint64_t now, struct str policy,
+                                        struct str key)
 {
-    struct lease_claim *claim = &w->claims[i];
-    ASSERT(i < LEASE_MAX_CLAIMS && claim->counter == NULL);
-    ASSERT(policy.n <= LEASE_ID_MAX && key.n <= LEASE_KEY_MAX);
+    struct lease_counter **recent = recent_place(t, policy, key), *c = *recent;
+    if (c != NULL && str_eq(c->key, key) && str_eq(c->policy, policy)) return c;
     uint64_t hash = hash_of(policy, key);
-    pthread_mutex_lock(&t->lock);
-    struct lease_counter *c = find(t, hash, policy, key);
+    c = find(t, hash, policy, key);
     if (c == NULL && (t->counters < t->max_counters || evict(t, now)))
         c = make(t, hash, policy, key);
     if (c == NULL) { /* full of counters in use: one for all that find no place */
@@ -243,8 +258,19 @@ void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, siz
         hash = hash_of(policy, key);
         t->stats.overflows++;
         c = find(t, hash, policy, key);
-        if (c == NULL) c = make(t, hash, policy, key);
+        return c != NULL ? c : make(t, hash, policy, key);
     }
+    if (c != NULL) *recent = c;
+    return c;
+}
+
+static void bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, size_t i,
+                 struct str policy, struct str key, const struct lease_rule *rule)
+{
+    struct lease_claim *claim = &w->claims[i];
+    ASSERT(i < LEASE_MAX_CLAIMS && claim->counter == NULL);
+    ASSERT(policy.n <= LEASE_ID_MAX && key.n <= LEASE_KEY_MAX);
+    struct lease_counter *c = counter_of(t, now, policy, key);
     if (rule->strict) atomic_store_explicit(&t->strict, true, memory_order_relaxed);
     if (c != NULL) {
         list_remove(&c->lru);
@@ -255,7 +281,20 @@ void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, siz
     claim->counter = c;
     claim->place = (unsigned char)i;
     claim->held = claim->queued = false;
+}
+
+void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, size_t i,
+                struct str policy, struct str key, const struct lease_rule *rule)
+{
+    pthread_mutex_lock(&t->lock);
+    bind(t, now, w, i, policy, key, rule);
     lease_unlock(t);
+}
+
+void lease_bind_all(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                    const struct lease_binding *b)
+{
+    for (size_t i = 0; i < w->claims_n; i++) bind(t, now, w, i, b[i].policy, b[i].key, &b[i].rule);
 }
 
 /* --- what a lease holds --- */

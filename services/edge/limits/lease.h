@@ -154,8 +154,19 @@ void lease_table_free(struct lease_table *t);
 void lease_bind(struct lease_table *t, uint64_t now, struct lease_waiter *w, size_t i,
                 struct str policy, struct str key, const struct lease_rule *rule);
 
+/* What a claim is counted on. */
+struct lease_binding {
+    struct str policy, key;
+    struct lease_rule rule;
+};
+
 /* Decides all claims of w together, or parks it (WAIT): then lease_due() asks for collecting. */
 enum lease_verdict lease_admit(struct lease_table *t, uint64_t now, struct lease_waiter *w);
+/* lease_bind() of each claim to b[its place], lease_admit(), and when that says OK lease_covers()
+ * after `input` tokens: with the table locked once. */
+enum lease_verdict lease_bind_and_admit(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                                        const struct lease_binding *b, uint64_t input,
+                                        uint64_t *ret_covers);
 /* False when w does not wait (any more). Of an extension that waits: it is given up; what w holds
  * stays with it. */
 bool lease_cancel(struct lease_table *t, uint64_t now, struct lease_waiter *w);

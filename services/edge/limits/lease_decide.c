@@ -235,10 +235,8 @@ static enum lease_verdict begin(struct lease_table *t, uint64_t now, struct leas
     return verdict;
 }
 
-enum lease_verdict lease_admit(struct lease_table *t, uint64_t now, struct lease_waiter *w)
+static enum lease_verdict admit(struct lease_table *t, uint64_t now, struct lease_waiter *w)
 {
-    ASSERT(w->claims_n <= LEASE_MAX_CLAIMS && !w->waiting);
-    pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < w->claims_n; i++) {
         struct lease_claim *claim = &w->claims[i];
         claim->need = claim->enough = claim->units;
@@ -247,7 +245,27 @@ enum lease_verdict lease_admit(struct lease_table *t, uint64_t now, struct lease
         if (claim->least > 0) claim->enough = MIN(claim->least, claim->units);
         claim->need = MAX(MIN(claim->need, claim->counter->rule.capacity), claim->enough);
     }
-    enum lease_verdict verdict = begin(t, now, w);
+    return begin(t, now, w);
+}
+
+enum lease_verdict lease_admit(struct lease_table *t, uint64_t now, struct lease_waiter *w)
+{
+    ASSERT(w->claims_n <= LEASE_MAX_CLAIMS && !w->waiting);
+    pthread_mutex_lock(&t->lock);
+    enum lease_verdict verdict = admit(t, now, w);
+    lease_unlock(t);
+    return verdict;
+}
+
+enum lease_verdict lease_bind_and_admit(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                                        const struct lease_binding *b, uint64_t input,
+                                        uint64_t *ret_covers)
+{
+    ASSERT(w->claims_n <= LEASE_MAX_CLAIMS && !w->waiting);
+    pthread_mutex_lock(&t->lock);
+    lease_bind_all(t, now, w, b);
+    enum lease_verdict verdict = admit(t, now, w);
+    if (verdict == LEASE_VERDICT_OK) *ret_covers = lease_covered(w, now, input);
     lease_unlock(t);
     return verdict;
 }

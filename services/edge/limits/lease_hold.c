@@ -93,6 +93,11 @@ static uint64_t covered(const struct lease_waiter *w, uint64_t now, uint64_t inp
     return most;
 }
 
+uint64_t lease_covered(const struct lease_waiter *w, uint64_t now, uint64_t input)
+{
+    return covered(w, now, input, true);
+}
+
 static void spend_all(struct lease_waiter *w, uint64_t now, uint64_t tokens, bool output)
 {
     for (size_t i = 0; i < w->claims_n; i++) {
@@ -107,7 +112,7 @@ uint64_t lease_covers(struct lease_table *t, uint64_t now, const struct lease_wa
                       uint64_t input)
 {
     pthread_mutex_lock(&t->lock);
-    uint64_t most = covered(w, now, input, true);
+    uint64_t most = lease_covered(w, now, input);
     pthread_mutex_unlock(&t->lock);
     return most;
 }

@@ -29,7 +29,8 @@ enum {
     LEASE_PREFETCH_MIN = 4,     /* grants smaller than this are not asked for ahead */
     LEASE_FEW = 16,             /* so few units left: every one is reported at once */
     LEASE_EAGER_SLOTS = 32,     /* slots of limits up to this go back as soon as they are free */
-    LEASE_LOCAL_SPANS = 16
+    LEASE_LOCAL_SPANS = 16,
+    LEASE_RECENT_BITS = 10 /* of the places of counters that were bound lately */
 };
 #define LEASE_NEVER_NS UINT64_MAX
 
@@ -113,6 +114,7 @@ struct lease_table {
     size_t buckets_n; /* a power of two */
     size_t counters;
     struct list_node lru;
+    struct lease_counter *recent[1 << LEASE_RECENT_BITS]; /* found without hashing; or NULL */
 
     struct lease_counter **heap; /* by due_ns, 1-based */
     size_t heap_n, heap_cap;
@@ -139,6 +141,9 @@ struct lease_table {
 
 /* Releases the lock, and says when there is something to do next. */
 void lease_unlock(struct lease_table *t);
+/* lease_bind() of all claims. */
+void lease_bind_all(struct lease_table *t, uint64_t now, struct lease_waiter *w,
+                    const struct lease_binding *b);
 /* Units that can be spent now; of slots also negative, when more are in use than leased. */
 int64_t lease_available(const struct lease_counter *c, uint64_t now);
 bool lease_is_valid(const struct lease_counter *c, uint64_t now);
@@ -171,6 +176,8 @@ void lease_taken(struct lease_table *t, uint64_t now, struct lease_counter *c);
 
 /* Of the units that a claim has reserved, those that can be spent now. */
 uint64_t lease_usable(const struct lease_claim *claim, uint64_t now);
+/* As lease_covers(). */
+uint64_t lease_covered(const struct lease_waiter *w, uint64_t now, uint64_t input);
 void lease_reserve(struct lease_claim *claim, uint64_t units);
 
 /* --- lease_reply.c --- */

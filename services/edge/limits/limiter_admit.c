@@ -55,33 +55,20 @@ void limiter_call_back(struct limiter *l, struct list_node *done)
 
 /* --- admission --- */
 
-struct binding {
-    struct limiter *l;
-    struct admit_ticket *t;
-    uint64_t now;
-};
-
-static void bind(void *ctx, size_t i, struct str key, const struct lease_rule *rule)
-{
-    const struct binding *b = ctx;
-    const struct snap_policy *p = b->t->waiter.claims[i].owner;
-    lease_bind(b->l->table, b->now, &b->t->waiter, i, p->id, key, rule);
-    limiter_log_bind(b->l, b->t, i, key);
-}
-
 enum admit_verdict limiter_admit(struct limiter *l, const struct admit_request *r,
                                  struct admit_ticket *t, admit_done_fn done, void *ctx)
 {
     struct admit_outcome *o = &t->outcome;
     uint64_t now = limiter_now(l);
-    struct binding b = { l, t, now };
+    struct admit_bindings bindings;
     *o = (struct admit_outcome){ .verdict = ADMIT_OK, .decided_ns = now };
     t->held = t->extending = false;
     t->waiter.claims_n = 0;
     t->waiter.shadow_mask = 0;
     t->slice = 0;
+    t->covers = UINT64_MAX;
     if (r->policies == NULL) return ADMIT_OK;
-    admit_claim(r, l->o.hash_key, l->o.plain_addresses, t, bind, &b);
+    admit_claim(r, l->o.hash_key, l->o.plain_addresses, t, &bindings);
     limiter_bump(&l->unpriced, t->unpriced);
     if (t->waiter.claims_n == 0) {
         limiter_bump(&l->admitted, 1);
@@ -90,7 +77,9 @@ enum admit_verdict limiter_admit(struct limiter *l, const struct admit_request *
     t->done = done;
     t->done_ctx = ctx;
     t->ns = r->subject.ns;
-    if (lease_admit(l->table, now, &t->waiter) == LEASE_VERDICT_WAIT) {
+    for (size_t i = 0; i < t->waiter.claims_n; i++) limiter_log_bind(l, t, i, bindings.v[i].key);
+    if (lease_bind_and_admit(l->table, now, &t->waiter, bindings.v, r->input_tokens, &t->covers) ==
+        LEASE_VERDICT_WAIT) {
         limiter_bump(&l->waited, 1);
         limiter_flush(l); /* from here on t may be decided by another thread */
         return ADMIT_WAIT;
