@@ -55,7 +55,10 @@ suiteTest('memory', { config, env: { edge: { EDGE_WORKERS: '1', HEAD_TIMEOUT_MS:
     const some = await open(100); // what the first ones need is had once
     const before = await rss(suite);
     const wires = await open(IDLE);
-    await suite.counted(IDLE + some.length, 'gateway_open_streams');
+    // A limit whose engine only begins may cut one of the first off.
+    const isOpen = (w) => !w.closed && w.bytes.indexOf('[DONE]') < 0;
+    await until('those that are not at their end are open', async () => await suite.edgeSum('gateway_open_streams') === wires.concat(some).filter(isOpen).length);
+    assert.ok(wires.filter(isOpen).length > 0.9 * IDLE);
     const each = (await rss(suite) - before) / IDLE;
     console.log(`    ${(each / KB).toFixed(2)} KB of RSS each`);
     if (!ASAN) assert.ok(each < 8 * KB, `${each}`);
