@@ -131,6 +131,20 @@ bool bus_wait_change(struct bus *b, int ms)
     return go_on;
 }
 
+/* A server that does not take what we send: said at each connection, since nothing else tells why
+ * that never arrives. */
+static void report_payload(struct bus *b)
+{
+    size_t max = bus_payload_max(b);
+    char why[160];
+    if (max == 0 || max >= BUS_PAYLOAD_WANTED || b->o.on_error == NULL || b->o.batches) return;
+    snprintf(
+        why, sizeof why,
+        "max_payload of the server is %zu bytes: longer messages do not go, set it to %d or more",
+        max, (int)BUS_PAYLOAD_WANTED);
+    b->o.on_error(b->o.ctx, why);
+}
+
 /* Tells on_state when it is not as it was told last. */
 static void report_state(struct bus *b, bool connected, const char *why)
 {
@@ -141,6 +155,7 @@ static void report_state(struct bus *b, bool connected, const char *why)
         if (b->o.on_state != NULL) b->o.on_state(b->o.ctx, connected, why);
     }
     pthread_mutex_unlock(&b->state_lock);
+    if (connected) report_payload(b);
     pthread_mutex_lock(&b->wait_lock);
     pthread_cond_broadcast(&b->wait);
     pthread_mutex_unlock(&b->wait_lock);

@@ -19,6 +19,8 @@
 struct bus;
 struct bus_sub;
 
+enum { BUS_PAYLOAD_WANTED = 1024 * 1024 }; /* the usual max_payload of a server */
+
 struct bus_options {
     const char *url;      /* nats://host:port[,nats://host2:port] */
     const char *user;     /* NULL or "": none */
@@ -34,7 +36,8 @@ struct bus_options {
     /* Called on every change of state, from a bus thread; may be NULL. */
     void (*on_state)(void *ctx, bool connected, const char *why);
     /* What went wrong beside any call: a refused log-in, a missing permission, a handler too slow
-     * for its messages. Comes again while it lasts. From a bus thread; may be NULL. */
+     * for its messages, a server that takes no messages of BUS_PAYLOAD_WANTED bytes. Comes again
+     * while it lasts. From a bus thread; may be NULL. */
     void (*on_error)(void *ctx, const char *why);
     void *ctx;
 };

@@ -19,7 +19,7 @@ import { Wire } from './lib/wire.mjs';
 
 const config = (suite) => {
   const c = demoConfig(suite);
-  c.upstreams[0].timeouts = { connect_ms: 4000, first_byte_ms: 4000, idle_ms: 4000, total_ms: 10000 };
+  c.upstreams[0].timeouts = { connect_ms: 4000, first_byte_ms: 8000, idle_ms: 6000, total_ms: 20000 };
   c.upstreams[0].retries = 0;
   c.policies = [
     { slug: 'one', namespace: 'test-channel', kind: 'concurrency', limit: 1, on_unavailable: 'share' },
@@ -32,7 +32,8 @@ const post = (mock, stream, text = 'hello') => {
   return `POST /api/chat HTTP/1.1\r\nHost: e\r\nX-Channel-Code: test-channel\r\nContent-Type: application/json\r\nx-mock: ${mock}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
 };
 
-// mock, streamed, what the client does (leave: bytes it has then, or 'wait': leaves while nothing came), outcome
+// mock, streamed, what the client does (leave: bytes it has then, or 'wait': leaves while nothing came; by a FIN, a reset, or
+// half: it closes its sending side only, and is gone all the same), outcome
 const WAYS = [
   ['tokens=5', false, {}, 'ok'],
   ['tokens=5', true, {}, 'ok'],
@@ -50,16 +51,24 @@ const WAYS = [
   ['tokens=2000;tps=50', true, {}, 'timeout'],
   ['fail=hang', false, { leave: 'wait' }, 'client_gone'],
   ['fail=hang', true, { leave: 'wait' }, 'client_gone'],
-  ['tokens=1000;tps=100', true, { leave: 1500 }, 'client_gone'],
-  ['tokens=1000;tps=100', true, { leave: 1500, reset: true }, 'client_gone'],
+  ['tokens=2900;tps=100', true, { leave: 1500 }, 'client_gone'],
+  ['tokens=2900;tps=100', true, { leave: 1500, reset: true }, 'client_gone'],
+  ['fail=hang', false, { leave: 'wait', half: true }, 'client_gone'],
+  ['tokens=2900;tps=100', true, { leave: 1500, half: true }, 'client_gone'],
 ];
 
-async function take(suite, wire, [mock, stream, { leave, reset }]) {
+async function take(suite, wire, [mock, stream, { leave, reset, half }]) {
   wire.write(post(mock, stream));
   if (leave === 'wait') await until('it is under way', async () => await suite.edgeSum('gateway_inflight_requests') === 1);
   else if (leave) await wire.have(leave);
-  if (leave) wire.abort(reset);
-  else await wire.answer();
+  if (half) {
+    wire.socket.end();
+    assert.equal(await wire.have(Infinity), false, 'the edge closes its side');
+  } else if (leave) {
+    wire.abort(reset);
+  } else {
+    await wire.answer();
+  }
   wire.close();
 }
 
@@ -74,8 +83,9 @@ async function serve(suite) {
 suiteTest('every way out', { config, env: { edge: { EDGE_WORKERS: '1' } } }, async (suite, step) => {
   const counts = async () => Object.fromEntries((await suite.ledger({ group_by: ['outcome'] })).map((g) => [g.outcome, g.requests]));
   for (const way of WAYS) {
-    await step(`${way[0]}${way[1] ? ', streamed' : ''}${way[2].leave ? `, left at ${way[2].leave}` : ''}: ${way[3]}`, async () => {
+    await step(`${way[0]}${way[1] ? ', streamed' : ''}${way[2].leave ? `, left at ${way[2].leave}${way[2].half ? ' by half' : ''}` : ''}: ${way[3]}`, async () => {
       await serve(suite); // 429s of the attempts before it are records of their own
+      await suite.counted(0, 'gateway_inflight_requests'); // and each is counted
       await until('all is recorded', async () => await suite.edgeSum('gateway_usage_spool', { what: 'settled' }) === 0);
       const before = await until('the ledger rests', async () => {
         const a = await counts(), n = await suite.edgeSum('gateway_requests_total');
@@ -110,13 +120,13 @@ suiteTest('a client that leaves, with drain', { config: patiently, env: { edge: 
     wire.abort(true);
   };
   await step('its answer is read to the end, and what the upstream reports is recorded', async () => {
-    await one('tokens=60;tps=100;usage=always');
+    await one('tokens=300;tps=100;usage=always');
     await suite.settled(1);
     const stats = await suite.mockStats();
     assert.deepEqual([stats.aborted, stats.done], [0, 1]);
     const [g] = await suite.ledger({ group_by: ['outcome'] });
     assert.equal(g.outcome, 'client_gone');
-    assert.ok(g.output_tokens >= 50, `${g.output_tokens}`);
+    assert.ok(g.output_tokens >= 250, `${g.output_tokens}`);
     await serve(suite);
   });
   await step('but not for ever', async () => {

@@ -395,6 +395,58 @@ static void a_server_that_takes_little_gets_small_messages(void **state)
     bus_free(bus);
 }
 
+static void note_problem(void *ctx, const char *why)
+{
+    if (strstr(why, "max_payload of the server is 512 bytes") != NULL)
+        atomic_store((atomic_bool *)ctx, true);
+}
+
+static struct usage_stats stats_of(struct usage *u)
+{
+    struct usage_stats st;
+    usage_stats(u, &st);
+    return st;
+}
+
+static void a_record_that_the_server_does_not_take_waits_until_it_does(void **state)
+{
+    struct fixture *f = *state;
+    atomic_bool told = false;
+    struct bus *bus = open_bus(f);
+    make_stream(bus);
+    bus_free(bus);
+    nats_server_kill(&f->nats);
+    nats_server_start(&f->nats, "max_payload: 512\n");
+    bus = bus_new(&(struct bus_options){ .url = f->nats.url,
+                                         .instance = "edge-1",
+                                         .service = "edge",
+                                         .version = "0",
+                                         .description = "test",
+                                         .prefix = "aigw",
+                                         .clock = clock_system(),
+                                         .rng = rng_system(),
+                                         .on_error = note_problem,
+                                         .ctx = &told });
+    struct usage *u = open_usage(f, bus, "edge-1");
+    struct made m;
+    char user[USAGE_TEXT_MAX];
+    memset(user, 'u', sizeof user);
+    make(&m, 1);
+    m.r.user = m.r.upstream_model = str_n(user, sizeof user);
+    usage_settle(u, 0, NULL, &m.r);
+    UNTIL(atomic_load(&told));
+    UNTIL(stats_of(u).retries >= 2);
+    assert_int_equal(stats_of(u).published, 0);
+    nats_server_kill(&f->nats);
+    nats_server_start(&f->nats, "max_payload: 1MB\n");
+    UNTIL(stats_of(u).published == 1);
+    usage_free(u);
+    struct content *c = read_stream(bus);
+    assert_int_equal(c->count, 1);
+    free(c);
+    bus_free(bus);
+}
+
 static void a_full_spool_refuses_or_serves_as_it_is_told(void **state)
 {
     struct fixture *f = *state;
@@ -466,6 +518,7 @@ int main(void)
         T(a_request_that_fell_back_is_recorded_where_it_went),
         T(nothing_is_lost_while_the_bus_is_killed),
         T(a_server_that_takes_little_gets_small_messages),
+        T(a_record_that_the_server_does_not_take_waits_until_it_does),
         T(a_full_spool_refuses_or_serves_as_it_is_told),
         T(without_records_nothing_is_opened_and_each_call_is_fine),
     };
