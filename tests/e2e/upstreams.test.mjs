@@ -14,7 +14,8 @@ servedTest('servers are chosen', {
     rnd: { balance: 'random', each: [{ weight: 8 }, { weight: 1 }, { weight: 1 }] }, least: { balance: 'least_requests' },
     header: { balance: 'hash', hash: { by: 'header', header: 'X-Session' } }, prompt: { balance: 'hash', hash: { by: 'prompt', prompt_bytes: 64 } },
     user: { balance: 'hash', hash: { by: 'user' } }, prio: { each: [{ priority: 1 }, {}, { priority: 2 }], retries: 2, ejection: { failures: 1, base_ms: 400, max_percent: 100 } },
-    room: { n: 2, each: [{ max_requests: 1 }, { max_requests: 1 }], queue: { max: 2, timeout_ms: 8000 } },
+    room: { n: 2, each: [{ max_requests: 1 }, { max_requests: 1 }], queue: { max: 2, timeout_ms: 60000 } },
+    hasty: { n: 1, each: [{ max_requests: 1 }], queue: { max: 2, timeout_ms: 500 } },
   },
 }, async ({ suite, step, servers, ask, who, tally }) => {
   await step('round robin, weighted and not', async () => {
@@ -98,18 +99,21 @@ servedTest('servers are chosen', {
     assert.deepEqual((await Promise.all([...first, ...waiting])).map((r) => r.status), [200, 200, 200, 200]);
     await suite.counted(1, 'gateway_upstream_queue_refused_total', { upstream: 'room', why: 'full' });
     // One who leaves makes room; one whose time is over is told so.
-    const busy = [ask('room', slow(16000)), ask('room', slow(16000))];
-    await until('both are at work', async () => await suite.edgeSum('gateway_upstream_active_requests', { upstream: 'room' }) === 2);
+    const over = new AbortController();
+    const busy = ['room', 'room', 'hasty'].map((slug) => ask(slug, { ...slow(100000), signal: over.signal }).catch(() => 'over'));
+    for (const [upstream, n] of [['room', 2], ['hasty', 1]])
+      await until('they are at work', async () => await suite.edgeSum('gateway_upstream_active_requests', { upstream }) === n);
     const gone = new AbortController();
     const leaver = ask('room', {}, { signal: gone.signal }).catch(() => 'left');
     await until('it waits', async () => await suite.edgeSum('gateway_upstream_queue_length', { upstream: 'room' }) === 1);
     gone.abort();
     assert.equal(await leaver, 'left');
     await until('it has left', async () => await suite.edgeSum('gateway_upstream_queue_length', { upstream: 'room' }) === 0);
-    const late = await one(5);
+    const late = await ask('hasty');
     assert.equal(late.status, 503);
-    assert.match(late.text, /none became free in time/);
-    for (const b of busy) assert.equal((await b).status, 200);
+    assert.match(await late.text(), /none became free in time/);
+    over.abort();
+    assert.deepEqual(await Promise.all(busy), ['over', 'over', 'over']);
     await suite.counted(0, 'gateway_upstream_active_requests');
   });
 });
