@@ -9,7 +9,7 @@ export class Records {
   // Of all that is published from now on.
   static async of(suite) {
     const r = new Records(), nc = await suite.nats();
-    nc.subscribe('aigw.usage.*', { callback: (e, m) => { if (!e) for (const u of usageRecords(m)) r.#byId.set(u.id, u); } });
+    nc.subscribe(`${suite.prefix}.usage.*`, { callback: (e, m) => { if (!e) for (const u of usageRecords(m)) r.#byId.set(u.id, u); } });
     await nc.flush();
     return r;
   }

@@ -15,7 +15,13 @@ export const natsPassword = (user) => `test-${user}`;
 // Where Debian puts servers is not on everybody's PATH.
 process.env.PATH = `${process.env.PATH}:/usr/sbin:/sbin`;
 
-export function natsServer(dir, port, monitorPort, { conf = path.join(ROOT, 'compose/nats.conf') } = {}) {
+// prefix: what compose/nats.conf says to replace is replaced.
+export function natsServer(dir, port, monitorPort, { conf = path.join(ROOT, 'compose/nats.conf'), prefix = 'aigw' } = {}) {
+  if (prefix !== 'aigw') {
+    const text = fs.readFileSync(conf, 'utf8').replaceAll('aigw.', `${prefix}.`).replaceAll('AIGW_', `${prefix.toUpperCase().replaceAll('-', '_')}_`);
+    conf = path.join(dir, 'nats.conf');
+    fs.writeFileSync(conf, text);
+  }
   const env = { NATS_STORE_DIR: JSON.stringify(path.join(dir, 'nats')) };
   for (const u of NATS_USERS) env[`NATS_${u.toUpperCase()}_PASSWORD`] = natsPassword(u);
   return new Proc({

@@ -21,6 +21,7 @@ const VOCAB = process.env.AIGW_VOCAB_DIR ?? path.join(ROOT, 'vocab');
 // Options, all optional:
 //   only: which daemons (default all); edges, policies: how many
 //   store: 'sqlite' | 'mysql'; counter: 'memory' | 'redis'
+//   prefix: of all subjects (default aigw), as an operator would change it
 //   config: the document to import (null: none); env: { service or instance: { NAME: value } }
 //   ports: is told { nats, redis, … } before any daemon starts
 export class Suite {
@@ -36,8 +37,8 @@ export class Suite {
   }
 
   constructor({ only = ['mockllm', 'config', 'metrics', 'token', 'policy', 'edge'], edges = 1, policies = 1, store = 'sqlite',
-    counter = 'memory', config = demoConfig, env = {}, ports = () => {}, name = 'suite' }) {
-    Object.assign(this, { only, edges, policies, store, counter, document: config, env, tellPorts: ports });
+    counter = 'memory', prefix = 'aigw', config = demoConfig, env = {}, ports = () => {}, name = 'suite' }) {
+    Object.assign(this, { only, edges, policies, store, counter, prefix, document: config, env, tellPorts: ports });
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), `aigw-e2e-${name}-`));
     this.procs = {};
     this.adminToken = randomBytes(24).toString('hex');
@@ -51,7 +52,7 @@ export class Suite {
     const ports = await freePorts(12 + 2 * this.edges + this.policies);
     const port = () => ports.pop();
     this.ports = { nats: port(), monitor: port() };
-    procs.nats = natsServer(dir, this.ports.nats, this.ports.monitor).start();
+    procs.nats = natsServer(dir, this.ports.nats, this.ports.monitor, { prefix: this.prefix }).start();
     if (this.counter === 'redis') {
       this.ports.redis = port();
       procs.redis = await redisServer(dir, this.ports.redis, 'redis-secret');
@@ -102,7 +103,7 @@ export class Suite {
       ready: `http://127.0.0.1:${ops}/readyz`,
       env: {
         INSTANCE: name, OPS_PORT: `${ops}`, STATE_DIR: path.join(this.dir, name), NATS_URL: `nats://127.0.0.1:${this.ports.nats}`,
-        NATS_USER: service, NATS_PASSWORD: natsPassword(service), ...(own ? { [portSetting]: `${own}` } : {}), ...env,
+        NATS_USER: service, NATS_PASSWORD: natsPassword(service), ...(this.prefix === 'aigw' ? {} : { SUBJECT_PREFIX: this.prefix }), ...(own ? { [portSetting]: `${own}` } : {}), ...env,
         ...this.env[service], ...this.env[name],
       },
     });
@@ -176,7 +177,7 @@ export class Suite {
   async ledger({ filter, group_by = [] } = {}) {
     this.ledgerClient ??= await this.nats('observer');
     const question = { v: 1, id: randomUUID(), ts: new Date().toISOString(), from: 'test', kind: 'totals', group_by, ...(filter ? { filter } : {}) };
-    const answer = (await this.ledgerClient.request('aigw.metrics.query', JSON.stringify(question), { timeout: PATIENCE })).json();
+    const answer = (await this.ledgerClient.request(`${this.prefix}.metrics.query`, JSON.stringify(question), { timeout: PATIENCE })).json();
     if (answer.error) throw new Error(`metrics.query: ${answer.error.code}: ${answer.error.message}`);
     return answer.result.groups;
   }
