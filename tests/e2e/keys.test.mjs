@@ -7,7 +7,7 @@ import http from 'node:http';
 import { after } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
-import { until } from './lib/util.mjs';
+import { PATIENCE, until } from './lib/util.mjs';
 
 // Serves its public keys, after a while.
 class Issuer {
@@ -56,11 +56,18 @@ suiteTest('keys that are not known yet', { config, env: { edge: { EDGE_WORKERS: 
 
   await step('a fetch that was a moment ago is not repeated: 401 at once', async () => {
     assert.equal((await timed(quick.token('old'))).status, 200);
+    let n = 0;
+    await until('a new key is not fetched', async () => { // it is when the fetch before was not a moment ago: then this is it
+      const fetches = quick.fetches;
+      quick.add(`new-${++n}`);
+      const r = await timed(quick.token(`new-${n}`));
+      if (r.status === 200) return false;
+      assert.equal(r.status, 401);
+      assert.match(r.text, /do not hold the one it names/);
+      if (quick.fetches !== fetches) throw new Error('it was fetched meanwhile');
+      return true;
+    });
     quick.add('new');
-    const r = await timed(quick.token('new'));
-    assert.equal(r.status, 401);
-    assert.match(r.text, /do not hold the one it names/);
-    assert.ok(r.ms < 8000, `${r.ms} ms`); // the next fetch may be in ten seconds
   });
 
   await delay(10500); // that keys are left to rest
@@ -75,7 +82,7 @@ suiteTest('keys that are not known yet', { config, env: { edge: { EDGE_WORKERS: 
   await step('as long as a fetch takes, others are served; an issuer that is slow, hangs or fails', async () => {
     slow.wait = 1500;
     slow.add('new');
-    hung.wait = 60000;
+    hung.wait = 5 * PATIENCE;
     hung.add('new');
     broken.broken = true;
     broken.add('new');
@@ -88,24 +95,25 @@ suiteTest('keys that are not known yet', { config, env: { edge: { EDGE_WORKERS: 
     }
     const r = { slow: await waiting.slow, hung: await waiting.hung, broken: await waiting.broken };
     // One thread fetches, one issuer after the other.
-    assert.ok(r.hung.status === 401 && r.hung.ms < 30000, `${JSON.stringify(r.hung)}`);
+    assert.ok(r.hung.status === 401 && r.hung.ms < PATIENCE, `${JSON.stringify(r.hung)}`);
     assert.equal(r.broken.status, 401, r.broken.text);
-    assert.ok([200, 401].includes(r.slow.status) && r.slow.ms < 30000, JSON.stringify(r.slow));
+    assert.ok([200, 401].includes(r.slow.status) && r.slow.ms < PATIENCE, JSON.stringify(r.slow));
     await until('the slow one is known', async () => (await timed(slow.token('new'))).status === 200);
   });
 
   await step('who has no such key cannot make it fetch again and again', async () => {
-    const before = Object.values(issuers).map((i) => i.fetches);
+    const before = Object.values(issuers).map((i) => i.fetches), began = Date.now();
     await Promise.all(Array.from({ length: 100 }, async (_, k) => {
       const token = quick.token('new').split('.');
       token[0] = Buffer.from(JSON.stringify({ alg: 'ES256', kid: `made-up-${k}` })).toString('base64url');
       assert.equal((await timed(token.join('.'))).status, 401);
     }));
-    Object.values(issuers).forEach((i, k) => assert.ok(i.fetches <= before[k] + 1, `${i.name}: ${i.fetches - before[k]} fetches`));
+    const most = 1 + Math.floor((Date.now() - began) / 10000);
+    Object.values(issuers).forEach((i, k) => assert.ok(i.fetches <= before[k] + most, `${i.name}: ${i.fetches - before[k]} fetches, of ${most}`));
   });
 
   await step('a client that leaves while it waits leaves nothing behind', async () => {
-    left.wait = 3000;
+    left.wait = 8000;
     left.add('new');
     const gone = new AbortController();
     const asked = Array.from({ length: 5 }, () => ask(left.token('new'), { signal: gone.signal }).catch(() => 'gone'));

@@ -97,12 +97,12 @@ test('each record counts once, whatever is killed meanwhile', { timeout: 900000 
   await until('some records are stored', async () => (await requests()) > 100);
   let kills = 0;
   for (; kills < 4 || !done; kills++) {
-    await delay(150);
+    await delay(150 + 20 * kills); // longer and longer: something is done in between on any machine
     const victim = kills % 2 ? nats : metrics;
     await victim.kill();
     await delay(100);
     await victim.start().waitReady();
-    if (kills > 300) assert.fail('publishing takes too long');
+    if (kills > 100) assert.fail('publishing takes too long');
   }
   await published;
 

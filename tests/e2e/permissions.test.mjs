@@ -10,7 +10,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { NATS_USERS, ROOT, natsPassword, natsServer } from './lib/servers.mjs';
-import { freePorts } from './lib/util.mjs';
+import { PATIENCE, freePorts } from './lib/util.mjs';
 
 // subject: [who may publish], [who may subscribe, "user group" when only as a member of that queue group]
 const BUS = {
@@ -125,18 +125,18 @@ test('an observer sees the bus but no prompt', async () => {
 });
 
 test('the ledger owns the usage stream; edges write, the observer reads, nobody takes from its consumer', async () => {
-  const jsm = await jetstreamManager(open.metrics, { checkAPI: false });
+  const jsm = await jetstreamManager(open.metrics, { checkAPI: false, timeout: PATIENCE });
   await jsm.streams.add({ name: 'AIGW_USAGE', subjects: ['aigw.usage.*'] });
   await jsm.streams.add({ name: 'AIGW_USAGE_DEAD', subjects: ['aigw.dead.usage'] });
   await jsm.consumers.add('AIGW_USAGE', { durable_name: 'metrics', ack_policy: 'explicit' });
-  const ack = await jetstream(open.edge, { checkAPI: false }).publish('aigw.usage.demo', '{"v":1}', { msgID: 'a' });
+  const ack = await jetstream(open.edge, { checkAPI: false, timeout: PATIENCE }).publish('aigw.usage.demo', '{"v":1}', { msgID: 'a' });
   assert.equal(ack.seq, 1);
 
-  const viewer = await jetstreamManager(open.observer, { checkAPI: false });
+  const viewer = await jetstreamManager(open.observer, { checkAPI: false, timeout: PATIENCE });
   assert.equal((await viewer.streams.info('AIGW_USAGE')).state.messages, 1);
   assert.equal((await viewer.streams.getMessage('AIGW_USAGE', { seq: 1 })).string(), '{"v":1}');
-  const seen = await jetstream(open.observer, { checkAPI: false }).consumers.get('AIGW_USAGE');
-  const m = await seen.next({ expires: 2000 });
+  const seen = await jetstream(open.observer, { checkAPI: false, timeout: PATIENCE }).consumers.get('AIGW_USAGE');
+  const m = await seen.next({ expires: PATIENCE });
   assert.equal(m.string(), '{"v":1}');
   for (const subject of ['CONSUMER.MSG.NEXT.AIGW_USAGE.metrics', 'CONSUMER.DELETE.AIGW_USAGE.metrics', 'CONSUMER.CREATE.AIGW_USAGE.metrics',
     'CONSUMER.DURABLE.CREATE.AIGW_USAGE.metrics', 'STREAM.CREATE.X', 'STREAM.UPDATE.AIGW_USAGE'])
@@ -146,18 +146,18 @@ test('the ledger owns the usage stream; edges write, the observer reads, nobody 
     for (const what of ['MSG.NEXT', 'DELETE'])
       assert.equal(await mayPublish(user, `$JS.API.CONSUMER.${what}.AIGW_USAGE.metrics`), false, `${user} ${what}`);
 
-  const own = await jetstream(open.metrics, { checkAPI: false }).consumers.get('AIGW_USAGE', 'metrics');
-  const mine = await own.next({ expires: 2000 });
+  const own = await jetstream(open.metrics, { checkAPI: false, timeout: PATIENCE }).consumers.get('AIGW_USAGE', 'metrics');
+  const mine = await own.next({ expires: PATIENCE });
   assert.equal(mine.string(), '{"v":1}');
   assert.ok(await mine.ackAck());
   assert.equal(await mayPublish('metrics', '$JS.API.CONSUMER.DELETE.AIGW_USAGE.metrics'), true);
 });
 
 test('only the config center writes the configuration; who needs it reads it', async () => {
-  const kv = await new Kvm(jetstream(open.config, { checkAPI: false })).create('AIGW_CONFIG', { history: 1 });
+  const kv = await new Kvm(jetstream(open.config, { checkAPI: false, timeout: PATIENCE })).create('AIGW_CONFIG', { history: 1 });
   await kv.put('latest', '{"revision":1}');
   for (const user of ['edge', 'token', 'policy', 'observer']) {
-    const read = await new Kvm(jetstream(open[user], { checkAPI: false })).open('AIGW_CONFIG', { allow_direct: false });
+    const read = await new Kvm(jetstream(open[user], { checkAPI: false, timeout: PATIENCE })).open('AIGW_CONFIG', { allow_direct: false });
     assert.equal((await read.get('latest')).string(), '{"revision":1}', user);
     assert.equal(await mayPublish(user, '$KV.AIGW_CONFIG.latest'), false, user);
   }

@@ -31,7 +31,7 @@ const config = (suite) => {
   const c = demoConfig(suite);
   const server = c.upstreams[0].servers[0];
   c.upstreams[0].servers = [server, { ...server, slug: 'again', max_requests: 6 }];
-  c.upstreams[0].health_check = { type: 'models', interval_ms: 100, timeout_ms: 1000 };
+  c.upstreams[0].health_check = { type: 'models', interval_ms: 100, timeout_ms: 10000 };
   c.upstreams[0].retries = 1;
   c.namespaces[0] = { ...c.namespaces[0], auth: 'none' };
   c.issuers = [issuer()];

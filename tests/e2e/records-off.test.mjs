@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { demoConfig, suiteTest } from './lib/suite.mjs';
 import { getText, until } from './lib/util.mjs';
 
@@ -33,8 +34,17 @@ suiteTest('no usage records', { config, env: { edge: { USAGE_RECORDS: 'off', EDG
 
   await step('limits hold, and slots come back on every way out', async () => {
     const leave = new AbortController();
-    const held = Array.from({ length: LIMIT }, () => suite.chat({ mock: 'fail=hang', signal: leave.signal }).catch(() => null));
-    await counted(LIMIT, 'gateway_inflight_requests');
+    const hold = async () => { // again, as long as the slot of one before it is not back
+      for (let r; (r = await suite.chat({ mock: 'fail=hang', signal: leave.signal }).catch(() => null)) !== null;) {
+        await r.text();
+        await delay(50);
+      }
+    };
+    const held = Array.from({ length: LIMIT }, hold);
+    await until('they are upstream', async () => {
+      const { requests } = await debug();
+      return requests.filter((q) => q.state === 'wait' && q.attempts === 1).length === LIMIT;
+    });
     const r = await suite.chat();
     await r.text();
     assert.equal(r.status, 429);

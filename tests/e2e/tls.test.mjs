@@ -35,6 +35,7 @@ async function tlsFront(options = {}) {
     if (options.requestCert) front.peers.add(c.getPeerCertificate().subject?.CN);
   });
   s.on('tlsClientError', () => {});
+  s.keepAliveTimeout = 0; // never: who closes is the test's to say
   await new Promise((resolve) => s.listen(0, '127.0.0.1', resolve));
   front.url = `https://127.0.0.1:${s.address().port}`;
   front.closeIdle = () => s.closeIdleConnections();
@@ -86,7 +87,7 @@ suiteTest('TLS towards upstreams', { config }, async (suite, step) => {
 
   await step('sessions are resumed', async () => {
     const before = front.resumed;
-    for (let i = 0; i < 4 && front.resumed === before; i++) {
+    for (let i = 0; i < 100 && front.resumed === before; i++) { // the edge may not have seen yet that one was closed
       front.closeIdle();
       assert.equal((await ask('secure')).status, 200);
     }
@@ -196,7 +197,7 @@ suiteTest('TLS on the listener', {
     });
     assert.equal(sseData((await running).text).at(-1), '[DONE]');
     fs.writeFileSync(listener.cert, 'no certificate');
-    await until('the bad one is told', () => /cannot be used: the old one stays/.test(suite.procs['edge-1'].tail(50)));
+    await until('the bad one is told', () => /cannot be used: the old one stays/.test(suite.procs['edge-1'].text()));
     assert.equal((await post(suite, fresh())).cert, now);
   });
 });

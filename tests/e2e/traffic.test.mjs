@@ -70,7 +70,7 @@ suiteTest('what an edge says of its traffic', { config, env: env('access') }, as
     const list = await until('both are listed', async () => {
       const j = JSON.parse(await getText(`${suite.procs['edge-1'].ops}/debug/requests`));
       assert.ok(j.complete);
-      return j.requests.length === 2 && j.requests.find((q) => q.output_tokens > 0) && j.requests;
+      return j.requests.length === 2 && j.requests.some((q) => q.output_tokens > 0) && j.requests.some((q) => q.state === 'wait' && q.attempts === 1) && j.requests;
     });
     const [five, six] = ['five', 'six'].map((id) => list.find((q) => q.request_id === id));
     assert.deepEqual([five.state, six.state, five.namespace, five.model, five.upstream], ['relay', 'wait', 'test-channel', 'Qwen3-8B', 'mock']);
@@ -84,7 +84,7 @@ suiteTest('what an edge says of its traffic', { config, env: env('access') }, as
   });
 });
 
-suiteTest('too much of it', { config, env: { edge: { EDGE_WORKERS: '1', MAX_CONNECTIONS: '40', MAX_CONNECTIONS_PER_ADDRESS: '20', MAX_REQUESTS_PER_CONNECTION: '3', MAX_HEAD_BYTES: '2048', MAX_HEADER_FIELDS: '20', HEAD_TIMEOUT_MS: '5000', BODY_TIMEOUT_MS: '5000', MEMORY_MAX_BYTES: '4000000' } } }, async (suite, step) => {
+suiteTest('too much of it', { config, env: { edge: { EDGE_WORKERS: '1', MAX_CONNECTIONS: '40', MAX_CONNECTIONS_PER_ADDRESS: '20', MAX_REQUESTS_PER_CONNECTION: '3', MAX_HEAD_BYTES: '2048', MAX_HEADER_FIELDS: '20', HEAD_TIMEOUT_MS: '10000', BODY_TIMEOUT_MS: '10000', MEMORY_MAX_BYTES: '4000000' } } }, async (suite, step) => {
   await step('connections beyond those of an address are told, and others go on', async () => {
     const wires = Array.from({ length: 20 }, () => new Wire(suite.edge()));
     await until('they are there', async () => await suite.edgeSum('gateway_connections') === 20);

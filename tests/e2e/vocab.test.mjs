@@ -38,6 +38,7 @@ suiteTest('an edge takes up vocabularies', { env: { edge: { VOCAB_DIR: 'edge-voc
       return n !== estimate && n;
     });
     assert.equal(counted, exact);
+    const before = await input();
     const stream = await until('a stream is let in', async () => {
       const r = await suite.chat({ stream: true, mock: 'tokens=60;tps=30' });
       return r.status === 200 ? r : (await r.text(), null);
@@ -45,6 +46,7 @@ suiteTest('an edge takes up vocabularies', { env: { edge: { VOCAB_DIR: 'edge-voc
     fs.truncateSync(path.join(dir, 'qwen3.aigwvocab'), 4096);
     await until('it is reported', () => edge.text().includes('the one before it stays'));
     assert.equal((await stream.text()).trimEnd().split('\n').at(-1), 'data: [DONE]');
+    await until('it was settled', async () => await input() > before);
     assert.equal(await chat(), exact);
     fs.rmSync(path.join(dir, 'qwen3.aigwvocab'));
     await until('it is gone', () => edge.text().includes('a vocabulary was removed'));
