@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which server: hashes by key and by path, and checks that only connect, or ask for a path.
+// Which server: hashes by key and by path, checks that only connect, or ask for a path, and one that came back.
 import assert from 'node:assert/strict';
 import { servedTest } from './lib/served.mjs';
 import { until } from './lib/util.mjs';
@@ -7,7 +7,8 @@ import { until } from './lib/util.mjs';
 const check = (type, more = {}) => ({ n: 2, health_check: { type, interval_ms: 100, timeout_ms: 10000, healthy: 1, unhealthy: 1, ...more } });
 servedTest('hashes and checks', {
   upstreams: { bykey: { balance: 'hash', hash: { by: 'key' } }, bypath: { balance: 'hash', hash: { by: 'path' } },
-    tcp: check('tcp'), http: check('http', { path: '/v1/models' }) },
+    tcp: check('tcp'), http: check('http', { path: '/v1/models' }),
+    slowly: { n: 2, retries: 1, ejection: { failures: 1, base_ms: 10, most_ms: 10 }, slow_start_ms: 3600000 } },
 }, async ({ suite, step, servers, who, tally }) => {
   const names = Array.from({ length: 60 }, (_, i) => `name-${i}`);
 
@@ -35,6 +36,20 @@ servedTest('hashes and checks', {
     const r = await suite.chat({ path: '/bykey/chat', headers: { authorization: `Bearer ${secret}` } });
     const { error } = await r.json();
     assert.deepEqual([r.status, error.type, error.code, error.param], [403, 'permission_error', 'access_denied', 'model']);
+  });
+
+  await step('one that came back starts slowly', async () => {
+    assert.deepEqual(await tally('slowly', 20), { m1: 10, m2: 10, m3: 0 });
+    await servers.behave(1, 'fail=503');
+    await until('it was ejected', async () => {
+      assert.equal(await who('slowly'), 'm2');
+      return await suite.edgeSum('gateway_upstream_events_total', { upstream: 'slowly', server: 'm1', event: 'ejected' }) > 0;
+    });
+    await servers.behave(1);
+    await until('it is back', async () => await suite.edgeSum('gateway_upstream_up', { upstream: 'slowly', server: 'm1' }) === 1);
+    // A tenth of the other's share for the first six minutes of this hour.
+    const c = await tally('slowly', 110);
+    assert.ok(c.m1 >= 1 && c.m1 <= 25, JSON.stringify(c));
   });
 
   for (const slug of ['tcp', 'http'])
