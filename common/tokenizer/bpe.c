@@ -202,8 +202,9 @@ struct walk {
     const struct vocab *v;
     const char *p;
     uint32_t *last;
-    uint32_t state; /* of the automaton */
-    uint32_t grown; /* the state of the token found last, once it has grown; 0: not known */
+    uint32_t state;  /* of the automaton */
+    uint32_t grown;  /* the state of the token found last, once it has grown; 0: not known */
+    uint32_t period; /* bytes after which tokens came again so far; 0: not known */
     /* Answers of compatible(), each with its question, since long pieces ask the same ones again
      * and again: left << 33 | right << 1 | answer, plus 1; 0: none. */
     uint32_t mask;
@@ -251,11 +252,28 @@ static uint32_t grow(struct walk *w, uint32_t longest, size_t end)
     return vocab_token_len(v, token) == want ? token : VOCAB_NO_TOKEN;
 }
 
+/* The token that ended the text `period` bytes before, should it be the one here too. */
+static uint32_t token_again(struct walk *w, uint32_t longest_n, uint32_t period, size_t end)
+{
+    if (end <= period) return VOCAB_NO_TOKEN;
+    uint32_t token = w->last[end - 1 - period], n = vocab_token_len(w->v, token);
+    if (n > longest_n || memcmp(w->v->bytes + w->v->offsets[token], w->p + end - n, n) != 0)
+        return VOCAB_NO_TOKEN;
+    return fits(w, token, end) ? token : VOCAB_NO_TOKEN;
+}
+
 /* The one token that ends the tokens of p[0..end), of those that `longest` ends with. */
 static uint32_t last_token(struct walk *w, uint32_t longest, size_t end)
 {
     enum { LONG = 8 };
-    uint32_t token, known = w->grown;
+    uint32_t token, known = w->grown, longest_n = vocab_token_len(w->v, longest);
+    /* In a long run of something the tokens repeat. */
+    if (w->period > 0) {
+        token = token_again(w, longest_n, w->period, end);
+        w->grown = 0;
+        if (token != VOCAB_NO_TOKEN) return token;
+        known = w->period = 0;
+    }
     /* Most often the one before has grown by a byte. */
     if (end > 1) {
         token = grow(w, longest, end);
@@ -265,14 +283,17 @@ static uint32_t last_token(struct walk *w, uint32_t longest, size_t end)
         }
     }
     w->grown = 0;
-    /* In a long run of something the tokens repeat. */
-    uint32_t longest_n = vocab_token_len(w->v, longest);
-    if (longest_n >= LONG && end > longest_n) {
-        token = w->last[end - 1 - longest_n];
-        uint32_t n = vocab_token_len(w->v, token);
-        if (n <= longest_n && memcmp(w->v->bytes + w->v->offsets[token], w->p + end - n, n) == 0 &&
-            fits(w, token, end))
+    if (longest_n >= LONG && end > 1) {
+        /* A run is made of the longest token there is, or of the one before the last. */
+        uint32_t n = vocab_token_len(w->v, w->last[end - 2]);
+        if (n < end - 1) n = vocab_token_len(w->v, w->last[end - 2 - n]);
+        const uint32_t periods[] = { longest_n, n };
+        for (size_t i = 0; i < ARRAY_LEN(periods); i++) {
+            token = token_again(w, longest_n, periods[i], end);
+            if (token == VOCAB_NO_TOKEN) continue;
+            w->period = periods[i];
             return token;
+        }
     }
     /* A single byte always ends the chain: taken as it is should nothing else fit. */
     for (token = longest; w->v->splits[token].suffix != VOCAB_NO_TOKEN;
@@ -283,7 +304,7 @@ static uint32_t last_token(struct walk *w, uint32_t longest, size_t end)
 
 static void walk_init(struct walk *w, size_t most)
 {
-    w->state = w->grown = 0;
+    w->state = w->grown = w->period = 0;
     w->mask = most < 1024 ? 255 : (uint32_t)ARRAY_LEN(w->answers) - 1;
     memset(w->answers, 0, ((size_t)w->mask + 1) * sizeof w->answers[0]);
 }
@@ -335,7 +356,7 @@ void bpe_run_free(struct bpe_run *r)
 void bpe_run_clear(struct bpe_run *r)
 {
     r->n = 0;
-    r->walk.state = r->walk.grown = 0; /* the answers stay true */
+    r->walk.state = r->walk.grown = r->walk.period = 0; /* the answers stay true */
 }
 
 char *bpe_run_text(struct bpe_run *r)

@@ -187,7 +187,8 @@ enum err convert_huggingface(struct str json, const struct convert_opts *o, stru
     buf_init(&h.right, 4 * BUILD_MAX_TOKEN);
     buf_init(&h.bytes, BUILD_MAX_TOKEN);
     buf_init(&h.pattern, BUILD_MAX_TOKEN);
-    if (parts.normalizer.p != NULL) hf_read_normalizer(&h, parts.normalizer);
+    hf_read_model_type(&h, parts.model);
+    if (h.err == ERR_OK && parts.normalizer.p != NULL) hf_read_normalizer(&h, parts.normalizer);
     if (h.err == ERR_OK) hf_read_pre_tokenizer(&h, parts.pre_tokenizer);
     if (h.err == ERR_OK) hf_read_model(&h, parts.model);
     if (h.err == ERR_OK && parts.added.p != NULL)

@@ -27,6 +27,7 @@ struct hf {
 void hf_refuse(struct hf *h, enum err e, const char *what, struct str detail);
 
 /* Walk one member of the file each: raw is its JSON text, where it stands in the file. */
+void hf_read_model_type(struct hf *h, struct str raw); /* of another, the rest means nothing */
 void hf_read_normalizer(struct hf *h, struct str raw);
 void hf_read_pre_tokenizer(struct hf *h, struct str raw); /* behind the normalizer */
 void hf_read_model(struct hf *h, struct str raw);         /* behind both */

@@ -188,16 +188,22 @@ static bool read_flag(struct hf *h)
     return false;
 }
 
+static void read_model_type(struct hf *h)
+{
+    struct str key;
+    for (jpull_enter(h->j, '{'); h->err == ERR_OK && jpull_key(h->j, &key);) {
+        struct str v = jpull_skip(h->j);
+        if (!h->j->failed && str_eqz(key, "type") && !str_eqz(v, "\"BPE\""))
+            hf_refuse(h, ERR_UNSUPPORTED, "model.type: only BPE can be counted here", v);
+    }
+}
+
 static void read_model(struct hf *h)
 {
     struct str key, vocab = STR_NULL, merges = STR_NULL;
     struct jpull *j = h->j;
     for (jpull_enter(j, '{'); h->err == ERR_OK && jpull_key(j, &key);) {
-        if (str_eqz(key, "type")) {
-            struct str v = jpull_skip(j);
-            if (!j->failed && !str_eqz(v, "\"BPE\""))
-                hf_refuse(h, ERR_UNSUPPORTED, "model.type: only BPE can be counted here", v);
-        } else if (str_eqz(key, "vocab") || str_eqz(key, "merges")) {
+        if (str_eqz(key, "vocab") || str_eqz(key, "merges")) {
             struct str *raw = key.p[0] == 'v' ? &vocab : &merges;
             if (raw->p != NULL) jpull_fail(j, "listed twice");
             *raw = jpull_skip(j);
@@ -205,6 +211,8 @@ static void read_model(struct hf *h)
             h->ignore_merges = read_flag(h);
         } else if (str_eqz(key, "byte_fallback")) {
             h->byte_fallback = read_flag(h);
+        } else if (str_eqz(key, "type")) {
+            (void)jpull_skip(j); /* read_model_type() */
         } else if (str_eqz(key, "unk_token") || str_eqz(key, "fuse_unk")) {
             (void)jpull_skip(j); /* there is a token for every byte: nothing is unknown */
         } else {
@@ -222,6 +230,11 @@ static void read_model(struct hf *h)
     if (h->err == ERR_OK) hf_walk(h, "model.vocab", vocab, read_ids);
     if (h->err == ERR_OK) add_tokens(h);
     if (h->err == ERR_OK) hf_walk(h, "model.merges", merges, read_merges);
+}
+
+void hf_read_model_type(struct hf *h, struct str raw)
+{
+    if (raw.p != NULL) hf_walk(h, "model", raw, read_model_type);
 }
 
 void hf_read_model(struct hf *h, struct str raw)

@@ -4,8 +4,10 @@
  * would without the split, and what it lets out counts at most the limit. The first bytes choose
  * the vocabulary, the mode, the limit and the splits.
  */
-#include "../unit/support_vocab.h"
+#include "../unit/support_chars.h"
 #include "tokenizer/meter.h"
+#include "tokenizer/scan_window.h"
+#include "tokenizer/vocab_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -14,25 +16,46 @@ static void check(bool ok)
     if (!ok) abort();
 }
 
+enum { VOCABS = 12 };
+
+/* As what stands in front of its pre-tokenizer, or several splits, would make it. */
+static struct vocab *reshaped(const struct support_vocab *made, enum scan_shape shape, bool nfc)
+{
+    struct vocab *v = support_open(made, "gpt2", nfc);
+    ((struct vocab_header *)(void *)v->map)->shape = shape;
+    v->window = scan_window_best(shape);
+    return v;
+}
+
+/* One for each shape there is, and for what goes on behind normalization. */
 static struct vocab *vocab_number(unsigned i)
 {
-    static struct vocab *v[5];
-    static struct support_vocab made;
+    static struct vocab *v[VOCABS];
+    static struct support_vocab made, chars;
     if (v[0] == NULL) {
         support_init(&made, support_words, sizeof support_words / sizeof support_words[0]);
+        chars_init(&chars);
         v[0] = support_open(&made, PATTERN_QWEN, true);
         v[1] = support_open(&made, PATTERN_CL100K, false);
+        /* the third is none: an estimate */
         v[3] = support_open(&made, "gpt2", false);
         v[4] = support_open(&made, "(?:" PATTERN_CL100K ")", false); /* run by PCRE2 */
+        v[5] = support_open(&made, "o200k", false);
+        v[6] = support_open(&made, "tekken", false);
+        v[7] = reshaped(&made, SCAN_DEEPSEEK, false);
+        v[8] = reshaped(&made, SCAN_DIGITS, true);
+        v[9] = chars_open(&chars, &chars_shapes[0], "");
+        v[10] = chars_open(&chars, &chars_shapes[2], ""); /* a space in front */
+        v[11] = chars_open(&chars, &chars_shapes[4], ""); /* cut before each space */
     }
-    return v[i % 5]; /* the third is none: an estimate */
+    return v[i % VOCABS];
 }
 
 /* Before any input: none of them is slow for making the vocabularies. */
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    for (unsigned i = 0; i < 5; i++) (void)vocab_number(i);
+    for (unsigned i = 0; i < VOCABS; i++) (void)vocab_number(i);
     return 0;
 }
 

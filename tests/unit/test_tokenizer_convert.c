@@ -141,6 +141,35 @@ static void what_is_not_exact_here_is_refused_with_the_reason(void **state)
     }
 }
 
+/* The kind of model is the reason, whatever else of such a file is not known here. */
+static void a_model_of_another_kind_is_refused_as_that(void **state)
+{
+    static const struct {
+        const char *kind, *json;
+    } files[] = {
+        { "WordPiece", "{\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":true},"
+                       "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"model\":{"
+                       "\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\","
+                       "\"continuing_subword_prefix\":\"##\",\"max_input_chars_per_word\":100,"
+                       "\"vocab\":{\"[UNK]\":0,\"a\":1,\"##b\":2}}}" },
+        { "Unigram", "{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"\"},"
+                     "\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"vocab\":"
+                     "[[\"<unk>\",0.0],[\"a\",-1.5]],\"unk_id\":0,\"type\":\"Unigram\"}}" },
+        { "WordLevel", "{\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},\"model\":{\"type\":"
+                       "\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"a\"}}" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        struct buf file;
+        struct why why = { "" };
+        assert_int_equal(convert(str_of(files[i].json), (struct convert_opts){ 0 }, &file, &why),
+                         ERR_UNSUPPORTED);
+        assert_non_null(strstr(why.text, "model.type: only BPE"));
+        assert_non_null(strstr(why.text, files[i].kind));
+        buf_done(&file);
+    }
+}
+
 static void a_file_cut_off_anywhere_is_invalid(void **state)
 {
     (void)state;
@@ -309,6 +338,7 @@ int main(void)
         cmocka_unit_test(added_tokens_take_white_space_along_and_know_what_follows),
         cmocka_unit_test(config_and_templates_are_found_again),
         cmocka_unit_test(what_is_not_exact_here_is_refused_with_the_reason),
+        cmocka_unit_test(a_model_of_another_kind_is_refused_as_that),
         cmocka_unit_test(a_file_cut_off_anywhere_is_invalid),
         cmocka_unit_test(a_damaged_vocabulary_is_not_opened),
         cmocka_unit_test(ranks_merge_what_joins_to_a_token),

@@ -56,6 +56,44 @@ static void all_methods_merge_alike(void **state)
     vocab_unref(v);
 }
 
+/* Runs of one kind, broken at random places: tokens come again after those of the longest token, or
+ * of a shorter one where that is what a run is made of. Every prefix is right. */
+static void tokens_that_come_again_are_the_right_ones(void **state)
+{
+    const char *const names[] = { NULL, "mistral_nemo", "qwen3", "o200k_base" };
+    const char *const words[] = { "bb",   "bbbb",         "bbbbbbbb",     "bbbbbbbbbbb",
+                                  "cdcd", "cdcdcdcdcdcd", "cdcdcdcdcdcdc" };
+    const char *const units[] = { "b", "cd", " ", "*", "=-", "\n", "a" };
+    enum { N = 400 };
+    static struct support_vocab own;
+    (void)state;
+    support_init(&own, words, ARRAY_LEN(words));
+    for (size_t k = 0; k < ARRAY_LEN(names); k++) {
+        struct vocab *v = names[k] == NULL ? support_open(&own, PATTERN_QWEN, false)
+                                           : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        assert_int_equal(v->h->linear, 1);
+        rng_fake_init(&rng, 70 + k);
+        for (size_t round = 0; round < 40; round++) {
+            char p[N];
+            uint32_t last[N], count[N], heap[N];
+            const char *unit = units[round % ARRAY_LEN(units)];
+            for (size_t i = 0; i < N; i++) p[i] = unit[i % strlen(unit)];
+            for (uint64_t breaks = rng_below(&rng.rng, 4); breaks > 0; breaks--)
+                p[rng_below(&rng.rng, N)] = "bc *x"[rng_below(&rng.rng, 5)];
+            bpe_prefixes(v, p, N, last, count);
+            for (size_t n = 1; n <= N; n++) {
+                size_t want;
+                assert_int_equal(bpe_merge_heap(v, p, n, heap, &want), ERR_OK);
+                assert_int_equal(count[n - 1], want);
+                assert_int_equal(last[n - 1], heap[want - 1]);
+            }
+        }
+        vocab_unref(v);
+    }
+}
+
 static void pieces_merged_together_come_out_alike(void **state)
 {
     const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3" };
@@ -467,6 +505,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_methods_merge_alike),
+        cmocka_unit_test(tokens_that_come_again_are_the_right_ones),
         cmocka_unit_test(pieces_merged_together_come_out_alike),
         cmocka_unit_test(pieces_that_come_again_are_found),
         cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),
