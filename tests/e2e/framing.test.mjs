@@ -38,7 +38,7 @@ suiteTest('framing at the edge', { only: ['config', 'metrics', 'edge'], config: 
   await step(`${SHORT_RUN} mutants: nothing is forwarded that Node would frame differently`, async () => {
     const peer = await nodeServer();
     try {
-      const { findings, forwarded } = await compareAll(mutants(SHORT_RUN, 1), port, [{ name: 'node', port: peer.port }]);
+      const { findings, forwarded } = await compareAll(mutants(SHORT_RUN, 1), port, [{ name: 'node', port: peer.port }], { quiet: 2000 });
       assert.deepEqual(findings, []);
       assert.deepEqual(echo.complaints, []);
       assert.ok(forwarded > SHORT_RUN / 3, `only ${forwarded} requests were forwarded: the mutants are too wild to tell`);

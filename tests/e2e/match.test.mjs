@@ -17,7 +17,7 @@ import { PATIENCE, until } from './lib/util.mjs';
 // An upstream that keeps what it was sent, and answers as a model would.
 async function recorder() {
   const seen = [];
-  const s = http.createServer((req, res) => {
+  const s = http.createServer({ keepAliveTimeout: 0 }, (req, res) => {
     let body = '';
     req.on('data', (d) => { body += d; });
     req.on('end', () => {

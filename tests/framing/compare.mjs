@@ -59,7 +59,7 @@ export async function compareAll(mutants, port, peers, { quiet = 150, progress =
   };
   await Promise.all(Array.from({ length: AT_ONCE }, (_, k) => worker(k)));
   for (const bytes of suspects) {
-    const r = await tryOne(bytes, port, peers, 1000);
+    const r = await tryOne(bytes, port, peers, 5000);
     if (r.found) findings.push(r.found);
   }
   return { findings, forwarded, sent };

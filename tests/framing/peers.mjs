@@ -106,7 +106,11 @@ export function exchange(port, bytes, { quiet = 100, enough = () => false, from 
       s.resetAndDestroy(); // leaves no port waiting
       resolve({ answers: answersIn(got, closed), closed });
     };
-    const timer = setTimeout(() => done(false), quiet);
+    // What has come while this process stood still is read before it counts as quiet.
+    const timer = setTimeout(() => {
+      const had = got.length;
+      setImmediate(() => setImmediate(() => { if (got.length === had) done(false); else if (!over) timer.refresh(); }));
+    }, quiet);
     s.on('connect', () => { timer.refresh(); s.write(Buffer.from(bytes, 'latin1')); });
     s.on('data', (d) => {
       got = got.length ? Buffer.concat([got, d]) : d;

@@ -17,6 +17,7 @@ export class Http2Front {
     Object.assign(f, { sessions: 0, open: new Set(), most: 0, heads: [], versions: [], resets: [], names: new Set(), behave, mock: null });
     const options = { settings, allowHTTP1: http1 };
     f.server = cert ? http2.createSecureServer({ ...options, cert: fs.readFileSync(cert), key: fs.readFileSync(key) }) : http2.createServer(options);
+    f.server.keepAliveTimeout = 0;
     f.server.on('session', (s) => {
       f.sessions++;
       f.open.add(s);
@@ -79,7 +80,7 @@ export class HttpProxy {
     Object.assign(p, { connects: [], gets: [], heads: [], denied: 0, tunnels: new Set(), refuse: 0 });
     const expected = user === undefined ? undefined : `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`;
     const known = (req) => expected === undefined || req.headers['proxy-authorization'] === expected;
-    p.server = cert ? https.createServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key) }) : http.createServer();
+    p.server = cert ? https.createServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key), keepAliveTimeout: 0 }) : http.createServer({ keepAliveTimeout: 0 });
     p.server.on('connect', (req, socket, head) => {
       p.heads.push(req.rawHeaders);
       socket.on('error', () => {});
