@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/hash.h"
 #include "base/map.h"
 
 enum { DEFAULT_MAX_SERIES = 1000, LABELS_TEXT_MAX = 4096, KEY_MAX = 1024, RECENT_BITS = 8 };
@@ -148,13 +149,8 @@ static size_t recent_place(size_t which, const struct str *values, size_t n)
 {
     uint64_t h = which + 1;
     for (size_t i = 0; i < n; i++) {
-        struct str v = values[i];
-        uint64_t end = v.n;
-        if (v.n >= sizeof end)
-            memcpy(&end, v.p + v.n - sizeof end, sizeof end);
-        else
-            for (size_t k = 0; k < v.n; k++) end = end << 8 | (unsigned char)v.p[k];
-        h = (h ^ end) * 0x9e3779b97f4a7c15u;
+        uint64_t end = hash_tail(values[i].p, values[i].n);
+        h = (h ^ end ^ values[i].n << 56) * 0x9e3779b97f4a7c15u;
     }
     return h * 0x9e3779b97f4a7c15u >> (64 - RECENT_BITS);
 }

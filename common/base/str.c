@@ -81,9 +81,17 @@ enum err str_to_u64(struct str s, uint64_t *ret)
 
 struct str str_of_u64(uint64_t n, char room[STR_U64_ROOM])
 {
+    static const char pairs[] = "0001020304050607080910111213141516171819"
+                                "2021222324252627282930313233343536373839"
+                                "4041424344454647484950515253545556575859"
+                                "6061626364656667686970717273747576777879"
+                                "8081828384858687888990919293949596979899";
     char *p = room + STR_U64_ROOM;
-    do *--p = (char)('0' + n % 10);
-    while ((n /= 10) > 0);
+    for (; n >= 100; n /= 100) memcpy(p -= 2, pairs + n % 100 * 2, 2);
+    if (n >= 10)
+        memcpy(p -= 2, pairs + n * 2, 2);
+    else
+        *--p = (char)('0' + n);
     return str_n(p, (size_t)(room + STR_U64_ROOM - p));
 }
 

@@ -168,7 +168,12 @@ static void parts_are_appended_together_or_not_at_all(void **state)
         (void)snprintf(plain, sizeof plain, "%llu", (unsigned long long)n);
         assert_true(str_eqz(str_of_u64(n, room), plain));
     }
-    assert_true(str_eqz(str_of_u64(0, room), "0"));
+    for (uint64_t n = 1, at = 0; at < 20000; n = n <= UINT64_MAX / 10 ? n * 10 : 1, at++)
+        for (uint64_t k = 0; k < 2; k++) { /* where a digit is added, and all small numbers */
+            uint64_t v = at < 20 ? n - k : at - k;
+            (void)snprintf(plain, sizeof plain, "%llu", (unsigned long long)v);
+            assert_true(str_eqz(str_of_u64(v, room), plain));
+        }
 }
 
 static void an_arena_has_a_budget(void **state)

@@ -169,18 +169,12 @@ static bool idle(const struct lease_counter *c)
     return c->pins == 0 && !c->live && c->busy == 0 && c->owed == 0;
 }
 
-static uint64_t end_of(struct str s)
-{
-    uint64_t end = 0;
-    memcpy(&end, s.p + s.n - MIN(s.n, sizeof end), MIN(s.n, sizeof end));
-    return end;
-}
-
 /* Where a counter stands among the recent ones. Who aims at one place has others found by hash, as
  * they would be without it. */
 static struct lease_counter **recent_place(struct lease_table *t, struct str policy, struct str key)
 {
-    uint64_t h = end_of(policy) * UINT64_C(0x9e3779b97f4a7c15) ^ end_of(key);
+    uint64_t h = hash_tail(policy.p, policy.n) * UINT64_C(0x9e3779b97f4a7c15);
+    h ^= hash_tail(key.p, key.n);
     return &t->recent[h * UINT64_C(0x9e3779b97f4a7c15) >> (64 - LEASE_RECENT_BITS)];
 }
 
