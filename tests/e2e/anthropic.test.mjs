@@ -97,6 +97,14 @@ suiteTest('the official Anthropic client', { config }, async (suite, step) => {
     assert.equal((await r.json()).type, 'error');
   });
 
+  await step('a status that may be tried again is, by the client', async () => {
+    const patient = new Anthropic({ baseURL: suite.edge(), apiKey: DEMO_KEY, maxRetries: 2 });
+    for (const status of [503, 529]) {
+      const m = await patient.messages.create({ model, messages, max_tokens: 50 }, mock(`tokens=5;id=again-${status};fail=${status};times=1`));
+      assert.equal(m.usage.output_tokens, 5);
+    }
+  });
+
   await step('what it counts', async () => {
     assert.ok((await client.messages.countTokens({ model, messages })).input_tokens > 0);
     await assert.rejects(client.messages.countTokens({ messages }), (e) => e instanceof Anthropic.BadRequestError && /model/.test(e.error.error.message));

@@ -102,6 +102,12 @@ suiteTest('the quick test', {}, async (suite, step) => {
     await wrong(await suite.chat({ headers: { 'x-channel-code': 'nobody' } }), 404, 'route_not_found');
     await wrong(await suite.chat({ path: '/api/other' }), 404, 'route_not_found');
     await wrong(await suite.chat({ path: '/v1/chat/completions', headers: { authorization: 'Bearer sk-aigw-wrong' } }), 401, 'invalid_api_key');
+    // What is no credential, or no good one: nobody asks, or nobody who is known.
+    for (const authorization of ['Bearer', 'Bearer  ', 'Basic c2stYWlndzo=', `Bearer ${DEMO_KEY} x`, `Bearer,${DEMO_KEY}`, DEMO_KEY, 'Bearer a.b.c', `Bearer ${'k'.repeat(20000)}`]) {
+      const r = await suite.chat({ path: '/v1/chat/completions', headers: { authorization, 'x-channel-code': '' } });
+      assert.ok([401, 404].includes(r.status), `${authorization.slice(0, 30)}: ${r.status}`);
+      assert.ok(['invalid_api_key', 'route_not_found'].includes((await r.json()).error.code));
+    }
     await wrong(await suite.chat({ max_tokens: 0 }), 400, null, 'max_tokens');
     const r = await fetch(`${suite.edge()}/api/chat`, { method: 'POST', body: '{"model":', headers: { 'x-channel-code': 'test-channel', 'content-type': 'application/json' } });
     await wrong(r, 400, null);

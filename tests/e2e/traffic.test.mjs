@@ -131,3 +131,14 @@ suiteTest('too much of it', { config, env: { edge: { EDGE_WORKERS: '1', MAX_CONN
     await until('all of it', async () => await suite.edgeSum('gateway_memory_bytes') < 200000);
   });
 });
+
+suiteTest('a connection that rests', { config, env: { edge: { EDGE_WORKERS: '1', IDLE_TIMEOUT_MS: '300' } } }, async (suite, step) => {
+  await step('is closed without a word when it has rested long enough, not while it is used', async () => {
+    const wire = new Wire(suite.edge());
+    wire.write(post(chat(), 'x-mock: tokens=2;ttft_ms=1500\r\n')); // longer than it may rest
+    assert.equal((await wire.answer()).status, 200);
+    assert.equal(await wire.have(1), false, 'nothing more comes');
+    assert.equal(wire.closed, 'end');
+    await until('none is left', async () => await suite.edgeSum('gateway_connections') === 0);
+  });
+});
