@@ -53,3 +53,21 @@ suiteTest('an edge takes up vocabularies', { env: { edge: { VOCAB_DIR: 'edge-voc
     await until('it estimates again', async () => (await chat()) === estimate);
   });
 });
+
+// Core vocabularies, and the demo's configuration.
+suiteTest('names of models', { only: ['mockllm', 'config', 'token'] }, async (suite, step) => {
+  await step("the configuration's patterns for names come before those built in, and go as they came", async () => {
+    const calculate = async (model) => (await http('POST', `${suite.procs.token.url}/calculate`, { body: { model, messages: [{ role: 'user', content: '你好' }] } })).json;
+    const ours = async (model) => (await calculate(model)).vocabulary === 'qwen3';
+    await until('the vocabularies are there', async () => (await calculate('gpt-4o-mini')).vocabulary === 'o200k_base');
+    assert.equal((await calculate('house-blend-7')).method, 'estimate');
+    const made = (await suite.must('POST', 'models', { slug: 'house', name: 'House', patterns: ['gpt-4o-m*', 'house-*'], vocabulary: 'qwen3' })).json;
+    await until('the token service has it', async () => (await ours('gpt-4o-mini')) && ours('house-blend-7'));
+    const a = await calculate('house-blend-7');
+    assert.deepEqual([a.tokens, a.method], [9, 'template']);
+    assert.equal((await calculate('gpt-4o')).vocabulary, 'o200k_base', 'what it does not name is as before');
+    assert.equal((await suite.admin('DELETE', `models/${made.id}`)).status, 204);
+    await until('it is gone', async () => (await calculate('gpt-4o-mini')).vocabulary === 'o200k_base');
+    assert.equal((await calculate('house-blend-7')).method, 'estimate');
+  });
+});
