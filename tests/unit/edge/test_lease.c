@@ -707,6 +707,26 @@ static void strict_slots_are_held_as_long_as_their_lease(void **state)
     assert_true(lease_held_until(table, START + 1980 * MS, &w) == UINT64_MAX);
 }
 
+static void counters_whose_names_end_alike_are_counted_apart(void **state)
+{
+    static const char *const names[] = { "first with the same end", "other with the same end" };
+    struct lease_waiter w[2];
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(want(&w[i], START, names[i], &minute), LEASE_VERDICT_WAIT);
+    assert_true(lease_collect(table, START, &batch));
+    assert_int_equal(batch.n, 2);
+    answer_as(START, "e1", granted(4, 2000));
+    assert_int_equal(done_count(), 2);
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(want(&w[i], START, names[i], &minute), LEASE_VERDICT_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(want(&w[i], START, names[i], &minute), LEASE_VERDICT_WAIT);
+        assert_true(lease_cancel(table, START, &w[i]));
+    }
+}
+
 /* Not a timed test: prints what a decision over five policies costs. */
 static void a_decision_over_five_policies(void **state)
 {
@@ -754,6 +774,7 @@ int main(void)
         T(an_unknown_policy_is_asked_for_again_until_the_deadline),
         T(a_reply_that_does_not_fit_is_no_reply),
         T(a_full_table_forgets_idle_counters_and_shares_one_when_all_are_in_use),
+        T(counters_whose_names_end_alike_are_counted_apart),
         T(at_the_end_everything_is_given_back),
         T(tokens_are_reserved_spent_extended_and_settled),
         T(a_reservation_gets_what_is_left_and_not_less_than_it_needs),
