@@ -129,35 +129,43 @@ static void text(const struct vocab *v, const char *path, const struct docs *d)
 static void hard(const struct vocab *v)
 {
     static const struct {
-        const char *name, *unit;
+        const char *name, *unit; /* NULL: any bytes */
+        size_t at_random;        /* bytes of each of its characters, if they come at random */
     } rows[] = {
-        { "'a'", "a" },
-        { "'ab'", "ab" },
-        { "'中'", "中" },
-        { "spaces", " " },
-        { "newlines", "\n" },
-        { "CRLF", "\r\n" },
-        { "spaces, x", "   x" },
-        { "combining marks", "\xcc\x81" },
-        { "digits", "7" },
-        { "punctuation", "!" },
-        { "'=-'", "=-" },
-        { "'s", "'s" },
-        { "ZWJ emoji", "👩‍💻" },
-        { "Hangul", "한" },
-        { "random bytes", NULL },
-        { "random letters", "" },
+        { "'a'", "a", 0 },
+        { "'ab'", "ab", 0 },
+        { "'中'", "中", 0 },
+        { "spaces", " ", 0 },
+        { "newlines", "\n", 0 },
+        { "CRLF", "\r\n", 0 },
+        { "spaces, x", "   x", 0 },
+        { "combining marks", "\xcc\x81", 0 },
+        { "digits", "7", 0 },
+        { "punctuation", "!", 0 },
+        { "'*'", "*", 0 },
+        { "'=-'", "=-", 0 },
+        { "'s", "'s", 0 },
+        { "ZWJ emoji", "👩‍💻", 0 },
+        { "Hangul", "한", 0 },
+        { "not UTF-8", "\xff", 0 },
+        { "random bytes", NULL, 0 },
+        { "random letters", "abcdefghijklmnopqrstuvwxyz", 1 },
+        { "in either case", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", 1 },
+        { "random signs", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", 1 },
+        { "random white space", " \t\r\n", 1 },
+        { "random Han", "的一是不了人我在有他这中大来上国", 3 },
+        { "random marks", "\u0301\u0323\u0345\u0334\u0300\u0302\u0308\u0327\u0328\u031b", 2 },
     };
     char *p = malloc(HARD);
     uint64_t seed = 1;
     for (size_t r = 0; r < ARRAY_LEN(rows); r++) {
         size_t n = rows[r].unit != NULL ? strlen(rows[r].unit) : 0;
+        size_t len = MAX(rows[r].at_random, (size_t)1), at = 0;
         uint64_t tokens = 0;
         for (size_t i = 0; i < HARD; i++) {
             seed = seed * 6364136223846793005u + 1442695040888963407u;
-            p[i] = n > 0                  ? rows[r].unit[i % n]
-                   : rows[r].unit == NULL ? (char)(seed >> 56)
-                                          : (char)('a' + (seed >> 40) % 26);
+            if (i % len == 0) at = rows[r].at_random == 0 ? i : (seed >> 33) % (n / len) * len;
+            p[i] = n > 0 ? rows[r].unit[(at + i % len) % n] : (char)(seed >> 56);
         }
         double from = seconds();
         if (token_count(v, str_n(p, HARD), SPECIAL_TEXT, &tokens) != ERR_OK) abort();
