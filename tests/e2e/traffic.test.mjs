@@ -132,8 +132,13 @@ suiteTest('too much of it', { config, env: { edge: { EDGE_WORKERS: '1', MAX_CONN
   });
 });
 
-suiteTest('a connection that rests', { config, env: { edge: { EDGE_WORKERS: '1', IDLE_TIMEOUT_MS: '300' } } }, async (suite, step) => {
-  await step('is closed without a word when it has rested long enough, not while it is used', async () => {
+suiteTest('connections of several workers', { config, env: { edge: { EDGE_WORKERS: '4', IDLE_TIMEOUT_MS: '300' } } }, async (suite, step) => {
+  await step('come from one listening socket', () => {
+    const port = Number(new URL(suite.edge()).port).toString(16).toUpperCase().padStart(4, '0');
+    const sockets = fs.readFileSync('/proc/net/tcp', 'latin1').split('\n').map((l) => l.trim().split(/\s+/));
+    assert.equal(sockets.filter(([, local, , state]) => local?.endsWith(`:${port}`) && state === '0A').length, 1);
+  });
+  await step('one that rests is closed without a word when it has done so long enough, not while it is used', async () => {
     const wire = new Wire(suite.edge());
     wire.write(post(chat(), 'x-mock: tokens=2;ttft_ms=1500\r\n')); // longer than it may rest
     assert.equal((await wire.answer()).status, 200);
