@@ -208,7 +208,8 @@ bool snap_glob(struct str pattern, struct str s, bool fold);
 /* {"id","slug","url":"http://host:port/base","weight","priority","max_requests","enabled"} */
 struct snap_server {
     struct str id, slug, url, host,
-        base_path; /* host without port and brackets; base_path without its last '/' */
+        base_path;        /* host without port and brackets; base_path without its last '/' */
+    struct str authority; /* as the header field Host says it */
     uint16_t port;
     bool tls, enabled;
     uint64_t weight;

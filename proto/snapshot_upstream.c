@@ -79,6 +79,17 @@ static const char *split_url(struct str url, struct snap_server *out)
     return NULL;
 }
 
+/* The port is left out where it is the scheme's. */
+static struct str authority_of(struct snap_decoder *d, const struct snap_server *s)
+{
+    char text[URL_MAX_BYTES + 16];
+    bool v6 = memchr(s->host.p, ':', s->host.n) != NULL;
+    int n = snprintf(text, sizeof text, "%s%.*s%s", v6 ? "[" : "", STR_ARG(s->host), v6 ? "]" : "");
+    if (s->port != (s->tls ? 443 : 80))
+        n += snprintf(text + n, sizeof text - (size_t)n, ":%u", s->port);
+    return dec_copy(d, str_n(text, (size_t)n));
+}
+
 static void decode_server(struct snap_decoder *d, const struct json *o, struct snap_server *out)
 {
     static const char *const keys[] = { "id",       "slug",         "url",     "weight",
@@ -94,6 +105,7 @@ static void decode_server(struct snap_decoder *d, const struct json *o, struct s
     const char *problem = out->url.p != NULL ? split_url(out->url, out) : NULL;
     if (problem != NULL) dec_problem_at(d, "url", "%s", problem);
     if (out->url.p == NULL) out->url = STR("");
+    out->authority = problem == NULL && out->host.n > 0 ? authority_of(d, out) : STR("");
     out->weight = dec_u64(d, o, "weight", 0, 1, 1, weight_max);
     out->priority = (unsigned)dec_u64(d, o, "priority", 0, 0, 0, 100);
     out->max_requests = dec_u64(d, o, "max_requests", 0, 0, 0, 1000000);

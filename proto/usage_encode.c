@@ -73,6 +73,10 @@ static inline void put(struct writer *w, const char *p, size_t n)
 static void put_u64(struct writer *w, uint64_t v)
 {
     size_t n = 1;
+    if (v < 10 && has_room(w, n)) { /* most are 0 */
+        *w->p++ = (char)('0' + v);
+        return;
+    }
     for (uint64_t rest = v; rest >= 10; rest /= 10) n++;
     if (!has_room(w, n)) return;
     for (char *at = w->p + n; at > w->p; v /= 10) *--at = (char)('0' + v % 10);
@@ -229,14 +233,14 @@ static void put_identity(struct writer *w, const struct usage_record *r)
     PUT_U64(w, "revision", r->revision);
 }
 
-static void put_result(struct writer *w, const struct usage_record *r)
+static void put_result(struct writer *w, const struct usage_record *r, enum usage_outcome outcome)
 {
     if (r->stream)
         PUT(w, ",\"stream\":true");
     else
         PUT(w, ",\"stream\":false");
     PUT_U64(w, "status", r->status);
-    PUT_STR(w, "outcome", str_of(usage_outcome_name(r->outcome)));
+    PUT_STR(w, "outcome", str_of(usage_outcome_name(outcome)));
     if (r->reject.policy.n > 0 || r->reject.dimension.n > 0) {
         PUT(w, ",\"reject\":{\"policy\":");
         put_text(w, r->reject.policy);
@@ -292,23 +296,49 @@ static enum err finish(struct writer *w, size_t start)
     return w->e;
 }
 
-static void put_tail(struct writer *w, const struct usage_record *r)
+/* Whether nothing is known of the request's end, as when its record is opened. */
+static bool has_no_end(const struct usage_record *r)
 {
-    put_result(w, r);
+    uint64_t any = r->status | r->attempts_n | r->duration_ms | r->overhead_us | r->input_tokens |
+                   r->output_tokens | r->cached_tokens | r->reasoning_tokens;
+    any |= r->reject.policy.n | r->reject.dimension.n | r->cost.currency.n;
+    return any == 0 && !r->stream && !r->has_ttft && r->input_source == USAGE_SOURCE_NONE &&
+           r->output_source == USAGE_SOURCE_NONE && !r->upstream_reported.known;
+}
+
+static void put_tail(struct writer *w, const struct usage_record *r, enum usage_outcome outcome)
+{
+    if (outcome == USAGE_CRASHED && has_no_end(r)) {
+        PUT(w, ",\"stream\":false,\"status\":0,\"outcome\":\"crashed\",\"duration_ms\":0,"
+               "\"overhead_us\":0,\"input_tokens\":0,\"output_tokens\":0}");
+        return;
+    }
+    put_result(w, r, outcome);
     put_amounts(w, r);
     PUT(w, "}");
 }
 
-enum err usage_encode_parts(const struct usage_record *r, struct buf *out, size_t *ret_head_n)
+static enum err encode(const struct usage_record *r, enum usage_outcome outcome, struct buf *out,
+                       size_t *ret_head_n)
 {
     struct writer w = { .out = out };
     size_t start = out->len;
     put_identity(&w, r);
     size_t head_n = (w.p != NULL ? (size_t)(w.p - out->data) : out->len) - start;
-    put_tail(&w, r);
+    put_tail(&w, r, outcome);
     enum err e = finish(&w, start);
     if (e == ERR_OK) *ret_head_n = head_n;
     return e;
+}
+
+enum err usage_encode_parts(const struct usage_record *r, struct buf *out, size_t *ret_head_n)
+{
+    return encode(r, r->outcome, out, ret_head_n);
+}
+
+enum err usage_encode_opening(const struct usage_record *r, struct buf *out, size_t *ret_head_n)
+{
+    return encode(r, USAGE_CRASHED, out, ret_head_n);
 }
 
 enum err usage_encode(const struct usage_record *r, struct buf *out)
@@ -321,7 +351,7 @@ enum err usage_encode_tail(const struct usage_record *r, struct buf *out)
 {
     struct writer w = { .out = out };
     size_t start = out->len;
-    put_tail(&w, r);
+    put_tail(&w, r, r->outcome);
     return finish(&w, start);
 }
 

@@ -11,6 +11,7 @@
 #ifndef PROTO_USAGE_MSG_H
 #define PROTO_USAGE_MSG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/arena.h"
@@ -101,15 +102,22 @@ struct usage_record {
         int64_t price_revision;
     } cost;
 
-    struct usage_attempt attempts[USAGE_ATTEMPTS_MAX];
-    size_t attempts_n;
+    size_t attempts_n; /* of `attempts` */
 
     bool has_ttft; /* a first token came */
     uint64_t ttft_ms, duration_ms, overhead_us;
     uint64_t revision;          /* of the configuration it was served by */
     struct str client_ip, user; /* can be hashed or empty, by setting */
     struct str trace_id;        /* of W3C trace context; empty: none */
+
+    struct usage_attempt attempts[USAGE_ATTEMPTS_MAX]; /* last: see usage_record_init() */
 };
+
+/* Empty, but for attempts beyond attempts_n, which nobody looks at. */
+static inline void usage_record_init(struct usage_record *r)
+{
+    memset(r, 0, offsetof(struct usage_record, attempts));
+}
 
 const char *usage_outcome_name(enum usage_outcome o);
 const char *usage_source_name(enum usage_source s);
@@ -123,9 +131,12 @@ enum err usage_encode(const struct usage_record *r, struct buf *out) MUSTCHECK;
 /* The same in two parts, for a record that is written at the beginning of its request and again at
  * its end. The head says whose request it is and where it went (id to trace_id, revision), the tail
  * what became of it; the text is the one and then the other. parts() is usage_encode(), and says
- * how long the head is; tail() appends the tail alone. */
+ * how long the head is; opening() has the outcome that a record has unless it is settled
+ * (USAGE_CRASHED), whatever r says; tail() appends the tail alone. */
 enum err usage_encode_parts(const struct usage_record *r, struct buf *out,
                             size_t *ret_head_n) MUSTCHECK;
+enum err usage_encode_opening(const struct usage_record *r, struct buf *out,
+                              size_t *ret_head_n) MUSTCHECK;
 enum err usage_encode_tail(const struct usage_record *r, struct buf *out) MUSTCHECK;
 /* Of two records with the same stamp the heads are the same, provided that strings which lie at the
  * same place are: of one request, while what it points to lives. Nothing is read of the strings. */

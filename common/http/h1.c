@@ -67,28 +67,30 @@ bool h1_is_token(struct str s)
     return s.n > 0 && all(s, TOKEN);
 }
 
-/* No control character but HTAB. Eight bytes at a time: the sign bits of (x - 0x20) & ~x are set
- * for bytes below 0x20, those of ((x ^ 0x7f) - 1) & ~(x ^ 0x7f) for DEL; a borrow can only raise a
- * false alarm, which the slow loop settles. */
-bool h1_is_field_value(struct str s)
+/* Not 0 when one of eight bytes may be a control character: the sign bits of (x - 0x20) & ~x are
+ * set for bytes below 0x20, those of ((x ^ 0x7f) - 1) & ~(x ^ 0x7f) for DEL. A borrow can only
+ * raise a false alarm. */
+static inline uint64_t control_hits(const char *p)
 {
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
-    size_t i = 0;
-    while (i < s.n) {
-        if (s.n - i >= 8) {
-            uint64_t x, del;
-            memcpy(&x, s.p + i, 8);
-            del = x ^ (ones * 0x7f);
-            if ((((x - ones * 0x20) & ~x) & high) == 0 && (((del - ones) & ~del) & high) == 0) {
-                i += 8;
-                continue;
-            }
-        }
-        size_t end = MIN(i + 8, s.n);
-        for (; i < end; i++) {
-            unsigned char c = (unsigned char)s.p[i];
-            if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
-        }
+    uint64_t x, del;
+    memcpy(&x, p, sizeof x);
+    del = x ^ (ones * 0x7f);
+    return (((x - ones * 0x20) & ~x) | ((del - ones) & ~del)) & high;
+}
+
+/* No control character but HTAB: eight bytes at a time, of which the last may be looked at twice,
+ * and one by one where that finds something. */
+bool h1_is_field_value(struct str s)
+{
+    if (s.n >= 8) {
+        uint64_t hits = control_hits(s.p + s.n - 8);
+        for (size_t i = 0; i < s.n - 8; i += 8) hits |= control_hits(s.p + i);
+        if (hits == 0) return true;
+    }
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
     }
     return true;
 }
@@ -273,9 +275,11 @@ static bool is_host(struct str s)
 /* Every '%' is followed by two hexadecimal digits. */
 static bool percent_ok(struct str s)
 {
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] == '%' && (i + 2 >= s.n || !is(s.p[i + 1], HEX) || !is(s.p[i + 2], HEX)))
-            return false;
+    const char *end = s.p + s.n, *at = s.p;
+    while (at < end && (at = memchr(at, '%', (size_t)(end - at))) != NULL) {
+        if (end - at < 3 || !is(at[1], HEX) || !is(at[2], HEX)) return false;
+        at += 3;
+    }
     return true;
 }
 

@@ -67,21 +67,27 @@ static const uint8_t first_of_length[KNOWN_LONGEST + 1] = {
     [19] = H1_PROXY_AUTHORIZATION,
 };
 
-/* Without regard to case, eight characters at a time: they are of one length. Setting the bit that
- * makes letters small changes no other character of a name into one of a known name. */
+/* Eight characters, made small. */
+static inline uint64_t small_at(const char *s)
+{
+    uint64_t v;
+    memcpy(&v, s, sizeof v);
+    return v | 0x2020202020202020u;
+}
+
+/* Without regard to case, eight characters at a time, of which the last may be looked at twice:
+ * they are of one length. Setting the bit that makes letters small changes no other character of a
+ * name into one of a known name; all of those have it set. */
 static bool is_same(const char *s, const char *known, size_t n)
 {
-    const uint64_t small = 0x2020202020202020u;
-    uint64_t a, b;
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        memcpy(&a, s + i, 8);
-        memcpy(&b, known + i, 8);
-        if ((a | small) != b) return false;
+    if (n < 8) {
+        for (size_t i = 0; i < n; i++)
+            if ((s[i] | 0x20) != known[i]) return false;
+        return true;
     }
-    for (; i < n; i++)
-        if ((s[i] | 0x20) != known[i]) return false;
-    return true;
+    for (size_t i = 0; i < n - 8; i += 8)
+        if (small_at(s + i) != small_at(known + i)) return false;
+    return small_at(s + n - 8) == small_at(known + n - 8);
 }
 
 /* The same, with '_' in s for '-'. */

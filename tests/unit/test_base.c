@@ -55,6 +55,16 @@ static void views_are_cut_and_compared(void **state)
     assert_null(rest.p);
     assert_true(str_ieqz(STR("Content-TYPE"), "content-type"));
     assert_false(str_ieqz(STR("a@"), "a`")); /* folding is for letters only */
+    for (size_t n = 1; n <= 20; n++) {
+        const char *plain = "text/event-stream:abc";
+        char other[32];
+        for (size_t i = 0; i < n; i++) {
+            memcpy(other, plain, n);
+            other[i] = (char)(plain[i] ^ 0x20);
+            bool is_letter = plain[i] >= 'a' && plain[i] <= 'z';
+            assert_int_equal(str_ieq(str_n(other, n), str_n(plain, n)), is_letter);
+        }
+    }
     assert_true(str_eqz(str_trim(STR(" \t x \t")), "x"));
     assert_true(str_cmp(STR("a"), STR("ab")) < 0 && str_cmp(STR("b"), STR("ab")) > 0);
     assert_true(str_is_slug(STR("team-a-1")));
@@ -297,6 +307,26 @@ static void identifiers_are_version_7_and_in_order(void **state)
     assert_false(uuid_is_valid(STR("018BCFE5-6800-7000-8000-000000000000")));
 }
 
+static void fill_with(void *ctx, void *out, size_t n)
+{
+    memset(out, *(int *)ctx, n);
+}
+
+static void identifiers_have_every_digit(void **state)
+{
+    char id[UUID_LEN + 1], want[UUID_LEN + 1];
+    (void)state;
+    for (int byte = 0; byte < 256; byte++) {
+        const struct rng rng = { fill_with, &byte };
+        uint64_t ms = (uint64_t)byte * 0x010101010101u;
+        unsigned b = (unsigned)byte, two = b << 8 | b;
+        uuid_v7_at(ms, &rng, id);
+        (void)snprintf(want, sizeof want, "%02x%02x%02x%02x-%04x-%04x-%04x-%04x%04x%04x", b, b, b,
+                       b, two, 0x7000 | (two & 0x0fff), 0x8000 | (two & 0x3fff), two, two, two);
+        assert_string_equal(id, want);
+    }
+}
+
 static void hashes_are_the_published_ones(void **state)
 {
     /* RFC 3720, B.4: 32 bytes of zeros, and "123456789" */
@@ -375,6 +405,7 @@ int main(void)
         cmocka_unit_test(a_queue_hands_over_and_closes),
         cmocka_unit_test(a_list_keeps_order),
         cmocka_unit_test(identifiers_are_version_7_and_in_order),
+        cmocka_unit_test(identifiers_have_every_digit),
         cmocka_unit_test(hashes_are_the_published_ones),
         cmocka_unit_test(time_is_written_in_utc),
         cmocka_unit_test(a_deadline_is_so_far_from_now),

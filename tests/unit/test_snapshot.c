@@ -83,6 +83,8 @@ static void entities_come_with_their_defaults(void **state)
     assert_int_equal(u->servers[1].port, 443);
     assert_int_equal(u->servers[1].base_path.n, 0);
     assert_true(u->servers[1].tls && !u->servers[1].enabled);
+    assert_true(str_eqz(u->servers[0].authority, "127.0.0.1:8010"));
+    assert_true(str_eqz(u->servers[1].authority, "[::1]"));
     /* A model without patterns is what its slug says. */
     assert_int_equal(s->models[0].patterns.n, 1);
     assert_true(str_eqz(s->models[0].patterns.v[0], "qwen3-8b"));

@@ -186,6 +186,49 @@ static void a_record_is_its_head_and_then_its_tail(void **state)
     buf_done(&parts);
 }
 
+/* An opening's text is that of any record with its outcome, also where something is known of its
+ * end. */
+static void an_opening_says_what_is_known(void **state)
+{
+    const struct usage_record full = full_record();
+    struct buf opening, other;
+    (void)state;
+    buf_init(&opening, USAGE_MAX_BYTES);
+    buf_init(&other, USAGE_MAX_BYTES);
+    for (int known = 0; known <= 16; known++) {
+        struct usage_record r = { .id = full.id, .namespace_slug = full.namespace_slug };
+        size_t head_n = 0;
+        if (known == 1) r.stream = true;
+        if (known == 2) r.status = 200;
+        if (known == 3) r.reject.policy = full.reject.policy;
+        if (known == 4) r.reject.dimension = full.reject.dimension;
+        if (known == 5) r.input_tokens = 9;
+        if (known == 6) r.output_tokens = 9;
+        if (known == 7) r.cached_tokens = 9;
+        if (known == 8) r.reasoning_tokens = 9;
+        if (known == 9) r.input_source = USAGE_SOURCE_EXACT;
+        if (known == 10) r.output_source = USAGE_SOURCE_EXACT;
+        if (known == 11) r.upstream_reported.known = true;
+        if (known == 12) r.cost.currency = full.cost.currency;
+        if (known == 13) r.attempts[0] = full.attempts[0], r.attempts_n = 1;
+        if (known == 14) r.has_ttft = true;
+        if (known == 15) r.duration_ms = 9;
+        if (known == 16) r.overhead_us = 9;
+        buf_clear(&opening);
+        buf_clear(&other);
+        assert_int_equal(usage_encode_opening(&r, &opening, &head_n), ERR_OK);
+        r.outcome = USAGE_TIMEOUT; /* as long as "crashed" */
+        assert_int_equal(usage_encode(&r, &other), ERR_OK);
+        char *word = memmem(other.data, other.len, "\"timeout\"", 9);
+        assert_non_null(word);
+        memcpy(word, "\"crashed\"", 9);
+        assert_str(buf_str(&opening), buf_str(&other));
+        assert_in_range(head_n, 1, opening.len - 1);
+    }
+    buf_done(&opening);
+    buf_done(&other);
+}
+
 /* Whatever of a record is changed: where the head is another, the stamp is. */
 static void a_stamp_tells_of_another_head(void **state)
 {
@@ -496,6 +539,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_encoded_is_decoded),
         cmocka_unit_test(a_record_is_its_head_and_then_its_tail),
+        cmocka_unit_test(an_opening_says_what_is_known),
         cmocka_unit_test(a_stamp_tells_of_another_head),
         cmocka_unit_test(a_bare_record_gets_the_sender_and_no_namespace),
         cmocka_unit_test(long_and_broken_texts_are_cut_and_still_decode),

@@ -65,7 +65,7 @@ void client_answer(struct client *c, int status, struct str fields, enum client_
     c->framing = framing;
     c->answer_begun = true;
     buf_clear(b);
-    char room[STR_U64_ROOM], number[STR_U64_ROOM];
+    char room[REPLY_STATUS_ROOM], number[STR_U64_ROOM];
     bool sized = framing == FRAME_LENGTH;
     struct str how = sized                      ? STR("content-length: ")
                      : framing == FRAME_CHUNKED ? STR("transfer-encoding: chunked\r\n")
@@ -73,8 +73,7 @@ void client_answer(struct client *c, int status, struct str fields, enum client_
     struct str end = c->must_close ? STR("connection: close\r\n\r\n")
                      : old         ? STR("connection: keep-alive\r\n\r\n")
                                    : STR("\r\n");
-    enum err e = buf_put(b, STR("HTTP/1.1 "), str_of_u64((uint64_t)status, room), STR(" "),
-                         str_of(reply_reason(status)), STR("\r\n"), fields, how,
+    enum err e = buf_put(b, STR("HTTP/1.1 "), reply_status(status, room), STR("\r\n"), fields, how,
                          sized ? str_of_u64(length, number) : STR(""),
                          sized ? STR("\r\n") : STR(""), end);
     if (e == ERR_OK) e = conn_write(&c->conn, buf_str(b));

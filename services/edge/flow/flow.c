@@ -170,7 +170,8 @@ struct flow *flow_new(struct client *c)
         return NULL;
     }
     memset(f, 0, sizeof *f);
-    memset(asked, 0, sizeof *asked);
+    const size_t from = offsetof(struct asked, arena), to = offsetof(struct asked, match.host_room);
+    memset((char *)asked + from, 0, to - from);
     f->asked = asked;
     arena_init(&asked->arena, FLOW_ARENA_MAX);
     f->w = c->w;

@@ -40,12 +40,11 @@ struct flow;
 
 /* What is only needed until the answer begins: freed then, so that an open stream is small. */
 struct asked {
-    struct arena arena;
+    struct count_result count; /* why, when the input cannot be counted; not set before it is */
+    struct arena arena;        /* from here to `match` all is zeroed */
     struct chunked chunked;
     struct request_scan scan;     /* slices of the client's input buffer */
-    struct count_result count;    /* why, when the input cannot be counted */
-    struct admit_subject subject; /* the request in the words of policies */
-    struct match_input match;     /* and of rules */
+    struct admit_subject subject; /* of policies */
     struct token *token;          /* that it was let in with */
     enum err token_err;           /* a token was presented, and not taken, because: */
     const char *token_why;
@@ -63,6 +62,7 @@ struct asked {
     struct balance_ask ask;       /* of the upstream it goes to now */
     struct waiter waiter;         /* while no server has room */
     struct buf edited;            /* the body, when it is not the client's own */
+    struct match_input match;     /* and of rules */
 };
 
 /* One exchange with a server. */

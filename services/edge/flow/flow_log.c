@@ -14,7 +14,7 @@ void flow_note_request(struct flow *f)
     f->bytes_in = q->head.len;
     if (e->trace_context != TRACE_OFF) {
         struct trace t;
-        struct str given = h1_header(&q->head, STR("traceparent"));
+        struct str given = h1_header_known(&q->head, H1_TRACEPARENT);
         bool taken = given.n > 0 && trace_take(given, e->rng, &t);
         if (!taken && e->trace_context == TRACE_MAKE) trace_begin(e->rng, &t);
         if (taken || e->trace_context == TRACE_MAKE) {
@@ -24,7 +24,7 @@ void flow_note_request(struct flow *f)
     }
     if (e->access_log == NULL) return;
     struct buf b;
-    struct str agent = h1_header(&q->head, STR("user-agent"));
+    struct str agent = h1_header_known(&q->head, H1_USER_AGENT);
     buf_init(&b, SAID_MAX);
     enum err err = buf_appendz(&b, ",\"method\":");
     if (err == ERR_OK) err = buf_append_json(&b, q->method_str);

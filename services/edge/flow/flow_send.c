@@ -194,16 +194,12 @@ static bool is_ours(const struct flow *f, const struct h1_head *h, const struct 
 static enum err target(const struct flow *f, struct buf *b)
 {
     const struct h1_request *q = f->client->request;
-    struct str host = f->server->host, none = STR("");
+    struct str none = STR("");
     /* The client's own path moves with its buffer, which a body may outgrow. */
     struct str path = f->route->rewrite_path.p == NULL ? q->path : f->asked->upstream_path;
-    bool v6 = memchr(host.p, ':', host.n) != NULL;
-    bool usual = f->server->port == (f->server->tls ? 443 : 80);
-    char port[STR_U64_ROOM];
     return buf_put(b, q->method_str, STR(" "), f->server->base_path, path,
                    q->query.n > 0 ? STR("?") : none, q->query, STR(" HTTP/1.1\r\nhost: "),
-                   v6 ? STR("[") : none, host, v6 ? STR("]") : none, usual ? none : STR(":"),
-                   usual ? none : str_of_u64(f->server->port, port), STR("\r\n"));
+                   f->server->authority, STR("\r\n"));
 }
 
 enum err flow_build_head(struct flow *f, struct buf *b)

@@ -74,7 +74,7 @@ int64_t flow_cost(const struct flow *f, uint64_t cached, uint64_t output)
 void flow_fill_record(const struct flow *f, struct usage_record *r)
 {
     const struct edge *e = flow_edge(f);
-    r->id = str_of(f->id);
+    r->id = str_n(f->id, UUID_LEN);
     r->ts_ms = f->began_wall_ms;
     r->from = r->edge = str_of(daemon_instance(e->daemon));
     if (f->ns != NULL) r->namespace_slug = f->ns->slug, r->namespace_id = f->ns->id;
@@ -233,9 +233,11 @@ void flow_settle(struct flow *f, enum usage_outcome outcome)
     (void)flow_leave_queue(f);
     flow_leave_keys(f);
     if (f->state != FLOW_DONE) {
-        struct usage_record r = { .outcome = outcome };
+        struct usage_record r;
         uint64_t now = edge_now_ns(f->w);
         if (f->exchange != NULL) flow_attempt_ends(f);
+        usage_record_init(&r);
+        r.outcome = outcome;
         flow_fill_record(f, &r);
         fill_answer(f, now, &r);
         f->outcome = outcome;

@@ -198,7 +198,7 @@ enum { ADMISSIONS_MAX = 3 };
 /* What the whole attempt needs once, or once more when the model is another. */
 static bool prepare(struct flow *f)
 {
-    struct usage_record record = { 0 };
+    struct usage_record record;
     struct why why;
     enum err e = flow_build_body(f);
     if (e != ERR_OK) {
@@ -209,6 +209,7 @@ static bool prepare(struct flow *f)
     if (f->usage == NULL) {
         f->server = &f->upstream->servers[f->seat.server];
         struct usage *u = flow_edge(f)->usage;
+        usage_record_init(&record);
         if (u != NULL) flow_fill_record(f, &record);
         if (usage_open(u, f->w->index, &record, &f->usage) != ERR_OK) {
             flow_refuse(f, REFUSE_OVERLOADED, STR("Usage cannot be recorded now."), NULL);

@@ -1,46 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "reply.h"
 
+#include <stdio.h>
+
 #include <string.h>
 
 #include "base/clock.h"
 
-const char *reply_reason(int status)
+struct str reply_status(int status, char room[REPLY_STATUS_ROOM])
 {
+#define R(number, reason)                                      \
+    {                                                          \
+        number,                                                \
+        {                                                      \
+#number " " reason, sizeof(#number " " reason) - 1 \
+        }                                                      \
+    }
     static const struct {
         int status;
-        const char *reason;
-    } reasons[] = {
-        { 200, "OK" },
-        { 201, "Created" },
-        { 202, "Accepted" },
-        { 204, "No Content" },
-        { 400, "Bad Request" },
-        { 401, "Unauthorized" },
-        { 402, "Payment Required" },
-        { 403, "Forbidden" },
-        { 404, "Not Found" },
-        { 405, "Method Not Allowed" },
-        { 408, "Request Timeout" },
-        { 409, "Conflict" },
-        { 413, "Content Too Large" },
-        { 414, "URI Too Long" },
-        { 415, "Unsupported Media Type" },
-        { 417, "Expectation Failed" },
-        { 422, "Unprocessable Content" },
-        { 429, "Too Many Requests" },
-        { 431, "Request Header Fields Too Large" },
-        { 500, "Internal Server Error" },
-        { 501, "Not Implemented" },
-        { 502, "Bad Gateway" },
-        { 503, "Service Unavailable" },
-        { 504, "Gateway Timeout" },
-        { 505, "HTTP Version Not Supported" },
-        { 529, "Site is overloaded" },
+        struct str text;
+    } known[] = {
+        R(200, "OK"),
+        R(201, "Created"),
+        R(202, "Accepted"),
+        R(204, "No Content"),
+        R(400, "Bad Request"),
+        R(401, "Unauthorized"),
+        R(402, "Payment Required"),
+        R(403, "Forbidden"),
+        R(404, "Not Found"),
+        R(405, "Method Not Allowed"),
+        R(408, "Request Timeout"),
+        R(409, "Conflict"),
+        R(413, "Content Too Large"),
+        R(414, "URI Too Long"),
+        R(415, "Unsupported Media Type"),
+        R(417, "Expectation Failed"),
+        R(422, "Unprocessable Content"),
+        R(429, "Too Many Requests"),
+        R(431, "Request Header Fields Too Large"),
+        R(500, "Internal Server Error"),
+        R(501, "Not Implemented"),
+        R(502, "Bad Gateway"),
+        R(503, "Service Unavailable"),
+        R(504, "Gateway Timeout"),
+        R(505, "HTTP Version Not Supported"),
+        R(529, "Site is overloaded"),
     };
-    for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
-        if (reasons[i].status == status) return reasons[i].reason;
-    return "Status";
+#undef R
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (known[i].status == status) return known[i].text;
+    int n = snprintf(room, REPLY_STATUS_ROOM, "%d Status", status);
+    return str_n(room, (size_t)n);
 }
 
 enum refusal reply_refusal_of(int status)

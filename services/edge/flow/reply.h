@@ -7,7 +7,9 @@
 #include "limits/admit.h"
 #include "dialects/dialect.h"
 
-const char *reply_reason(int status);
+/* "200 OK". Of a status without a known reason the number is written into room. */
+enum { REPLY_STATUS_ROOM = 32 };
+struct str reply_status(int status, char room[REPLY_STATUS_ROOM]);
 /* The refusal that stands for a status of the HTTP parser. */
 enum refusal reply_refusal_of(int status);
 enum err reply_error_body(const struct dialect *d, enum refusal r, struct str message,

@@ -28,13 +28,13 @@ enum err match_values_of(struct js_val v, struct arena *a, struct match_values *
 struct match_input {
     const struct h1_request *req;
     struct str host; /* without port and last dot, in lower case; match_input_init() */
-    char host_room[MATCH_HOST_MAX + 1];
     bool body_known; /* the two below are what they are: nothing more is to come */
     struct str model;
     const struct match_values *body;   /* by place in matching_body_wants(); NULL: no JSON body */
     const struct match_values *claims; /* of a verified token, by place in matching_claim_wants() */
     const struct snap_key *key;        /* that was presented and found; NULL: none */
     const unsigned char *address;      /* the client's, 16 bytes, IPv4 as IPv4-mapped; NULL: none */
+    char host_room[MATCH_HOST_MAX + 1];
 };
 void match_input_init(struct match_input *in, const struct h1_request *req);
 

@@ -176,6 +176,7 @@ void index_walk_add(struct index_walk *w, const struct match_index *x, const str
 {
     char network[17];
     size_t length;
+    if (key->group >= x->groups_n || x->groups[key->group].lengths[key->kind].n == 0) return;
     take(w, find(x, key->group, key->kind, bytes_of(key, network, &length)));
 }
 

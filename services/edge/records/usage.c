@@ -50,11 +50,9 @@ enum err usage_open(struct usage *u, unsigned worker, const struct usage_record 
     ASSERT(worker < u->o.workers);
     struct buf *text = &u->workers[worker].text;
     struct spool_ticket *t = NULL;
-    struct usage_record open = *r;
-    open.outcome = USAGE_CRASHED; /* what it is unless it is settled */
     buf_clear(text);
     size_t head_n = 0;
-    enum err e = usage_encode_parts(&open, text, &head_n);
+    enum err e = usage_encode_opening(r, text, &head_n);
     if (e == ERR_OK) e = spool_begin(u->spool, worker, r->id, slug_of(r), buf_str(text), &t);
     if (e == ERR_OK) spool_mark(t, head_n, usage_head_stamp(r));
     if (e != ERR_OK) {
