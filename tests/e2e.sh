@@ -21,7 +21,7 @@ export AIGW_BIN AIGW_VOCAB_DIR
 tap=$build/e2e.tap failures=$build/e2e.failed
 : >"$failures"
 # shellcheck disable=SC2086 # a list of files is meant
-$node --test --test-force-exit --test-concurrency="${E2E_JOBS:-1}" --test-timeout=900000 \
+$node --test --test-force-exit --test-concurrency="${E2E_JOBS:-1}" --test-timeout=1800000 \
     --test-reporter=spec --test-reporter-destination=stdout --test-reporter=tap --test-reporter-destination="$tap" \
     --test-reporter=./tests/e2e/lib/failures.mjs --test-reporter-destination="$failures" $files
 rc=$?

@@ -33,7 +33,7 @@ function run(command, more = {}) {
 }
 const secret = (name) => fs.readFileSync(path.join(state, 'secrets', name), 'utf8').trim();
 const pids = async () => [...(await run('status')).stdout.matchAll(/ pid (\d+)/g)].map((m) => Number(m[1]));
-const alive = (pid) => { try { process.kill(pid, 0); return true; } catch { return false; } };
+const alive = (pid) => { try { return !/^\d+ \(.*\) Z/.test(fs.readFileSync(`/proc/${pid}/stat`, 'utf8')); } catch { return false; } };
 
 before(async () => {
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'aigw-e2e-make-run-'));
