@@ -116,7 +116,16 @@ for (const options of [{}, { store: 'mysql', counter: 'redis', policies: 2 }]) {
       const requests = (await suite.mockStats()).requests;
       const again = new Load(suite);
       await again.progress();
+      // One that is certainly under way then, whatever the others are about.
+      const long = await until('a stream', async () => {
+        const r = await suite.chat({ stream: true, mock: 'tokens=100000;tps=20' });
+        if (r.status === 200) return r;
+        again.seen.refused++;
+        await r.arrayBuffer();
+        return false;
+      });
       await suite.procs['edge-1'].kill();
+      await long.text().catch(() => 'broken off');
       await suite.procs['edge-1'].start().waitReady();
       await again.progress();
       await again.end();
@@ -131,10 +140,10 @@ for (const options of [{}, { store: 'mysql', counter: 'redis', policies: 2 }]) {
       const served = load.seen.ok + again.seen.ok;
       console.log(`    ${of('ok').requests} of ${served} that clients saw end well are ok, ${of('crashed').requests} crashed`);
       assert.ok(mock.requests > requests);
-      assert.ok(of('crashed').requests >= 1 && of('crashed').requests <= 16, `${of('crashed').requests} crashed`);
+      assert.ok(of('crashed').requests >= 1 && of('crashed').requests <= 17, `${of('crashed').requests} crashed`);
       // An answer whose last byte left just before the edge died may be among the crashed.
       assert.ok(of('ok').requests <= served && of('ok').requests + of('crashed').requests >= served, `${of('ok').requests} ok of ${served}`);
-      assert.ok(groups.reduce((sum, g) => sum + g.requests, 0) - mock.requests - load.seen.refused - again.seen.refused <= 16);
+      assert.ok(groups.reduce((sum, g) => sum + g.requests, 0) - mock.requests - load.seen.refused - again.seen.refused <= 17);
     });
   });
 }
