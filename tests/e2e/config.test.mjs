@@ -121,7 +121,7 @@ suiteTest('changes under load', {
     const one = async (i) => {
       while (!stop) {
         try {
-          const r = await suite.chat({ edge: 1 + i % 2, stream: true, mock: `tokens=${TOKENS};tps=20` });
+          const r = await suite.chat({ edge: 1 + i % 2, stream: true, mock: `tokens=${TOKENS};tps=10` });
           const data = sseData(await r.text());
           if (r.status !== 200 || data.at(-1) !== '[DONE]') failures.push(`${r.status} ${data.at(-1)}`);
           done++;
