@@ -42,8 +42,8 @@ const config = (suite) => {
   };
 };
 
-async function ask(suite, column, row) {
-  const r = await suite.chat({ model: modelOf(row), max_tokens: TOKENS, mock: `tokens=${TOKENS};ignore_max`, headers: { 'x-channel-code': column } });
+async function ask(suite, column, row, edge = 1) {
+  const r = await suite.chat({ edge, model: modelOf(row), max_tokens: TOKENS, mock: `tokens=${TOKENS};ignore_max`, headers: { 'x-channel-code': column } });
   const body = await r.json();
   return { status: r.status, by: r.headers.get('x-aigw-limit'), code: body.error?.code, body };
 }
@@ -59,14 +59,22 @@ for (const counter of ['memory', 'redis']) {
   suiteTest(`every kind, algorithm and mode, on ${counter}`, { counter, edges: 2, config, env: { edge: { ASK_TIMEOUT_MS: '5000' }, policy: { COUNTER_TIMEOUT_MS: '4000' } } }, async (suite, step) => {
     let begun = Date.now();
     await until('the engine knows both edges', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_edges') === 2);
+    // One that began alone was told that all is its own; the engine goes by the last two that it told an edge, with replies.
+    for (const row of ['slots', 'request-bucket', 'request-sliding']) await until(`the second edge is told, with ${row}`, async () => (await ask(suite, 'allow', row, 2)).status === 200);
 
     await step('each enforces its limit, or tells in shadow mode that it would have', async () => {
       for (const row of Object.keys(ROWS)) {
         const { most, long } = ROWS[row], begin = Date.now();
         await Promise.all(Object.keys(COLUMNS).map(async (column) => {
           const slug = `${column}-${row}`;
-          const got = await Promise.all(Array.from({ length: AT_ONCE }, () => (long ? hold : ask)(suite, column, row)));
-          for (const g of got) g.leave?.();
+          let got;
+          // What an edge had in hand that stood still for longer than its lease is had again in the next window.
+          for (let tries = 0; tries < 5; tries++) {
+            if (tries > 0) await delay(WINDOW_S * 1000);
+            got = await Promise.all(Array.from({ length: AT_ONCE }, () => (long ? hold : ask)(suite, column, row)));
+            for (const g of got) g.leave?.();
+            if (got.some((g) => g.status !== 429)) break;
+          }
           const may = most((Date.now() - begin) / 1000 / WINDOW_S);
           const ok = got.filter((g) => g.status === 200).length;
           if (column === 'shadow') {
