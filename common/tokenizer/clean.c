@@ -93,15 +93,10 @@ size_t clean_prefix(const char *p, size_t n, unsigned how)
 
 static const struct nfc_decomp *find_decomp(uint32_t cp)
 {
-    size_t lo = 0, hi = nfc_decomps_n;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if (nfc_decomps[mid].cp < cp)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo < nfc_decomps_n && nfc_decomps[lo].cp == cp ? &nfc_decomps[lo] : NULL;
+    /* without a branch that depends on what is found: this and compose() are asked often */
+    const struct nfc_decomp *d = nfc_decomps;
+    for (size_t n = nfc_decomps_n; n > 1; n -= n / 2) d += d[n / 2].cp <= cp ? n / 2 : 0;
+    return d->cp == cp ? d : NULL;
 }
 
 static uint32_t combining_order(uint32_t cp)
@@ -124,18 +119,19 @@ static uint32_t compose(uint32_t a, uint32_t b)
     if (a >= HANGUL_S && a < HANGUL_S + HANGUL_LN * HANGUL_VN * HANGUL_TN &&
         (a - HANGUL_S) % HANGUL_TN == 0 && b > HANGUL_T && b < HANGUL_T + HANGUL_TN)
         return a + (b - HANGUL_T);
-    size_t lo = 0, hi = nfc_pairs_n;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        const struct nfc_pair *m = &nfc_pairs[mid];
-        if (m->first < a || (m->first == a && m->second < b))
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if (lo < nfc_pairs_n && nfc_pairs[lo].first == a && nfc_pairs[lo].second == b)
-        return nfc_pairs[lo].composed;
-    return 0;
+    const struct nfc_pair *m = nfc_pairs;
+    uint64_t both = (uint64_t)a << 32 | b;
+    for (size_t n = nfc_pairs_n; n > 1; n -= n / 2)
+        m += ((uint64_t)m[n / 2].first << 32 | m[n / 2].second) <= both ? n / 2 : 0;
+    return m->first == a && m->second == b ? m->composed : 0;
+}
+
+bool clean_stays(uint32_t a, uint32_t b)
+{
+    bool hangul = a >= HANGUL_S && a < HANGUL_S + HANGUL_LN * HANGUL_VN * HANGUL_TN;
+    bool settled = a < 0x80 && clean_settled((char)a);
+    return a != 0 && !settled && !hangul && (unicode_class(a) & UC_CARE) == 0 &&
+           compose(a, b) == 0 && find_decomp(b) == NULL && (a < 0xc0 || find_decomp(a) == NULL);
 }
 
 /* Can cp combine with what stands before it, or move in front of it? */

@@ -38,6 +38,10 @@ static inline bool clean_settled(char c)
  * `more` says that there is something. */
 size_t clean_cluster(const char *p, size_t n, bool more, unsigned how);
 
+/* With CLEAN_NFC: are these two characters one cluster, and clean as it stands when nothing joins
+ * it? False where that takes a longer look. */
+bool clean_stays(uint32_t a, uint32_t b);
+
 /* True when a cluster begins at p whatever stands before; n > 0. False when the bytes end before
  * it is known. */
 bool clean_boundary(const char *p, size_t n, unsigned how);

@@ -191,27 +191,14 @@ INLINE uint64_t look_up(const struct vocab *v, const struct letters *l, unsigned
 /* What merges in them. */
 INLINE void join_letters(const struct vocab *v, struct letters *l)
 {
-    const uint32_t *places = (const uint32_t *)(const void *)(v->words +
-                                                              ((uint64_t)1 << v->h->word_set) / 8);
-    const uint32_t pair_bits = v->h->word_pairs;
     uint64_t odd = 0, two = 0, tail = 0, head = 0, here = below(l->n);
     uint64_t maybe = look_up(v, l, 0, &odd, &two, &tail, &head);
     if (l->n > 16) maybe |= look_up(v, l, 16, &odd, &two, &tail, &head);
     l->odd = odd & here;
     l->two = two & here;
     here &= ~l->first;
-    uint64_t joined = 0, pair0 = 0, pair1 = 0, pair2 = 0;
-    for (maybe &= here; maybe != 0; maybe &= maybe - 1) {
-        unsigned i = lowest(maybe);
-        uint64_t tokens = pair_tokens(places, pair_bits, l->hash[i]);
-        joined |= (uint64_t)(tokens != 0) << i;
-        pair0 |= (tokens & 1) << i;
-        pair1 |= (tokens >> 1 & 1) << i;
-        pair2 |= (tokens >> 2) << i;
-    }
-    l->pair[0] = pair0;
-    l->pair[1] = pair1;
-    l->pair[2] = pair2;
+    uint64_t joined = pairs_joined(v->words, v->h->word_set, v->h->word_pairs, l->hash,
+                                   maybe & here, l->pair);
     l->partial = 0;
     uint64_t close = (tail | head << 1) & here;
     for (; __builtin_expect(close != 0, 0); close &= close - 1) {

@@ -4,7 +4,7 @@
  * windows, then each by the first table of the cache. No branch depends on the text but for pieces
  * that are too long. The thread is the cache's owner.
  */
-#include "tokenizer/piece_cache.h"
+#include "tokenizer/piece_first.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -16,64 +16,6 @@ enum {
     CUTS = PIECE_TOGETHER - SCAN_WINDOW, /* pieces from which on they are counted */
     SPARE = 8,                           /* what is written behind the last one */
 };
-
-/* Which bytes of 16 are of a piece of n, and its length where a key has it. */
-struct shaping {
-    uint64_t lo[16], hi[16], length[16];
-};
-#define EACH_LENGTH(f)                                                                          \
-    {                                                                                           \
-        f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), \
-            f(14), f(15)                                                                        \
-    }
-#define KEEP_LO(n) (n) >= 8 ? UINT64_MAX : ((uint64_t)1 << 8 * ((n) % 8)) - 1
-#define KEEP_HI(n) (n) <= 8 ? 0 : ((uint64_t)1 << 8 * ((n) % 8)) - 1
-#define LENGTH(n) (uint64_t)(n) << PIECE_KEY_LENGTH
-static const struct shaping shaping = { EACH_LENGTH(KEEP_LO), EACH_LENGTH(KEEP_HI),
-                                        EACH_LENGTH(LENGTH) };
-
-static __attribute__((noinline)) uint64_t one(struct piece_cache *c, const struct vocab *v,
-                                              const char *p, size_t n)
-{
-    uint64_t count = 0;
-    enum err e = piece_count_later(c, v, p, n, &count);
-    ASSERT(e == ERR_OK); /* so short a piece needs no memory */
-    return count;
-}
-
-/* Pieces that stand one behind the other from p on and end at p + cuts[0..n): those that are in the
- * first table. The others wait; there is room for them. */
-INLINE uint64_t count_first(struct piece_cache *c, const struct vocab *v, const char *p,
-                            const uint16_t *cuts, size_t n)
-{
-    struct vocab_key *begin = c->waiting + c->waiting_n, *waiting = begin;
-    uint64_t total = 0, from = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint64_t to = cuts[i], len = to - from, lo, hi;
-        const char *q = p + from;
-        from = to;
-        if (__builtin_expect(len > PIECE_CACHE_LONGEST, 0)) {
-            total += one(c, v, q, len);
-            continue;
-        }
-        /* without a branch: whether it is there cannot be foreseen */
-        memcpy(&lo, q, 8);
-        memcpy(&hi, q + 8, 8);
-        struct vocab_key k = { lo & shaping.lo[len], (hi & shaping.hi[len]) | shaping.length[len] };
-        const struct vocab_key *first = &c->first[piece_cache_first(piece_cache_hash(k))];
-        uint64_t differ = piece_cache_differ(first, k), count = first->hi >> PIECE_KEY_COUNT;
-        uint64_t other = (differ | -differ) >> 63; /* 0 or 1 */
-        *waiting = k;
-        waiting += other;
-        total += count & (other - 1);
-    }
-    c->asked += n;
-    c->waiting_n = (unsigned)(waiting - c->waiting);
-    for (; begin < waiting; begin++)
-        __builtin_prefetch(c->at[piece_cache_set(piece_cache_hash(*begin))]);
-    if (c->waiting_n >= PIECE_WAITING + PIECE_TURN) piece_look_up(c, v, PIECE_WAITING);
-    return total;
-}
 
 /* Writes down where the bits of `ends` are, `at` added; returns how many there are. Room for 64 and
  * SPARE. */
@@ -92,14 +34,14 @@ INLINE uint64_t count_with(spread_fn *spread, struct piece_cache *c, struct piec
             pieces_pass(it, all);
             if (p == it->room) { /* where the next one will stand, too */
                 uint16_t few[SCAN_WINDOW + SPARE];
-                total += count_first(c, v, p, few, spread(ends, 0, few));
+                total += piece_count_first(c, v, p, few, spread(ends, 0, few));
                 continue;
             }
             if (base == NULL) base = p;
             n += spread(ends, size, cuts + n);
             size += all;
         }
-        total += count_first(c, v, base, cuts, n);
+        total += piece_count_first(c, v, base, cuts, n);
     } while (ends != 0);
     return total;
 }

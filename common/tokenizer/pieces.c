@@ -2,9 +2,11 @@
 /* Walks a text piece by piece. One owner thread. */
 #include "tokenizer/pieces.h"
 
+#include "base/utf8.h"
 #include "tokenizer/added.h"
 #include "tokenizer/chars.h"
 #include "tokenizer/clean.h"
+#include "tokenizer/unicode.h"
 
 enum {
     BLOCK = 4096, /* raw bytes; more where a piece is longer */
@@ -104,37 +106,75 @@ static inline bool never_text(unsigned char c)
     return (c >= 0x80 && c < 0xc2) || c > 0xf4;
 }
 
-/* Cleans some of what is ASCII or a faulty byte from raw p + *i on, as long as that is a cluster by
- * itself; the last byte is left. */
-static enum err load_plain(struct pieces_scratch *s, const char *p, size_t n, bool nfc, size_t *i)
+/* What the character at p is, of which n > 0 bytes are there. */
+enum plain {
+    PLAIN_NOT,   /* to be looked at more closely */
+    PLAIN_FAULT, /* a faulty byte: becomes U+FFFD */
+    PLAIN_TEXT,  /* stays as it is, and begins a cluster */
+    PLAIN_MARK,  /* text that may change or be part of the cluster before it */
+};
+
+struct plain_at {
+    enum plain is;
+    size_t len;
+    uint32_t cp;
+};
+
+static inline struct plain_at plain_at(const char *p, size_t n, unsigned how)
+{
+    unsigned char c = (unsigned char)*p;
+    struct plain_at x = { .is = PLAIN_TEXT, .len = 1, .cp = c };
+    if (c < 0x80) return x;
+    x.is = PLAIN_FAULT;
+    if (never_text(c) || (n > 1 && ((unsigned char)p[1] & 0xc0) != 0x80)) return x;
+    x.is = PLAIN_NOT;
+    x.len = utf8_decode(p, n, &x.cp);
+    if (x.len == 0 || (x.cp == 0x2581 && (how & CLEAN_SPACE) != 0)) return x;
+    bool care = (how & CLEAN_NFC) != 0 && (unicode_class(x.cp) & UC_CARE) != 0;
+    x.is = care ? PLAIN_MARK : PLAIN_TEXT;
+    return x;
+}
+
+/* Cleans some of what needs no closer look from raw p + *i on, as long as that is clusters of one
+ * character, or of one and a mark that nothing is done with; what is last is left. */
+static enum err load_plain(struct pieces_scratch *s, const char *p, size_t n, unsigned how,
+                           size_t *i)
 {
     char *out, *marks;
-    size_t at = *i;
+    size_t at = *i, clusters = 0;
     n = MIN(n, at + BLOCK);
     if (at + 1 >= n) return ERR_OK;
     enum err e = buf_reserve(&s->clean, 3 * (n - at), &out);
     if (e == ERR_OK) e = buf_reserve(&s->map, (n - at) * sizeof(struct pieces_mark), &marks);
     if (e != ERR_OK) return e;
     size_t len = s->clean.len;
-    for (; at + 1 < n; at++) {
-        unsigned char c = (unsigned char)p[at], next = (unsigned char)p[at + 1];
-        if (nfc && next >= 0x80 && !never_text(next)) break;
-        if (c < 0x80) {
-            *out++ = (char)c;
-            len++;
-        } else if (never_text(c) || (next & 0xc0) != 0x80) {
+    struct plain_at x = plain_at(p + at, n - at, how);
+    while (x.is == PLAIN_FAULT || x.is == PLAIN_TEXT) {
+        size_t end = at + x.len;
+        if (end >= n) break;
+        struct plain_at next = plain_at(p + end, n - end, how);
+        if (next.is == PLAIN_MARK && x.is == PLAIN_TEXT && clean_stays(x.cp, next.cp)) {
+            end += next.len;
+            if (end >= n) break;
+            next = plain_at(p + end, n - end, how);
+        }
+        if ((how & CLEAN_NFC) != 0 && next.is != PLAIN_FAULT && next.is != PLAIN_TEXT) break;
+        if (x.is == PLAIN_FAULT) {
             memcpy(out, "\xef\xbf\xbd", 3);
             out += 3;
             len += 3;
         } else {
-            break;
+            memcpy(out, p + at, end - at);
+            out += end - at;
+            len += end - at;
         }
-        struct pieces_mark mark = { (uint32_t)at + 1, (uint32_t)len };
-        memcpy(marks, &mark, sizeof mark);
-        marks += sizeof mark;
+        struct pieces_mark mark = { (uint32_t)end, (uint32_t)len };
+        memcpy(marks + clusters++ * sizeof mark, &mark, sizeof mark);
+        at = end;
+        x = next;
     }
     s->clean.len = len;
-    s->map.len += (at - *i) * sizeof(struct pieces_mark);
+    s->map.len += clusters * sizeof(struct pieces_mark);
     *i = at;
     return ERR_OK;
 }
@@ -153,7 +193,7 @@ static enum err load_changed(struct pieces *it, size_t n, bool closed)
     }
     size_t i = 0;
     while (i < n) {
-        enum err e = load_plain(s, p, n, (how & CLEAN_NFC) != 0, &i);
+        enum err e = load_plain(s, p, n, how, &i);
         if (e != ERR_OK) return e;
         size_t len = clean_cluster(p + i, n - i, !closed, how);
         if (len == 0) break;

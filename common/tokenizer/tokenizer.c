@@ -29,9 +29,10 @@ static enum err walk(struct pieces *it, const struct stop *stop, struct token_li
         size_t left = cache != NULL ? pieces_left(it, &p) : 0;
         if (left > 0) {
             size_t some = it->v->count_mixed(cache, it->v, p, left, count);
-            left = some > 0 ? some : it->v->count_words(cache, it->v, p, left, count);
-            pieces_pass(it, left);
-            if (left > 0) continue;
+            if (some == 0) some = it->v->count_words(cache, it->v, p, left, count);
+            if (some == 0) some = it->v->count_scripts(cache, it->v, p, left, count);
+            pieces_pass(it, some);
+            if (some > 0) continue;
         }
         e = pieces_next(it, &piece);
         if (e != ERR_OK) break;

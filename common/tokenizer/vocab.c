@@ -12,6 +12,7 @@
 #include "tokenizer/joins.h"
 #include "tokenizer/mixed.h"
 #include "tokenizer/piece_cache.h"
+#include "tokenizer/scripts.h"
 #include "tokenizer/words.h"
 #include "tokenizer/vocab_file.h"
 
@@ -170,6 +171,7 @@ static enum err attach(struct vocab *v, struct why *why)
     v->window = scan_window_best((enum scan_shape)h->shape);
     v->count_words = words_best(v);
     v->count_mixed = mixed_best(v);
+    v->count_scripts = scripts_best(v);
     v->count_windows = piece_windows_best();
     v->pool = calloc(1, sizeof *v->pool);
     return v->pool != NULL ? ERR_OK : ERR_NOMEM;

@@ -167,6 +167,8 @@ struct vocab {
                           uint64_t *count); /* words_fn */
     size_t (*count_mixed)(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           uint64_t *count);
+    size_t (*count_scripts)(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                            uint64_t *count);
     uint64_t (*count_windows)(struct piece_cache *c, struct pieces *it); /* piece_windows_fn */
     struct piece_pool *pool;                                             /* see piece_cache.h */
 };

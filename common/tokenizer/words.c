@@ -125,9 +125,7 @@ static inline __attribute__((always_inline)) bool join_run(const struct vocab *v
                                                            struct run *r)
 {
     const uint64_t *set = (const uint64_t *)(const void *)v->words;
-    const uint32_t *places = (const uint32_t *)(const void *)(v->words +
-                                                              ((uint64_t)1 << v->h->word_set) / 8);
-    const uint32_t set_bits = v->h->word_set, pair_bits = v->h->word_pairs;
+    const uint32_t set_bits = v->h->word_set;
     uint64_t odd = 0, two = 0, maybe = 0, close = 0, letter = 0, below = ((uint64_t)1 << r->n) - 1;
     unsigned before = 0;
     for (unsigned i = 0; i < r->n; i += STEP) {
@@ -144,18 +142,8 @@ static inline __attribute__((always_inline)) bool join_run(const struct vocab *v
     if ((~letter & below) != 0) return false;
     r->odd = odd;
     r->two = two;
-    uint64_t joined = 0, pair0 = 0, pair1 = 0, pair2 = 0;
-    for (maybe &= below & ~(uint64_t)1; maybe != 0; maybe &= maybe - 1) {
-        unsigned i = (unsigned)__builtin_ctzll(maybe);
-        uint64_t tokens = pair_tokens(places, pair_bits, r->hash[i]);
-        joined |= (uint64_t)(tokens != 0) << i;
-        pair0 |= (tokens & 1) << i;
-        pair1 |= (tokens >> 1 & 1) << i;
-        pair2 |= (tokens >> 2) << i;
-    }
-    r->pair[0] = pair0;
-    r->pair[1] = pair1;
-    r->pair[2] = pair2;
+    uint64_t joined = pairs_joined(v->words, set_bits, v->h->word_pairs, r->hash,
+                                   maybe & below & ~(uint64_t)1, r->pair);
     r->partial = 0;
     for (close &= below & ~(uint64_t)1; __builtin_expect(close != 0, 0); close &= close - 1) {
         unsigned i = (unsigned)__builtin_ctzll(close);

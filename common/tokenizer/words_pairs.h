@@ -47,4 +47,29 @@ static inline uint32_t pair_tokens(const uint32_t *places, uint32_t bits, uint32
     }
 }
 
+/*
+ * Of the letters that may merge with the one before (bits of `maybe`), those that do; hash[i] is
+ * that of letter i with the one before. ret_pair[k] has bit k of the number of tokens of the two.
+ */
+static inline __attribute__((always_inline)) uint64_t
+pairs_joined(const unsigned char *words, uint32_t set_bits, uint32_t pair_bits,
+             const uint32_t *hash, uint64_t maybe, uint64_t ret_pair[3])
+{
+    const unsigned char *behind = words + ((uint64_t)1 << set_bits) / 8;
+    const uint32_t *places = (const uint32_t *)(const void *)behind;
+    uint64_t joined = 0, pair0 = 0, pair1 = 0, pair2 = 0;
+    for (; maybe != 0; maybe &= maybe - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(maybe);
+        uint64_t tokens = pair_tokens(places, pair_bits, hash[i]);
+        joined |= (uint64_t)(tokens != 0) << i;
+        pair0 |= (tokens & 1) << i;
+        pair1 |= (tokens >> 1 & 1) << i;
+        pair2 |= (tokens >> 2) << i;
+    }
+    ret_pair[0] = pair0;
+    ret_pair[1] = pair1;
+    ret_pair[2] = pair2;
+    return joined;
+}
+
 #endif

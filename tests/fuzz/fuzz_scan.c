@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any text, cut by every scanner: as its regular expression cuts it, the same from part of the text
- * when that says it is sure, and the same from windows. The first byte chooses where it is cut off.
+ * when that says it is sure, and the same from windows of ASCII and of all scripts. The first byte
+ * chooses where it is cut off.
  */
 #include <stdlib.h>
 #include <strings.h>
@@ -10,6 +11,7 @@
 #include "base/buf.h"
 #include "tokenizer/clean.h"
 #include "tokenizer/scan_window.h"
+#include "tokenizer/scripts.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -36,6 +38,17 @@ static void windows(enum scan_shape shape, const char *p, size_t n)
     check(ends == 0);
 }
 
+/* Characters of all scripts, too. */
+static void scripts(enum scan_shape shape, const char *p, size_t n)
+{
+    uint16_t cuts[SCAN_WINDOW];
+    size_t cuts_n = scripts_cuts(shape, p, n, cuts);
+    for (size_t i = 0, at = 0; i < cuts_n; i++) {
+        at += scan_piece(shape, p + at, n - at, false);
+        check(at == cuts[i]);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct buf text, points;
@@ -59,6 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             size_t sure = scan_piece(shape, p, part, true);
             check(sure == 0 || sure == n);
             windows(shape, p, left);
+            scripts(shape, p, left);
         }
     }
     buf_done(&text);

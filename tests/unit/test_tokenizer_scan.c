@@ -172,6 +172,36 @@ static void clean_text_is_found_whole(void **state)
     }
 }
 
+/* A character and a mark behind it that are said to stay do. */
+static void what_stays_is_normal_as_it_stands(void **state)
+{
+    static const uint32_t first[] = { 'a',    '<',    ' ',    '1',    0xe0,   0x41,  0x915,
+                                      0xcb0,  0xe30,  0x1100, 0x1160, 0x11a0, 0x300, 0x1f00,
+                                      0x3000, 0x3042, 0x4e00, 0xac00, 0xff21, 0x5d0 };
+    size_t found = 0;
+    (void)state;
+    for (uint32_t cp = 1; cp < 0x110000; cp++) {
+        for (size_t i = 0; i < ARRAY_LEN(first); i++) {
+            char t[9], *end = t + utf8_encode(first[i], t);
+            struct buf text, points;
+            if ((cp >= 0xd800 && cp < 0xe000) || (unicode_class(cp) & UC_CARE) == 0) break;
+            if (!clean_stays(first[i], cp)) continue;
+            end += utf8_encode(cp, end);
+            size_t n = (size_t)(end - t);
+            buf_init(&text, 4096);
+            buf_init(&points, 4096);
+            assert_int_equal(clean_cluster(t, n, false, CLEAN_NFC), n);
+            assert_int_equal(clean_append(t, n, CLEAN_NFC, &points, &text), ERR_OK);
+            assert_int_equal(text.len, n);
+            assert_memory_equal(text.data, t, n);
+            buf_done(&text);
+            buf_done(&points);
+            found++;
+        }
+    }
+    assert_true(found > 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +213,7 @@ int main(void)
         cmocka_unit_test(gpt2_has_no_newline_rule),
         cmocka_unit_test(a_piece_is_final_when_it_is_told_before_the_end),
         cmocka_unit_test(text_is_composed_as_in_unicode_9),
+        cmocka_unit_test(what_stays_is_normal_as_it_stands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
