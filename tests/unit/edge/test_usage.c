@@ -174,7 +174,7 @@ static struct content *read_stream(struct bus *bus)
     struct content *c = xcalloc(1, sizeof *c);
     int n = 0;
     UNTIL(bus_consumer_open(bus, &o, &consumer, NULL) == ERR_OK);
-    while (bus_consumer_fetch(consumer, 256, 500, msgs, &n) == ERR_OK) {
+    while (bus_consumer_fetch(consumer, 256, 1500, msgs, &n) == ERR_OK) {
         for (int i = 0; i < n; i++) {
             read_one(c, msgs[i]);
             bus_js_ack(msgs[i]);
@@ -207,7 +207,7 @@ static void settled_and_refused_requests_are_published_once(void **state)
     no.outcome = USAGE_REJECTED;
     no.status = 429;
     usage_settle(u, 1, NULL, &no);
-    assert_true(usage_flush(u, 20000));
+    assert_true(usage_flush(u, 60000));
     assert_int_equal(usage_pending(u), 0);
     struct usage_stats st;
     usage_stats(u, &st);
@@ -241,7 +241,7 @@ static void a_request_that_fell_back_is_recorded_where_it_went(void **state)
         r.output_tokens = n;
         usage_settle(u, n % WORKERS, h, &r);
     }
-    assert_true(usage_flush(u, 20000));
+    assert_true(usage_flush(u, 60000));
     usage_free(u);
     struct content *c = read_stream(bus);
     assert_int_equal(c->count, 40);
@@ -354,7 +354,7 @@ static void a_killed_edge_is_accounted_for_by_the_next(void **state)
     usage_stats(u, &st);
     assert_int_equal(st.adopted, 150);
     assert_int_equal(st.crashed, 50);
-    assert_true(usage_flush(u, 20000));
+    assert_true(usage_flush(u, 60000));
     usage_free(u);
     struct content *c = read_stream(bus);
     assert_int_equal(c->count, 150);
@@ -382,7 +382,7 @@ static void a_server_that_takes_little_gets_small_messages(void **state)
         struct made m;
         usage_settle(u, 0, NULL, make(&m, n));
     }
-    assert_true(usage_flush(u, 20000));
+    assert_true(usage_flush(u, 60000));
     struct usage_stats st;
     usage_stats(u, &st);
     assert_int_equal(st.published, 200);
