@@ -7,6 +7,7 @@
 #include "../unit/support_chars.h"
 #include "tokenizer/meter.h"
 #include "tokenizer/scan_window.h"
+#include "tokenizer/scripts.h"
 #include "tokenizer/vocab_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -24,6 +25,7 @@ static struct vocab *reshaped(const struct support_vocab *made, enum scan_shape 
     struct vocab *v = support_open(made, "gpt2", nfc);
     ((struct vocab_header *)(void *)v->map)->shape = shape;
     v->window = scan_window_best(shape);
+    v->count_scripts = scripts_best(v);
     return v;
 }
 
