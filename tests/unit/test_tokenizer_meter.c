@@ -10,6 +10,7 @@
 #include "support_chars.h"
 #include "tokenizer/estimate.h"
 #include "tokenizer/meter.h"
+#include "tokenizer/scripts.h"
 #include "tokenizer/vocab_file.h"
 
 static struct support_vocab made;
@@ -28,6 +29,7 @@ static struct vocab *open_digits(void)
     assert_int_equal(h->shape, SCAN_GPT2);
     h->shape = SCAN_DIGITS;
     v->window = scan_window_best(SCAN_DIGITS);
+    v->count_scripts = scripts_best(v);
     return v;
 }
 
