@@ -18,7 +18,9 @@ enum {
     HANGUL_VN = 21,
     HANGUL_TN = 28,
     SPACE_MARK = 0x2581,
-    ORDERS = 256, /* more than there are combining classes */
+    FEW = 32,  /* marks that are sorted by insertion */
+    SOME = 64, /* points that are written with one look at the room */
+    PARTS = 4, /* points that one becomes, at most */
 };
 
 /*
@@ -91,47 +93,37 @@ size_t clean_prefix(const char *p, size_t n, unsigned how)
     }
 }
 
-static const struct nfc_decomp *find_decomp(uint32_t cp)
+static inline bool is_hangul(uint32_t cp)
 {
-    /* without a branch that depends on what is found: this and compose() are asked often */
-    const struct nfc_decomp *d = nfc_decomps;
-    for (size_t n = nfc_decomps_n; n > 1; n -= n / 2) d += d[n / 2].cp <= cp ? n / 2 : 0;
-    return d->cp == cp ? d : NULL;
+    return cp >= HANGUL_S && cp < HANGUL_S + HANGUL_LN * HANGUL_VN * HANGUL_TN;
 }
 
-static uint32_t combining_order(uint32_t cp)
+static inline bool changes(uint32_t cp)
 {
-    size_t lo = 0, hi = nfc_classes_n;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if (nfc_classes[mid].to < cp)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo < nfc_classes_n && nfc_classes[lo].from <= cp ? nfc_classes[lo].order : 0;
+    const uint32_t *parts;
+    return nfc_parts_of(nfc_facts(cp), &parts) > 0;
 }
 
+/* What the two become together; 0: nothing. */
 static uint32_t compose(uint32_t a, uint32_t b)
 {
     if (a >= HANGUL_L && a < HANGUL_L + HANGUL_LN && b >= HANGUL_V && b < HANGUL_V + HANGUL_VN)
         return HANGUL_S + ((a - HANGUL_L) * HANGUL_VN + (b - HANGUL_V)) * HANGUL_TN;
-    if (a >= HANGUL_S && a < HANGUL_S + HANGUL_LN * HANGUL_VN * HANGUL_TN &&
-        (a - HANGUL_S) % HANGUL_TN == 0 && b > HANGUL_T && b < HANGUL_T + HANGUL_TN)
+    if (is_hangul(a) && (a - HANGUL_S) % HANGUL_TN == 0 && b > HANGUL_T && b < HANGUL_T + HANGUL_TN)
         return a + (b - HANGUL_T);
-    const struct nfc_pair *m = nfc_pairs;
-    uint64_t both = (uint64_t)a << 32 | b;
-    for (size_t n = nfc_pairs_n; n > 1; n -= n / 2)
-        m += ((uint64_t)m[n / 2].first << 32 | m[n / 2].second) <= both ? n / 2 : 0;
-    return m->first == a && m->second == b ? m->composed : 0;
+    unsigned first = nfc_first(nfc_facts(a));
+    if (first == 0) return 0;
+    const struct nfc_pair *m = nfc_pairs + nfc_firsts[first];
+    for (size_t n = nfc_firsts[first + 1] - nfc_firsts[first]; n > 1; n -= n / 2)
+        m += m[n / 2].second <= b ? n / 2 : 0; /* no branch: it could not be foreseen */
+    return m->second == b ? m->composed : 0;
 }
 
 bool clean_stays(uint32_t a, uint32_t b)
 {
-    bool hangul = a >= HANGUL_S && a < HANGUL_S + HANGUL_LN * HANGUL_VN * HANGUL_TN;
     bool settled = a < 0x80 && clean_settled((char)a);
-    return a != 0 && !settled && !hangul && (unicode_class(a) & UC_CARE) == 0 &&
-           compose(a, b) == 0 && find_decomp(b) == NULL && (a < 0xc0 || find_decomp(a) == NULL);
+    return a != 0 && !settled && !is_hangul(a) && (unicode_class(a) & UC_CARE) == 0 &&
+           compose(a, b) == 0 && !changes(b) && (a < 0xc0 || !changes(a));
 }
 
 /* Can cp combine with what stands before it, or move in front of it? */
@@ -140,8 +132,9 @@ static bool begins_cluster(uint32_t cp)
     if ((unicode_class(cp) & UC_CARE) == 0) return true;
     /* Of the characters that need care, those that merely have another form begin a cluster when
      * that form does. */
-    const struct nfc_decomp *d = find_decomp(cp);
-    return d != NULL && (unicode_class(nfc_parts[d->at]) & UC_CARE) == 0;
+    const uint32_t *parts;
+    return nfc_parts_of(nfc_facts(cp), &parts) > 0 &&
+           (unicode_class(*parts & NFC_CP) & UC_CARE) == 0;
 }
 
 bool clean_boundary(const char *p, size_t n, unsigned how)
@@ -170,44 +163,63 @@ size_t clean_cluster(const char *p, size_t n, bool more, unsigned how)
     return more ? 0 : len;
 }
 
-static enum err push_point(struct buf *points, uint32_t cp)
+/* Writes the points that cp becomes; returns how many, at most PARTS. */
+static inline size_t decompose(uint32_t cp, uint32_t *to)
 {
-    return buf_append(points, &cp, sizeof cp);
-}
-
-static enum err decompose(struct buf *points, uint32_t cp)
-{
-    enum err e;
-    if (cp >= HANGUL_S && cp < HANGUL_S + HANGUL_LN * HANGUL_VN * HANGUL_TN) {
-        uint32_t s = cp - HANGUL_S, t = s % HANGUL_TN;
-        e = push_point(points, HANGUL_L + s / (HANGUL_VN * HANGUL_TN));
-        if (e == ERR_OK) e = push_point(points, HANGUL_V + s % (HANGUL_VN * HANGUL_TN) / HANGUL_TN);
-        if (e == ERR_OK && t > 0) e = push_point(points, HANGUL_T + t);
-        return e;
+    if (is_hangul(cp)) {
+        uint32_t s = cp - HANGUL_S, t = s % HANGUL_TN, second = 1u << NFC_SECOND_AT;
+        to[0] = HANGUL_L + s / (HANGUL_VN * HANGUL_TN);
+        to[1] = (HANGUL_V + s % (HANGUL_VN * HANGUL_TN) / HANGUL_TN) | second;
+        to[2] = (HANGUL_T + t) | second;
+        return t > 0 ? 3 : 2;
     }
-    const struct nfc_decomp *d = find_decomp(cp);
-    if (d == NULL) return push_point(points, cp);
-    return buf_append(points, nfc_parts + d->at, d->n * sizeof nfc_parts[0]);
+    const uint32_t *parts;
+    uint32_t facts = nfc_facts(cp);
+    size_t n = nfc_parts_of(facts, &parts);
+    for (size_t i = 0; i < n; i++) to[i] = parts[i];
+    if (n == 0) to[0] = cp | (facts & NFC_ABOVE);
+    return MAX(n, (size_t)1);
 }
 
-/* Sorts a run of marks by their class, stable. `room` is as long as the run. */
+static inline uint32_t order_of(uint32_t point)
+{
+    return point >> NFC_ORDER_AT;
+}
+
+/* Sorts a run of marks by their class, stable. `room` is as long as the run if that is not FEW. */
 static void order_marks(uint32_t *c, size_t n, uint32_t *room)
 {
-    if (n <= 32) {
+    if (n <= FEW) {
         for (size_t i = 1; i < n; i++) {
-            uint32_t x = c[i], k = combining_order(x);
+            uint32_t x = c[i];
             size_t j = i;
-            for (; j > 0 && combining_order(c[j - 1]) > k; j--) c[j] = c[j - 1];
+            for (; j > 0 && order_of(c[j - 1]) > order_of(x); j--) c[j] = c[j - 1];
             c[j] = x;
         }
         return;
     }
-    size_t from[ORDERS + 1] = { 0 };
-    for (size_t i = 0; i < n; i++) from[MIN(combining_order(c[i]), (uint32_t)ORDERS - 1) + 1]++;
-    for (size_t k = 1; k <= ORDERS; k++) from[k] += from[k - 1];
-    for (size_t i = 0; i < n; i++)
-        room[from[MIN(combining_order(c[i]), (uint32_t)ORDERS - 1)]++] = c[i];
+    size_t from[NFC_ORDERS + 1] = { 0 };
+    for (size_t i = 0; i < n; i++) from[order_of(c[i]) + 1]++;
+    for (size_t k = 1; k <= NFC_ORDERS; k++) from[k] += from[k - 1];
+    for (size_t i = 0; i < n; i++) room[from[order_of(c[i])]++] = c[i];
     memcpy(c, room, n * sizeof *c);
+}
+
+/* Sorts all runs of marks among the points. */
+static enum err order_all(struct buf *points, size_t count)
+{
+    uint32_t *c = (uint32_t *)(void *)points->data;
+    for (size_t i = 0, run; i < count; i += run + 1) {
+        for (run = 0; i + run < count && order_of(c[i + run]) != 0;) run++;
+        if (run > FEW) {
+            char *room;
+            enum err e = buf_reserve(points, run * sizeof *c, &room);
+            if (e != ERR_OK) return e;
+            c = (uint32_t *)(void *)points->data;
+        }
+        if (run > 1) order_marks(c + i, run, c + count);
+    }
+    return ERR_OK;
 }
 
 /* Composes in place (UAX 15, D117) and returns the new length. */
@@ -216,9 +228,10 @@ static size_t compose_all(uint32_t *c, size_t n)
     size_t starter = SIZE_MAX, at = 0;
     uint32_t last = 0; /* class of what was kept last behind the starter */
     for (size_t i = 0; i < n; i++) {
-        uint32_t order = combining_order(c[i]);
-        if (starter != SIZE_MAX && (at == starter + 1 || (last != 0 && last < order))) {
-            uint32_t whole = compose(c[starter], c[i]);
+        uint32_t x = c[i], order = order_of(x);
+        bool second = (x >> NFC_SECOND_AT & 1) != 0;
+        if (second && starter != SIZE_MAX && (at == starter + 1 || (last != 0 && last < order))) {
+            uint32_t whole = compose(c[starter] & NFC_CP, x & NFC_CP);
             if (whole != 0) {
                 c[starter] = whole;
                 continue;
@@ -226,45 +239,49 @@ static size_t compose_all(uint32_t *c, size_t n)
         }
         if (order == 0) starter = at;
         last = order;
-        c[at++] = c[i];
+        c[at++] = x;
     }
     return at;
 }
 
-static enum err append_point(struct buf *out, uint32_t cp, unsigned how)
+static enum err append_points(struct buf *out, const uint32_t *c, size_t n, unsigned how)
 {
-    char utf8[4];
-    if ((how & CLEAN_SPACE) != 0 && cp == SPACE_MARK) cp = ' ';
-    return buf_append(out, utf8, utf8_encode(cp, utf8));
+    for (size_t i = 0; i < n;) {
+        size_t some = MIN(n - i, (size_t)SOME);
+        char *from, *to;
+        enum err e = buf_reserve(out, 4 * some, &from);
+        if (e != ERR_OK) return e;
+        to = from;
+        for (size_t end = i + some; i < end; i++) {
+            uint32_t cp = c[i] & NFC_CP;
+            to += utf8_encode((how & CLEAN_SPACE) != 0 && cp == SPACE_MARK ? ' ' : cp, to);
+        }
+        out->len += (size_t)(to - from);
+    }
+    return ERR_OK;
 }
 
 enum err clean_append(const char *p, size_t n, unsigned how, struct buf *points, struct buf *out)
 {
     uint32_t cp;
     bool open;
-    size_t len = next_point(p, n, &cp, &open);
+    size_t len = next_point(p, n, &cp, &open), count = 0;
     if (len == n && ((how & CLEAN_NFC) == 0 || (unicode_class(cp) & UC_CARE) == 0))
-        return append_point(out, cp, how);
+        return append_points(out, &cp, 1, how);
     buf_clear(points);
-    for (size_t i = 0; i < n; i += len) {
-        len = next_point(p + i, n - i, &cp, &open);
-        enum err e = decompose(points, cp);
+    for (size_t i = 0; i < n;) {
+        char *room;
+        enum err e = buf_reserve(points, SOME * PARTS * sizeof cp, &room);
         if (e != ERR_OK) return e;
+        uint32_t *to = (uint32_t *)(void *)points->data;
+        for (size_t end = count + SOME * (PARTS - 1); i < n && count <= end; i += len) {
+            len = next_point(p + i, n - i, &cp, &open);
+            count += decompose(cp, to + count);
+        }
+        points->len = count * sizeof cp;
     }
-    size_t count = points->len / sizeof cp;
-    char *unused;
-    enum err e = buf_reserve(points, points->len, &unused); /* room for ordering */
+    enum err e = order_all(points, count);
     if (e != ERR_OK) return e;
     uint32_t *c = (uint32_t *)(void *)points->data;
-    for (size_t i = 0, run; i < count; i += run) {
-        for (run = 0; i + run < count && combining_order(c[i + run]) != 0;) run++;
-        if (run > 1) order_marks(c + i, run, c + count);
-        if (run == 0) run = 1;
-    }
-    count = compose_all(c, count);
-    for (size_t i = 0; i < count; i++) {
-        e = append_point(out, c[i], how);
-        if (e != ERR_OK) return e;
-    }
-    return ERR_OK;
+    return append_points(out, c, compose_all(c, count), how);
 }

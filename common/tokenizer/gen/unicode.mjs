@@ -84,12 +84,6 @@ for (const m of marks) {
   const i = reps.findIndex((r) => !swaps(m, r) && !swaps(r, m));
   order.set(m, i + 1);
 }
-const ranges = [];
-for (const m of marks) {
-  const r = ranges[ranges.length - 1];
-  if (r && r[1] === m - 1 && r[2] === order.get(m)) r[1] = m;
-  else ranges.push([m, m, order.get(m)]);
-}
 for (let c = 0; c < MAX; c++) {
   if (!known[c]) continue;
   const changes = !hangul(c) && c >= 0x80 && singular.has(c) && str(c).normalize("NFC") !== str(c);
@@ -127,25 +121,48 @@ const uint8_t unicode_blocks[${blocks.length}] = {
 ${rows(blocks, String)}};
 `);
 const hex = (c) => `0x${c.toString(16)}`;
+// A word of facts per code point, see nfc_data.h; parts have theirs with them.
+const FIRST = 10, N_AT = 10, AT_AT = 13, SECOND_AT = 25, ORDER_AT = 26;
+const facts = new Uint32Array(MAX);
+const above = (c) => ((order.get(c) ?? 0) << ORDER_AT | (second.has(c) ? 1 : 0) << SECOND_AT) >>> 0;
+for (const c of [...order.keys(), ...second]) facts[c] = above(c);
 const parts = [];
-const entries = decomp.map(([c, d]) => { const at = parts.length; parts.push(...d); return [c, at, d.length]; });
+for (const [c, d] of decomp) {
+  facts[c] |= d.length << N_AT | parts.length << AT_AT;
+  parts.push(...d.map((x) => (x | above(x)) >>> 0));
+}
 pairs.sort((x, y) => x[0] - y[0] || x[1] - y[1]);
+const firsts = [0]; // where the pairs of each first character begin; there is no first 0
+pairs.forEach(([a], i) => {
+  if (i === 0 || a !== pairs[i - 1][0]) { facts[a] |= firsts.length; firsts.push(i); }
+});
+const last = firsts.push(pairs.length) - 1;
+if (reps.length >= 1 << (32 - ORDER_AT) || parts.length > 1 << (SECOND_AT - AT_AT) || last > 1 << FIRST ||
+    decomp.some(([, d]) => d.length > 4)) throw new Error("facts do not fit");
+const FACTS = 64;
+const where = new Map(), factIndex = [], factBlocks = [];
+for (let c = 0; c < MAX; c += FACTS) {
+  const b = facts.subarray(c, c + FACTS), key = b.join();
+  if (!where.has(key)) { where.set(key, where.size); factBlocks.push(...b); }
+  factIndex.push(where.get(key));
+}
+if (where.size > 256) throw new Error("too many blocks of facts");
 writeFileSync(join(out, "nfc_data.c"), `${head("canonical mappings of what Unicode 9.0 had assigned.")}
 #include "tokenizer/nfc_data.h"
 
-const struct nfc_decomp nfc_decomps[] = {
-${rows(entries, ([c, at, n]) => `{${hex(c)},${at},${n}}`)}};
-const size_t nfc_decomps_n = ${entries.length};
+const uint8_t nfc_index[${factIndex.length}] = {
+${rows(factIndex, String)}};
 
-const uint32_t nfc_parts[] = {
+const uint32_t nfc_blocks[${factBlocks.length}] = {
+${rows(factBlocks, hex)}};
+
+const uint32_t nfc_parts[${parts.length}] = {
 ${rows(parts, hex)}};
 
-const struct nfc_pair nfc_pairs[] = {
-${rows(pairs, (p) => `{${p.map(hex).join()}}`)}};
-const size_t nfc_pairs_n = ${pairs.length};
+const uint16_t nfc_firsts[${firsts.length}] = {
+${rows(firsts, String)}};
 
-const struct nfc_class nfc_classes[] = {
-${rows(ranges, ([a, b, k]) => `{${hex(a)},${hex(b)},${k}}`)}};
-const size_t nfc_classes_n = ${ranges.length};
+const struct nfc_pair nfc_pairs[${pairs.length}] = {
+${rows(pairs, ([, b, c]) => `{${hex(b)},${hex(c)}}`)}};
 `);
-console.log(`${seen.size} blocks, ${entries.length} decompositions, ${pairs.length} pairs, ${reps.length} classes, ${marks.length} marks`);
+console.log(`${seen.size} blocks, ${decomp.length} decompositions, ${pairs.length} pairs, ${reps.length} classes, ${marks.length} marks, ${where.size} blocks of facts`);
