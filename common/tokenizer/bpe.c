@@ -121,8 +121,9 @@ enum err bpe_merge_heap(const struct vocab *v, const char *p, size_t n, uint32_t
 {
     if (n >= UINT32_MAX / 4) return ERR_LIMIT;
     /* Each pair is pushed once at first, and each of at most n - 1 merges pushes two. */
-    struct symbol *s = malloc(n * sizeof *s);
-    struct heap h = { malloc(3 * n * sizeof *h.keys), 0 };
+    uint64_t few_keys[3 * BPE_HEAP];
+    struct symbol few[BPE_HEAP], *s = n > BPE_HEAP ? malloc(n * sizeof *s) : few;
+    struct heap h = { n > BPE_HEAP ? malloc(3 * n * sizeof *h.keys) : few_keys, 0 };
     enum err e = ERR_NOMEM;
     if (s == NULL || h.keys == NULL) goto out;
     for (size_t i = 0; i < n; i++) {
@@ -149,8 +150,8 @@ enum err bpe_merge_heap(const struct vocab *v, const char *p, size_t n, uint32_t
     *ret = count;
     e = ERR_OK;
 out:
-    free(s);
-    free(h.keys);
+    if (s != few) free(s);
+    if (h.keys != few_keys) free(h.keys);
     return e;
 }
 
@@ -533,12 +534,12 @@ static enum err long_piece(const struct vocab *v, const char *p, size_t n, const
 static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
                            uint64_t *ret)
 {
-    uint32_t *ids = malloc(n * sizeof *ids);
+    uint32_t few[BPE_HEAP], *ids = n > BPE_HEAP ? malloc(n * sizeof *ids) : few;
     size_t count = 0;
     enum err e = ids != NULL ? bpe_merge_heap(v, p, n, ids, &count) : ERR_NOMEM;
     if (e == ERR_OK) e = list_append(to, ids, count);
     if (e == ERR_OK) *ret = count;
-    free(ids);
+    if (ids != few) free(ids);
     return e;
 }
 

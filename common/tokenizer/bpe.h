@@ -16,7 +16,8 @@ enum {
     BPE_MANY = 31,    /* bytes of a piece that is merged together with others, at most */
     BPE_SHORT = 64,   /* bytes up to which the plain merge is used at once */
     BPE_PLAIN = 128,  /* ... for what windows cannot merge */
-    BPE_STACK = 4096, /* bytes up to which nothing is allocated but what `to` needs */
+    BPE_HEAP = 256,   /* bytes up to which nothing is allocated but what `to` needs */
+    BPE_STACK = 4096, /* ... where the linear method holds */
 };
 
 /* The number of tokens of a piece, n > 0; appended to `to` unless it is NULL (which must then have

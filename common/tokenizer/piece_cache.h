@@ -113,8 +113,9 @@ static inline unsigned piece_cache_get(const struct vocab_key *at, struct vocab_
 enum err piece_count(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                      uint64_t *ret) MUSTCHECK;
 
-/* The number of tokens of a part of a piece, n > 0, that needs no memory: at most BPE_STACK bytes.
- * chars: merging may begin with characters, see joins.h. */
+/* The number of tokens of a part of a piece, n > 0, that needs no memory: at most BPE_HEAP bytes,
+ * or BPE_STACK where the linear method holds. chars: merging may begin with characters, see
+ * joins.h. */
 uint64_t piece_count_part(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           bool chars);
 

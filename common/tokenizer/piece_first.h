@@ -22,12 +22,13 @@ static const struct piece_shaping piece_shaping = { PIECE_EACH_LENGTH(PIECE_KEEP
                                                     PIECE_EACH_LENGTH(PIECE_KEEP_HI),
                                                     PIECE_EACH_LENGTH(PIECE_LENGTH) };
 
+/* A piece that is longer than a key: up to 63 characters, 252 bytes. */
 static __attribute__((noinline)) uint64_t
 piece_first_longer(struct piece_cache *c, const struct vocab *v, const char *p, size_t n)
 {
     uint64_t count = 0;
     enum err e = piece_count_later(c, v, p, n, &count);
-    ASSERT(e == ERR_OK); /* so short a piece needs no memory */
+    ASSERT(e == ERR_OK); /* of one window, so at most BPE_HEAP bytes: it needs no memory */
     return count;
 }
 
