@@ -10,9 +10,7 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
-#include "support_bytes_vocab.h"
-#include "support_vocab.h"
-#include "tokenizer/bpe.h"
+#include "support_pieces.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/scripts.h"
 
@@ -101,36 +99,18 @@ static void check_vocab(struct vocab *v, uint64_t seed)
     for (int round = 0; round < COUNT_ROUNDS; round++) {
         char text[TEXT], *t;
         size_t n = make_text(&rng.rng, text);
-        uint64_t counted = 0, listed = 0;
         if (n == 0) continue;
         t = malloc(n); /* nothing is read behind it */
         assert_non_null(t);
         memcpy(t, text, n);
         for (size_t at = 0; at < n;) {
-            size_t len = 0;
-            uint64_t tokens = 0, want = 0, one;
+            uint64_t tokens = 0;
             size_t some = f(cache, v, t + at, n - at, &tokens);
             tokens += piece_settle(cache, v);
-            do { /* one piece at least */
-                size_t piece = scan_piece((enum scan_shape)v->h->shape, t + at + len, n - at - len,
-                                          false);
-                assert_int_equal(bpe_piece(v, t + at + len, piece, NULL, &one), ERR_OK);
-                len += piece;
-                want += one;
-            } while (len < some);
-            if (some > 0) {
-                assert_int_equal(len, some);
-                assert_int_equal(want, tokens);
-            }
             taken += some;
-            at += len;
+            at += support_pieces(v, str_n(t + at, n - at), some, tokens);
         }
-        struct token_list l = { 0 };
-        assert_int_equal(token_count(v, str_n(t, n), SPECIAL_TEXT, &counted), ERR_OK);
-        assert_int_equal(token_encode(v, str_n(t, n), SPECIAL_TEXT, &l), ERR_OK);
-        listed = l.len;
-        token_list_done(&l);
-        assert_int_equal(counted, listed);
+        support_count(v, str_n(t, n));
         free(t);
     }
     if (v->h->shape != SCAN_DEEPSEEK) assert_true(taken > COUNT_ROUNDS * (size_t)20);
@@ -139,18 +119,8 @@ static void check_vocab(struct vocab *v, uint64_t seed)
 
 static void windows_count_like_their_pieces(void **state)
 {
-    static const char *const names[] = { "cl100k_base", "o200k_base",   "qwen3",    "deepseek_v3",
-                                         "llama3_2",    "mistral_nemo", "r50k_base" };
     (void)state;
-    struct vocab *v = bytes_vocab("bytes", "", "{}");
-    check_vocab(v, 1);
-    vocab_unref(v);
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        v = support_real(names[i]);
-        if (v == NULL) continue; /* not fetched */
-        check_vocab(v, 2 + i);
-        vocab_unref(v);
-    }
+    support_each_vocab(check_vocab);
 }
 
 int main(void)

@@ -104,21 +104,25 @@ const rows = (list, f) => {
   }
   return text + line + "\n";
 };
-const BLOCK = 128;
-const seen = new Map(), index = [], blocks = [];
-for (let c = 0; c < MAX; c += BLOCK) {
-  const b = flags.subarray(c, c + BLOCK), key = b.join();
-  if (!seen.has(key)) { seen.set(key, seen.size); blocks.push(...b); }
-  index.push(seen.get(key));
-}
+// Values by code point as blocks, each kept once, and which of them each part of the code points has.
+const twoStages = (values, block) => {
+  const seen = new Map(), index = [], blocks = [];
+  for (let c = 0; c < MAX; c += block) {
+    const b = values.subarray(c, c + block), key = b.join();
+    if (!seen.has(key)) { seen.set(key, seen.size); blocks.push(...b); }
+    index.push(seen.get(key));
+  }
+  return { index, blocks, n: seen.size };
+};
+const classes = twoStages(flags, 128);
 writeFileSync(join(out, "unicode_data.c"), `${head("the classes of every code point (Unicode 16.0).")}
 #include "tokenizer/unicode.h"
 
-const uint16_t unicode_index[${index.length}] = {
-${rows(index, String)}};
+const uint16_t unicode_index[${classes.index.length}] = {
+${rows(classes.index, String)}};
 
-const uint8_t unicode_blocks[${blocks.length}] = {
-${rows(blocks, String)}};
+const uint8_t unicode_blocks[${classes.blocks.length}] = {
+${rows(classes.blocks, String)}};
 `);
 const hex = (c) => `0x${c.toString(16)}`;
 // A word of facts per code point, see nfc_data.h; parts have theirs with them.
@@ -139,22 +143,16 @@ pairs.forEach(([a], i) => {
 const last = firsts.push(pairs.length) - 1;
 if (reps.length >= 1 << (32 - ORDER_AT) || parts.length > 1 << (SECOND_AT - AT_AT) || last > 1 << FIRST ||
     decomp.some(([, d]) => d.length > 4)) throw new Error("facts do not fit");
-const FACTS = 64;
-const where = new Map(), factIndex = [], factBlocks = [];
-for (let c = 0; c < MAX; c += FACTS) {
-  const b = facts.subarray(c, c + FACTS), key = b.join();
-  if (!where.has(key)) { where.set(key, where.size); factBlocks.push(...b); }
-  factIndex.push(where.get(key));
-}
-if (where.size > 256) throw new Error("too many blocks of facts");
+const stages = twoStages(facts, 64);
+if (stages.n > 256) throw new Error("too many blocks of facts");
 writeFileSync(join(out, "nfc_data.c"), `${head("canonical mappings of what Unicode 9.0 had assigned.")}
 #include "tokenizer/nfc_data.h"
 
-const uint8_t nfc_index[${factIndex.length}] = {
-${rows(factIndex, String)}};
+const uint8_t nfc_index[${stages.index.length}] = {
+${rows(stages.index, String)}};
 
-const uint32_t nfc_blocks[${factBlocks.length}] = {
-${rows(factBlocks, hex)}};
+const uint32_t nfc_blocks[${stages.blocks.length}] = {
+${rows(stages.blocks, hex)}};
 
 const uint32_t nfc_parts[${parts.length}] = {
 ${rows(parts, hex)}};
@@ -165,4 +163,4 @@ ${rows(firsts, String)}};
 const struct nfc_pair nfc_pairs[${pairs.length}] = {
 ${rows(pairs, ([, b, c]) => `{${hex(b)},${hex(c)}}`)}};
 `);
-console.log(`${seen.size} blocks, ${decomp.length} decompositions, ${pairs.length} pairs, ${reps.length} classes, ${marks.length} marks, ${where.size} blocks of facts`);
+console.log(`${classes.n} blocks, ${decomp.length} decompositions, ${pairs.length} pairs, ${reps.length} classes, ${marks.length} marks, ${stages.n} blocks of facts`);

@@ -2,7 +2,6 @@
 #include "reply.h"
 
 #include <stdio.h>
-
 #include <string.h>
 
 #include "base/clock.h"

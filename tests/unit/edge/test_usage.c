@@ -45,7 +45,14 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct bus *open_bus(struct fixture *f)
+static void note_problem(void *ctx, const char *why)
+{
+    if (strstr(why, "max_payload of the server is 512 bytes") != NULL)
+        atomic_store((atomic_bool *)ctx, true);
+}
+
+/* told, should it not be NULL, becomes true when a limit of 512 bytes is reported. */
+static struct bus *open_bus_telling(struct fixture *f, atomic_bool *told)
 {
     return bus_new(&(struct bus_options){ .url = f->nats.url,
                                           .instance = "edge-1",
@@ -54,7 +61,14 @@ static struct bus *open_bus(struct fixture *f)
                                           .description = "test",
                                           .prefix = "aigw",
                                           .clock = clock_system(),
-                                          .rng = rng_system() });
+                                          .rng = rng_system(),
+                                          .on_error = told != NULL ? note_problem : NULL,
+                                          .ctx = told });
+}
+
+static struct bus *open_bus(struct fixture *f)
+{
+    return open_bus_telling(f, NULL);
 }
 
 static struct usage *open_usage(struct fixture *f, struct bus *bus, const char *instance)
@@ -395,12 +409,6 @@ static void a_server_that_takes_little_gets_small_messages(void **state)
     bus_free(bus);
 }
 
-static void note_problem(void *ctx, const char *why)
-{
-    if (strstr(why, "max_payload of the server is 512 bytes") != NULL)
-        atomic_store((atomic_bool *)ctx, true);
-}
-
 static struct usage_stats stats_of(struct usage *u)
 {
     struct usage_stats st;
@@ -417,16 +425,7 @@ static void a_record_that_the_server_does_not_take_waits_until_it_does(void **st
     bus_free(bus);
     nats_server_kill(&f->nats);
     nats_server_start(&f->nats, "max_payload: 512\n");
-    bus = bus_new(&(struct bus_options){ .url = f->nats.url,
-                                         .instance = "edge-1",
-                                         .service = "edge",
-                                         .version = "0",
-                                         .description = "test",
-                                         .prefix = "aigw",
-                                         .clock = clock_system(),
-                                         .rng = rng_system(),
-                                         .on_error = note_problem,
-                                         .ctx = &told });
+    bus = open_bus_telling(f, &told);
     struct usage *u = open_usage(f, bus, "edge-1");
     struct made m;
     char user[USAGE_TEXT_MAX];
