@@ -60,7 +60,7 @@ say = @$(if $(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS)))),:,echo "$
 Q := @
 endif
 
-COMMON_SRC := $(wildcard common/*/*.c) $(wildcard proto/*.c)
+COMMON_SRC := $(wildcard common/*/*.c common/*/*/*.c) $(wildcard proto/*.c)
 COMMON_OBJ := $(COMMON_SRC:%.c=$(BUILD)/%.o)
 COMMON_LIB := $(BUILD)/libaigw.a
 
@@ -102,7 +102,7 @@ $(BUILD)/%.o: %.c
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # Taken in by the assembler, which tells nobody.
-$(BUILD)/common/tokenizer/images.o: common/tokenizer/images.rules
+$(BUILD)/common/tokenizer/chat/images.o: common/tokenizer/chat/images.rules
 $(BUILD)/services/policy/scripts.o: $(wildcard services/policy/scripts/*.lua)
 
 # Unit tests: tests/unit/test_x.c links common/ and proto/; tests/unit/SERVICE/test_x.c that service's files too, but main.

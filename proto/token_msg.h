@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 #include "rt/json.h"
-#include "tokenizer/chat.h"
+#include "tokenizer/chat/chat.h"
 
 enum { TOKEN_MSG_MAX = 512 * 1024, TOKEN_MSG_MODEL_MAX = 256, TOKEN_MSG_TIMEOUT_MAX_MS = 600000 };
 

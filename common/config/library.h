@@ -18,7 +18,7 @@
 #define CONFIG_LIBRARY_H
 
 #include "base/clock.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 struct library;
 

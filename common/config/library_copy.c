@@ -16,7 +16,7 @@
 
 #include "base/hash.h"
 #include "base/str.h"
-#include "tokenizer/vocab.h"
+#include "tokenizer/models/vocab.h"
 
 enum { CHUNK = 1 << 20, STALE_TEMP_S = 60 };
 

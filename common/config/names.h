@@ -4,7 +4,7 @@
 #define CONFIG_NAMES_H
 
 #include "proto/snapshot.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 /* The vocabularies of base under the built-in names and, first, those of the snapshot's models. The
  * reference returned is the caller's. ERR_NOMEM. */

@@ -6,8 +6,8 @@
 
 #include "base/skip.h"
 #include "base/utf8.h"
-#include "tokenizer/clean.h"
-#include "tokenizer/unicode.h"
+#include "tokenizer/scan/clean.h"
+#include "tokenizer/scan/unicode.h"
 
 /*
  * The longest added token at p. NULL if there is none; sets *ret_open when p[0..n) is the beginning

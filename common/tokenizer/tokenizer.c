@@ -5,10 +5,10 @@
 
 #include <stdlib.h>
 
-#include "tokenizer/bpe.h"
-#include "tokenizer/piece_cache.h"
-#include "tokenizer/pieces.h"
-#include "tokenizer/words.h"
+#include "tokenizer/merge/bpe.h"
+#include "tokenizer/merge/piece_cache.h"
+#include "tokenizer/scan/pieces.h"
+#include "tokenizer/scan/words.h"
 
 enum {
     FEED = 4096,      /* bytes that join the tail at least, as long as there is one */

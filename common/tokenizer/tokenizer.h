@@ -13,7 +13,7 @@
 
 #include "base/buf.h"
 #include "base/stop.h"
-#include "tokenizer/vocab.h"
+#include "tokenizer/models/vocab.h"
 
 /* What the strings of added tokens (<|im_end|>, <think>, ...) mean when they occur in a text. */
 enum special_mode {

@@ -7,7 +7,7 @@
 #define COUNT_H
 
 #include "answer.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 struct counter {
     struct models *models; /* NULL: only words */

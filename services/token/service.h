@@ -14,7 +14,7 @@
 #include "pool.h"
 #include "proto/token_msg.h"
 #include "rt/daemon.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 enum { MAX_BODY = 8 << 20, MAX_INPUTS = 4096 };
 

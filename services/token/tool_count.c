@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 #include "proto/token_msg.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 enum {
     LINE_MAX_BYTES = 64 << 20,

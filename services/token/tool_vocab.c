@@ -22,7 +22,7 @@
 
 #include "base/file.h"
 #include "rt/crypto.h"
-#include "tokenizer/folder.h"
+#include "tokenizer/models/folder.h"
 #include "tokenizer/tokenizer.h"
 
 enum { EXIT_USAGE = 2 };

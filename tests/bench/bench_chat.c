@@ -17,8 +17,8 @@
 #include <time.h>
 
 #include "base/buf.h"
-#include "tokenizer/chat.h"
-#include "tokenizer/models.h"
+#include "tokenizer/chat/chat.h"
+#include "tokenizer/models/models.h"
 
 enum { BATCH_NS = 2000000, REQUEST_MAX = 1 << 20 };
 

@@ -18,8 +18,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "tokenizer/chat.h"
-#include "tokenizer/meter.h"
+#include "tokenizer/chat/chat.h"
+#include "tokenizer/meter/meter.h"
 #include "tokenizer/tokenizer.h"
 
 enum { MAX_RUNS = 9, MAX_DOCS = 100000, HARD = 1000000, MESSAGE = 300 };

@@ -7,7 +7,7 @@
 
 #include "../unit/support_bytes_vocab.h"
 #include "proto/token_msg.h"
-#include "tokenizer/images.h"
+#include "tokenizer/chat/images.h"
 
 enum { MEMORY_MAX = 16 << 20 };
 

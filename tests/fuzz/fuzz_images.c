@@ -3,7 +3,7 @@
  * bounds, and no rule that is taken breaks on any size. */
 #include <stdlib.h>
 
-#include "tokenizer/images.h"
+#include "tokenizer/chat/images.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

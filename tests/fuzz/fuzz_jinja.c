@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja/jinja.h"
 
 enum { OUTPUT_MAX = 1 << 16, STEPS_MAX = 50000, MEMORY_MAX = 4 << 20 };
 

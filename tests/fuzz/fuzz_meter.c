@@ -5,10 +5,10 @@
  * the vocabulary, the mode, the limit and the splits.
  */
 #include "../unit/support_chars.h"
-#include "tokenizer/meter.h"
-#include "tokenizer/scan_window.h"
-#include "tokenizer/scripts.h"
-#include "tokenizer/vocab_file.h"
+#include "tokenizer/meter/meter.h"
+#include "tokenizer/scan/scan_window.h"
+#include "tokenizer/scan/scripts.h"
+#include "tokenizer/models/vocab_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,9 +9,9 @@
 
 #include "../unit/support_scan.h"
 #include "base/buf.h"
-#include "tokenizer/clean.h"
-#include "tokenizer/scan_window.h"
-#include "tokenizer/scripts.h"
+#include "tokenizer/scan/clean.h"
+#include "tokenizer/scan/scan_window.h"
+#include "tokenizer/scan/scripts.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

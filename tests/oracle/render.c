@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja/jinja.h"
 
 static enum err to_buf(void *ctx, const char *p, size_t n)
 {

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tokenizer/meter.h"
+#include "tokenizer/meter/meter.h"
 #include "tokenizer/tokenizer.h"
 
 enum { MAX_TEXT = 64 << 20, LOOKS = 3 };

@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#include "tokenizer/convert.h"
+#include "tokenizer/convert/convert.h"
 
 static inline void bytes_vocab_file(const char *name, const char *template, const char *config,
                                     struct buf *ret)

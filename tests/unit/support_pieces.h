@@ -9,8 +9,8 @@
 
 #include "support_bytes_vocab.h"
 #include "support_vocab.h"
-#include "tokenizer/bpe.h"
-#include "tokenizer/scan.h"
+#include "tokenizer/merge/bpe.h"
+#include "tokenizer/scan/scan.h"
 #include "tokenizer/tokenizer.h"
 
 /* Checks each vocabulary, with another seed. */

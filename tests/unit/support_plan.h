@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tokenizer/chat_plan.h"
+#include "tokenizer/chat/chat_plan.h"
 
 struct planned {
     struct chat_plans *plans;

@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "tokenizer/scan.h"
-#include "tokenizer/unicode.h"
+#include "tokenizer/scan/scan.h"
+#include "tokenizer/scan/unicode.h"
 
 /* What one character may be: of all classes in `has` at least one bit (0: any), none of `not`, and
  * (without a class) one of `chars`. */

@@ -11,7 +11,7 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
-#include "tokenizer/convert.h"
+#include "tokenizer/convert/convert.h"
 
 #define PATTERN_QWEN                                                                  \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| " \

@@ -9,7 +9,7 @@
 
 #include "base/stop.h"
 #include "support_bytes_vocab.h"
-#include "tokenizer/chat.h"
+#include "tokenizer/chat/chat.h"
 
 #define SIMPLE                                                                                 \
     "{% for m in messages %}{{ m.role }}:{{ m.content }};{% for c in m.tool_calls or [] %}"    \

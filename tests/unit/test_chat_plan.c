@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "support_bytes_vocab.h"
 #include "support_plan.h"
-#include "tokenizer/chat.h"
+#include "tokenizer/chat/chat.h"
 
 #define EACH(body) "{% for m in messages %}" body "{% endfor %}"
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "tokenizer/images.h"
+#include "tokenizer/chat/images.h"
 
 static uint64_t cost(const char *model, uint32_t w, uint32_t h, bool low)
 {

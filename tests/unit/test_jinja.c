@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja/jinja.h"
 
 #define CONTEXT                                                                       \
     "{\"s\":\"Hello\",\"u\":\"h\xc3\xa9 \xe4\xb8\x96\",\"i\":7,\"f\":1.0,\"n\":null," \

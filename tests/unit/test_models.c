@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "support_bytes_vocab.h"
-#include "tokenizer/models.h"
-#include "tokenizer/models_memory.h"
+#include "tokenizer/models/models.h"
+#include "tokenizer/models/models_memory.h"
 
 static const char *const files[] = { "qwen3",       "cl100k_base", "o200k_base",
                                      "deepseek_v3", "llama3_2",    "My-Model" };

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "support_pieces.h"
-#include "tokenizer/piece_cache.h"
+#include "tokenizer/merge/piece_cache.h"
 
 enum { TEXT = 12000, ROUNDS = 400 };
 

@@ -9,7 +9,7 @@
 
 #include "support_bytes_vocab.h"
 #include "support_vocab.h"
-#include "tokenizer/chat.h"
+#include "tokenizer/chat/chat.h"
 
 enum { N = 1 << 20 };
 

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "support_chars.h"
-#include "tokenizer/meter.h"
+#include "tokenizer/meter/meter.h"
 #include "tokenizer/tokenizer.h"
 
 enum { MOST = 1500 };

@@ -8,10 +8,10 @@
 #include <cmocka.h>
 
 #include "support_vocab.h"
-#include "tokenizer/bpe.h"
-#include "tokenizer/estimate.h"
-#include "tokenizer/joins.h"
-#include "tokenizer/piece_cache.h"
+#include "tokenizer/merge/bpe.h"
+#include "tokenizer/scan/estimate.h"
+#include "tokenizer/merge/joins.h"
+#include "tokenizer/merge/piece_cache.h"
 
 static struct support_vocab made;
 

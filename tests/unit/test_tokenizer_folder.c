@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "support_chars.h"
-#include "tokenizer/folder.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/folder.h"
+#include "tokenizer/models/models.h"
 #include "tokenizer/tokenizer.h"
 
 static struct support_vocab made;

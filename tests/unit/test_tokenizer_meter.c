@@ -8,10 +8,10 @@
 #include <cmocka.h>
 
 #include "support_chars.h"
-#include "tokenizer/estimate.h"
-#include "tokenizer/meter.h"
-#include "tokenizer/scripts.h"
-#include "tokenizer/vocab_file.h"
+#include "tokenizer/scan/estimate.h"
+#include "tokenizer/meter/meter.h"
+#include "tokenizer/scan/scripts.h"
+#include "tokenizer/models/vocab_file.h"
 
 static struct support_vocab made;
 

@@ -11,9 +11,9 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "support_pieces.h"
-#include "tokenizer/mixed.h"
-#include "tokenizer/piece_cache.h"
-#include "tokenizer/unicode.h"
+#include "tokenizer/scan/mixed.h"
+#include "tokenizer/merge/piece_cache.h"
+#include "tokenizer/scan/unicode.h"
 
 enum { TEXT = 400, ROUNDS = 6000, LEAST = 8 /* bytes that a window has */ };
 

@@ -8,9 +8,9 @@
 #include <cmocka.h>
 
 #include "support_vocab.h"
-#include "tokenizer/meter.h"
+#include "tokenizer/meter/meter.h"
 #include "tokenizer/tokenizer.h"
-#include "tokenizer/vocab_file.h"
+#include "tokenizer/models/vocab_file.h"
 
 static struct support_vocab made;
 

@@ -8,9 +8,9 @@
 #include <cmocka.h>
 
 #include "support_vocab.h"
-#include "tokenizer/clean.h"
-#include "tokenizer/scan.h"
-#include "tokenizer/unicode.h"
+#include "tokenizer/scan/clean.h"
+#include "tokenizer/scan/scan.h"
+#include "tokenizer/scan/unicode.h"
 
 /* `pieces` is the text with | between pieces. */
 static void cuts(enum scan_shape shape, const char *pieces)

@@ -11,8 +11,8 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "support_pieces.h"
-#include "tokenizer/piece_cache.h"
-#include "tokenizer/scripts.h"
+#include "tokenizer/merge/piece_cache.h"
+#include "tokenizer/scan/scripts.h"
 
 enum { TEXT = 700, CUT_ROUNDS = 20000, COUNT_ROUNDS = 3000 };
 

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "tokenizer/scan_window.h"
+#include "tokenizer/scan/scan_window.h"
 
 enum { TEXT = 192 };
 

@@ -11,8 +11,8 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "support_pieces.h"
-#include "tokenizer/piece_cache.h"
-#include "tokenizer/words.h"
+#include "tokenizer/merge/piece_cache.h"
+#include "tokenizer/scan/words.h"
 
 enum { TEXT = 400, ROUNDS = 6000 };
 

@@ -9,7 +9,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-const out = process.argv[2] ?? "..";
+const out = process.argv[2] ?? "../scan";
 const points = async (version, path) =>
   (await import(`@unicode/unicode-${version}/${path}/code-points.mjs`)).default;
 const MAX = 0x110000;
@@ -116,7 +116,7 @@ const twoStages = (values, block) => {
 };
 const classes = twoStages(flags, 128);
 writeFileSync(join(out, "unicode_data.c"), `${head("the classes of every code point (Unicode 16.0).")}
-#include "tokenizer/unicode.h"
+#include "tokenizer/scan/unicode.h"
 
 const uint16_t unicode_index[${classes.index.length}] = {
 ${rows(classes.index, String)}};
@@ -146,7 +146,7 @@ if (reps.length >= 1 << (32 - ORDER_AT) || parts.length > 1 << (SECOND_AT - AT_A
 const stages = twoStages(facts, 64);
 if (stages.n > 256) throw new Error("too many blocks of facts");
 writeFileSync(join(out, "nfc_data.c"), `${head("canonical mappings of what Unicode 9.0 had assigned.")}
-#include "tokenizer/nfc_data.h"
+#include "tokenizer/scan/nfc_data.h"
 
 const uint8_t nfc_index[${stages.index.length}] = {
 ${rows(stages.index, String)}};

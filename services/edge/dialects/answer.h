@@ -9,7 +9,7 @@
 #define EDGE_ANSWER_H
 
 #include "dialect.h"
-#include "tokenizer/meter.h"
+#include "tokenizer/meter/meter.h"
 
 enum {
     ANSWER_EVENT_MAX = 4 * 1024 * 1024, /* bytes of one event of a stream */

@@ -13,8 +13,8 @@
 #include "proto/subjects.h"
 #include "proto/token_msg.h"
 #include "rt/http_client.h"
-#include "tokenizer/chat.h"
-#include "tokenizer/models_memory.h"
+#include "tokenizer/chat/chat.h"
+#include "tokenizer/models/models_memory.h"
 
 enum {
     JOBS_MAX = 4096,

@@ -12,7 +12,7 @@
 #include "proto/snapshot.h"
 #include "rt/bus.h"
 #include "rt/loop.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 struct counter;
 

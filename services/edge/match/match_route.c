@@ -2,7 +2,7 @@
 /* Routes, keys and models: what a request of a namespace may use, and where it goes. */
 #include "match.h"
 #include "match_impl.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 enum { MODEL_MAX = 1024, PATH_MAX_BYTES = 16 * 1024 };
 

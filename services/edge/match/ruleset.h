@@ -10,7 +10,7 @@
 #include "upstreams/transport.h"
 #include "match.h"
 #include "proto/snapshot.h"
-#include "tokenizer/models.h"
+#include "tokenizer/models/models.h"
 
 struct ruleset {
     struct snapshot *snap;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "tokenizer/vocab.h"
+#include "tokenizer/models/vocab.h"
 
 static struct vocab *qwen3;
 

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Byte-pair encoding of one piece. Three methods that give the same tokens: a plain lowest-rank
+ * merge (short pieces), a linear one over all prefixes (long pieces), and a merge with a heap, n
+ * log n, which is the reference and serves vocabularies for which the linear one does not hold.
+ * Internal to the tokenizer. Pure.
+ */
+#ifndef TOKENIZER_BPE_H
+#define TOKENIZER_BPE_H
+
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/models/vocab_file.h"
+
+enum {
+    BPE_WORD = 15,    /* bytes up to which a piece is not looked at for parts */
+    BPE_MANY = 31,    /* bytes of a piece that is merged together with others, at most */
+    BPE_SHORT = 64,   /* bytes up to which the plain merge is used at once */
+    BPE_PLAIN = 128,  /* ... for what windows cannot merge */
+    BPE_HEAP = 256,   /* bytes up to which nothing is allocated but what `to` needs */
+    BPE_STACK = 4096, /* ... where the linear method holds */
+};
+
+/* The number of tokens of a piece, n > 0; appended to `to` unless it is NULL (which must then have
+ * room or fails with ERR_NOMEM). */
+enum err bpe_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
+                   uint64_t *ret) MUSTCHECK;
+
+/* The same, given up with ERR_CLOSED soon after stop (may be NULL) says so; `to` may have some of
+ * the tokens then. */
+enum err bpe_piece_until(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                         struct token_list *to, uint64_t *ret) MUSTCHECK;
+
+/*
+ * The same of a part of a piece (joins_part()), which is not a token for being whole. chars:
+ * merging may begin with characters.
+ */
+enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, struct token_list *to,
+                  uint64_t *ret) MUSTCHECK;
+
+/*
+ * The number of tokens of short pieces by merging alone, 1 to BPE_MANY bytes each, of a vocabulary
+ * over bytes: together they take much less time than one by one.
+ */
+struct bpe_short {
+    const char *p;
+    unsigned n;
+    bool chars;     /* merging may begin with characters */
+    uint64_t count; /* what comes out */
+};
+void bpe_many(const struct vocab *v, struct bpe_short *pieces, size_t n);
+
+/* The methods, without looking the whole piece up first. ids holds n. They return how many tokens.
+ */
+size_t bpe_merge_plain(const struct vocab *v, const char *p, size_t n, uint32_t *ids);
+enum err bpe_merge_heap(const struct vocab *v, const char *p, size_t n, uint32_t *ids,
+                        size_t *ret) MUSTCHECK;
+/* last[i] becomes the last token of the prefix p[0..i], count[i] the number of its tokens. */
+void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count);
+
+/*
+ * The prefixes of a piece that grows: feeding it byte by byte costs what feeding it at once does.
+ * Holds `most` bytes. For vocabularies whose header says linear; always the same one.
+ */
+struct bpe_run;
+struct bpe_run *bpe_run_new(size_t most); /* NULL when memory is out */
+void bpe_run_free(struct bpe_run *r);     /* NULL is fine */
+void bpe_run_clear(struct bpe_run *r);
+char *bpe_run_text(struct bpe_run *r); /* `most` bytes: the caller writes the piece there */
+/*
+ * The tokens of its text's first `to` bytes, 0 < n <= to <= most, by merging alone. The first n
+ * bytes stay as they are until it is cleared; what stands behind them need not.
+ */
+uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, size_t n, size_t to);
+
+enum err token_list_push(struct token_list *l, uint32_t id) MUSTCHECK;
+
+#endif
