@@ -105,8 +105,10 @@ static enum err take_segment(struct spool *s, bool beyond_max, struct spool_segm
         n = list_pop_front(&s->spares);
         s->spares_n--;
     }
-    s->spare_wanted = true;
-    (void)pthread_cond_signal(&s->wake);
+    if (s->spares_n == 0) {
+        s->spare_wanted = true;
+        (void)pthread_cond_signal(&s->wake);
+    }
     (void)pthread_mutex_unlock(&s->lock);
     if (n != NULL) {
         *ret = LIST_ENTRY(n, struct spool_segment, in_todo);
@@ -518,6 +520,8 @@ static void init(struct spool *s, const struct spool_options *o)
     long page = sysconf(_SC_PAGESIZE);
     s->o = *o;
     s->o.segment_bytes = MAX(o->segment_bytes / (uint64_t)page, 1u) * (uint64_t)page;
+    if (o->spares == 0) s->o.spares = SPOOL_SPARES;
+    if (o->keep == 0) s->o.keep = SPOOL_KEEP;
     s->root_lock_fd = s->own.lock_fd = -1;
     s->next_number = 1;
     s->next_order = 1;

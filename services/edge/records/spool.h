@@ -9,11 +9,12 @@
  *
  * Writing is a copy into a preallocated, mapped segment: no system call on the way of a request,
  * and what was written survives kill -9 of the process from the moment the call returns. A thread
- * of the spool (the keeper) has the disk take it every sync_ms (fdatasync): a power failure loses
- * at most that (of progress, what the system has written back by itself). The keeper also makes
- * spare segments, moves records that would hold an old segment, takes segments whose records are
- * all delivered for use again (two; others are deleted), and adopts directories whose owner is
- * dead: what was open there comes out of spool_next() marked as crashed, what was settled as it is.
+ * of the spool (the keeper) has the disk take it every sync_ms (fdatasync) unless all of its
+ * segment is delivered by then: a power failure loses at most that (of progress, what the system
+ * has written back by itself). The keeper also makes spare segments, moves records that would hold
+ * an old segment, takes segments whose records are all delivered for use again (some; others are
+ * deleted), and adopts directories whose owner is dead: what was open there comes out of
+ * spool_next() marked as crashed, what was settled as it is.
  *
  * Threads: a worker writes through its own writer (a short lock of its own, shared with the keeper
  * only); ONE thread calls spool_next(); spool_done() may be called by any.
@@ -36,6 +37,8 @@ struct spool_options {
     uint64_t segment_bytes; /* of one file; a record must fit into a quarter of it */
     uint64_t max_bytes;     /* of all files: beyond it nothing is opened */
     unsigned sync_ms;
+    unsigned spares; /* segments that are kept for use again; 0: 2 */
+    unsigned keep;   /* an open record is moved when so many were used since; 0: 8 */
     const struct clock *clock;
     const struct rng *rng;
 };

@@ -20,7 +20,8 @@
 
 enum {
     SPOOL_PATH_MAX = 1024,
-    SPOOL_SPARES = 2 /* that are kept for use again; others are deleted */
+    SPOOL_SPARES = 2, /* unless options say more */
+    SPOOL_KEEP = 8    /* the same */
 };
 
 /* A directory of segments whose lock we hold: our own, or an adopted one. */

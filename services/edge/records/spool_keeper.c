@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The keeper: the spool's own thread. Every sync_ms it forces to disk what was written, moves open
- * records out of old segments, keeps segments of which everything is delivered for use again or
- * deletes them, and now and then looks for directories of the dead. In between it has a spare
- * segment ready as soon as one was taken.
+ * The keeper: the spool's own thread. Every sync_ms it keeps segments of which everything is
+ * delivered for use again or deletes them, forces to disk what was written to the others, moves
+ * open records out of old segments, and now and then looks for directories of the dead. In between
+ * it has a spare segment ready as soon as the last one was taken.
+ *
+ * Where records are delivered soon, most segments are small enough to be done with before their
+ * turn: their pages are written again without having been on disk, and the system, which would have
+ * to notice each first store to a page that is, has nothing to do.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -13,7 +17,6 @@
 #include "spool_impl.h"
 
 enum {
-    KEEP_TURNS = 8,  /* an open record is moved when its writer has used this many segments since */
     MOVES_MAX = 256, /* per turn of the keeper */
     MOVES_HELD = 16, /* per hold of a writer's lock: a worker waits at most for these copies */
     ADOPT_EVERY_S = 10
@@ -34,7 +37,7 @@ static bool move_oldest(struct spool *s, struct spool_writer *w, struct move *re
     struct spool_ticket *t = LIST_ENTRY(w->tickets.next, struct spool_ticket, in_writer);
     struct spool_segment *from = t->segment, *to;
     size_t at;
-    if (w->turns - from->turn < KEEP_TURNS || from->live > from->open + MOVES_MAX) return false;
+    if (w->turns - from->turn < s->o.keep || from->live > from->open + MOVES_MAX) return false;
     const struct segment_frame *f = segment_at(from->map, t->offset);
     struct segment_entry e = { .type = SEGMENT_OPEN,
                                .id = str_n(f->id, SEGMENT_ID_LEN),
@@ -128,7 +131,7 @@ static size_t spares(struct spool *s)
 static void add_spare(struct spool *s, struct spool_segment *g)
 {
     (void)pthread_mutex_lock(&s->lock);
-    list_push_back(&s->spares, &g->in_todo);
+    list_push_front(&s->spares, &g->in_todo); /* what was used last is still in the cache */
     s->spares_n++;
     (void)pthread_mutex_unlock(&s->lock);
 }
@@ -163,7 +166,7 @@ static void reclaim(struct spool *s)
     struct list_node *n;
     while ((n = list_pop_front(&dead)) != NULL) {
         struct spool_segment *g = LIST_ENTRY(n, struct spool_segment, in_dir);
-        if (g->dir != &s->own || s->bytes > s->o.max_bytes || spares(s) >= SPOOL_SPARES) {
+        if (g->dir != &s->own || s->bytes > s->o.max_bytes || spares(s) >= s->o.spares) {
             spool_segment_remove(s, g);
         } else {
             spool_segment_renew(g);
@@ -203,13 +206,13 @@ static void turn(struct spool *s)
         s->next_adoption_ns = now + (uint64_t)ADOPT_EVERY_S * 1000000000u;
     }
     size_t n = move_old(s, moves);
+    reclaim(s); /* first: what is delivered need not be on disk any more */
     sync_all(s);
     /* Only now that the new places are on disk the old ones may go. */
     for (size_t i = 0; i < n; i++) {
         segment_set_state(segment_at(moves[i].from->map, moves[i].offset), SEGMENT_DONE);
         moves[i].from->live--;
     }
-    reclaim(s);
     (void)pthread_mutex_unlock(&s->keeper_lock);
 }
 

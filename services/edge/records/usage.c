@@ -11,7 +11,16 @@
 #include "publisher.h"
 #include "spool.h"
 
-enum { POLL_MS = 20, SEGMENT_MIN = 256 * 1024, SEGMENT_MAX = 4 * 1024 * 1024 };
+/* Segments are small, so that under load most are delivered before the disk has to take them, but
+ * not too many. */
+enum {
+    POLL_MS = 20,
+    SEGMENT_MIN = 256 * 1024,
+    SEGMENT_MAX = 4 * 1024 * 1024,
+    SEGMENTS_MAX = 2048,
+    SPARE_BYTES = 8 * 1024 * 1024,
+    KEEP_BYTES = 32 * 1024 * 1024
+};
 
 struct worker {
     struct buf text; /* of the record being written */
@@ -108,7 +117,7 @@ void usage_settle(struct usage *u, unsigned worker, struct usage_handle *h,
 
 static uint64_t segment_bytes(const struct usage_options *o)
 {
-    uint64_t n = (uint64_t)o->settings->max_bytes / (8 * (uint64_t)o->workers);
+    uint64_t n = (uint64_t)o->settings->max_bytes / SEGMENTS_MAX;
     return MIN(MAX(n, (uint64_t)SEGMENT_MIN), (uint64_t)SEGMENT_MAX);
 }
 
@@ -136,11 +145,14 @@ enum err usage_new(const struct usage_options *o, struct usage **ret, struct why
     u->workers = aligned_alloc(64, o->workers * sizeof *u->workers);
     ASSERT(u->workers != NULL);
     for (unsigned i = 0; i < o->workers; i++) buf_init(&u->workers[i].text, USAGE_MAX_BYTES);
+    uint64_t segment = segment_bytes(o);
     enum err e = spool_new(&(struct spool_options){ .dir = dir,
                                                     .workers = o->workers,
-                                                    .segment_bytes = segment_bytes(o),
+                                                    .segment_bytes = segment,
                                                     .max_bytes = (uint64_t)o->settings->max_bytes,
                                                     .sync_ms = (unsigned)o->settings->sync_ms,
+                                                    .spares = (unsigned)(SPARE_BYTES / segment),
+                                                    .keep = (unsigned)(KEEP_BYTES / segment),
                                                     .clock = o->clock,
                                                     .rng = o->rng },
                            &u->spool, why);

@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include "base/heap.h"
 #include "base/log.h"
 #include "base/uuid.h"
 #include "services/edge/records/usage.h"
@@ -261,6 +262,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--namespaces") == 0) l.namespaces = MAX((unsigned)v, 1u);
         if (strcmp(argv[i], "--cpu") == 0) l.cpu = (int)v;
     }
+    heap_keep(); /* as the edge does */
     log_setup("bench", "bench", LOG_WARN);
     if (l.cpu >= 0) keep_to(l.cpu, true);
     nats_server_start(&nats, NULL);
