@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counts tokens with what npm has, for `make bench-tokens`, as peers/main.rs does:
+// Counts tokens with what npm has, for `make bench-tokens`, as peers/main.rs does but without copies of itself: what it
+// has counted it may remember.
 //   peers.mjs PEER FAMILY TOKENIZER.JSON RANKS.TIKTOKEN FILE…
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { read } from "../oracle/corpus.mjs";
 
 const require = createRequire(join(import.meta.dirname, "../oracle/package.json"));
@@ -24,26 +26,33 @@ async function counter() {
   return (s) => e.encode_ordinary(s).length;
 }
 
-const count = await counter(), now = () => { const c = process.cpuUsage(); return (c.user + c.system) / 1e6; };
-if (count === null) console.log(JSON.stringify({ peer, none: true }));
-else for (const file of files) {
-  const all = read(file).map((b) => b.toString("utf8")), half = all.length >> 1, begin = now(), used = [], took = [];
+const HALF = 0.15, AGAIN = 0.12;
+const now = () => { const c = process.cpuUsage(); return (c.user + c.system) / 1e6; };
+const speed = (docs, t) => Number((docs.reduce((sum, d) => sum + Buffer.byteLength(d), 0) / t / 1e6).toFixed(2));
+
+async function measure(count, all) {
+  const half = all.length >> 1, used = [], took = [];
   let tokens = 0, fresh;
   for (const part of [all.slice(0, half), all.slice(half)]) {
     const from = now();
     let n = 0;
-    while (n < part.length && now() - from < 0.3)
+    while (n < part.length && now() - from < HALF)
       for (const end = Math.min(n + 10, part.length); n < end; n++) tokens += await count(part[n]);
     fresh = now() - from;
     used.push(part.slice(0, n));
   }
-  const docs = used.flat(), size = (list) => list.reduce((sum, d) => sum + Buffer.byteLength(d), 0);
-  while (took.length < 2 || (took.length < 9 && now() - begin < 1.4)) {
+  const docs = used.flat(), begin = now();
+  while (took.length < 1 || (took.length < 9 && now() - begin < AGAIN)) {
     const from = now();
     for (const d of docs) await count(d);
     took.push(now() - from);
   }
   took.sort((a, b) => a - b);
-  const bytes = size(docs), speed = (n, t) => Number((n / t / 1e6).toFixed(2));
-  console.log(JSON.stringify({ peer, file, docs: used.map((u) => u.length), bytes, tokens, fresh: speed(size(used[1]), fresh), best: speed(bytes, took[0]), median: speed(bytes, took[took.length >> 1]) }));
+  return { docs: used.map((u) => u.length), tokens, new: speed(used[1], fresh), seen: speed(docs, took[took.length >> 1]) };
 }
+
+const count = await counter();
+console.log(JSON.stringify(count === null ? { none: true } : { ready: true }));
+if (count !== null)
+  for await (const line of createInterface({ input: process.stdin }))
+    console.log(JSON.stringify(await measure(count, read(files[Number(line)]).map((b) => b.toString("utf8")))));

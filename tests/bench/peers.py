@@ -4,9 +4,9 @@
 
     peers.py PEER FAMILY TOKENIZER.JSON RANKS.TIKTOKEN FILE...
 
-Prints a JSON line per file: MB/s of the processor's time, one thread, the fastest call for a count
-that the package has: on the second half of the documents before anything of it was seen, and on all of
-them again and again. A package that needs more than 0.3 seconds for a half is given only as many of its
+Loads, then forks each time it is told the number of a file, as the other does: the copy measures new text
+when as much of its kind has been counted, and both again; one thread, the fastest call for a count that
+the package has. A package that needs more than HALF seconds for a half is given only as many of its
 documents as fit in that.
 """
 import json
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 
+HALF, AGAIN = 0.15, 0.12
 OPENAI = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "r50k_base")
 
 
@@ -75,35 +76,51 @@ def counter(peer, family, path, ranks):
     return None
 
 
+def passes(count, docs, limit):
+    """Some of the documents, until the time is up: how many, their tokens, and the time they took."""
+    now = time.process_time
+    n, tokens, took, start, step = 0, 0, 0, now(), max(1, len(docs) // 25)
+    while n < len(docs) and took < limit:
+        tokens += sum(count(docs[n:n + step]))
+        n = min(n + step, len(docs))
+        took = now() - start
+    return n, tokens, took
+
+
+def measure(count, every):
+    half, now = len(every) // 2, time.process_time
+    first, before, _ = passes(count, every[:half], HALF)
+    second, tokens, fresh = passes(count, every[half:], HALF)
+    new = every[half:half + second]
+    docs, took, begin = every[:first] + new, [], now()
+    while not took or (len(took) < 9 and now() - begin < AGAIN):
+        start = now()
+        count(docs)
+        took.append(now() - start)
+    took.sort()
+
+    def speed(some, seconds):
+        return round(sum(len(d.encode()) for d in some) / seconds / 1e6, 2)
+    return {"docs": [first, second], "tokens": before + tokens, "new": speed(new, fresh),
+            "seen": speed(docs, took[len(took) // 2])}
+
+
 def main():
     os.environ.update(TIKTOKEN_CACHE_DIR="", TOKENIZERS_PARALLELISM="false", RAYON_NUM_THREADS="1")
     peer, family, path, ranks = sys.argv[1:5]
     count = counter(peer, family, path, ranks)
     if count is None:
-        print(json.dumps({"peer": peer, "none": True}))
+        print(json.dumps({"none": True}))
         return 0
-    now = time.process_time
-    for name in sys.argv[5:]:
-        every, begin, tokens, used = documents(name), now(), 0, []
-        half = len(every) // 2
-        for part in (every[:half], every[half:]):
-            n, took, start, step = 0, 0, now(), max(1, len(part) // 25)
-            while n < len(part) and took < 0.3:
-                tokens += sum(count(part[n:n + step]))
-                n = min(n + step, len(part))
-                took = now() - start
-            used.append(part[:n])
-        size = [sum(len(d.encode()) for d in part) for part in used]
-        docs, fresh, took = used[0] + used[1], took, []
-        while len(took) < 2 or (len(took) < 9 and now() - begin < 1.4):
-            start = now()
-            count(docs)
-            took.append(now() - start)
-        took.sort()
-        print(json.dumps({"peer": peer, "file": name, "docs": [len(u) for u in used], "bytes": sum(size),
-                          "tokens": tokens, "fresh": round(size[1] / fresh / 1e6, 2),
-                          "best": round(sum(size) / took[0] / 1e6, 2),
-                          "median": round(sum(size) / took[len(took) // 2] / 1e6, 2)}), flush=True)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            print(json.dumps(measure(count, documents(sys.argv[5 + int(line)]))), flush=True)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if status != 0:
+            sys.exit(f"the copy that measures ended with {status}")
     return 0
 
 

@@ -13,7 +13,7 @@ top=$PWD/../..
 python=$(../oracle/python.sh requirements.txt "$top/build/bench-python") || python=""
 peers=""
 if command -v cargo >/dev/null 2>&1; then
-    echo "cargo: building the counters of Rust (minutes, the first time)" >&2
+    [ -x "$top/build/bench-peers/release/peers" ] || echo "cargo: building the counters of Rust (minutes)" >&2
     if cargo build --quiet --release --manifest-path peers/Cargo.toml --target-dir "$top/build/bench-peers" >&2; then
         peers=$top/build/bench-peers/release/peers
     else

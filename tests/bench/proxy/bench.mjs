@@ -4,7 +4,7 @@
 import path from 'node:path';
 import { Stage } from './stage.mjs';
 import { WAYS } from './config.mjs';
-import { compare, median, rounds, spread, table } from './rows.mjs';
+import { compare, median, rounds, spread, table } from '../rounds.mjs';
 
 const build = path.resolve(process.argv[2]);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5), SECONDS = Number(process.env.BENCH_SECONDS ?? 1.5);

@@ -5,7 +5,7 @@
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { getText, sumOf } from '../../e2e/lib/util.mjs';
-import { median, table } from './rows.mjs';
+import { median, table } from '../rounds.mjs';
 import { Stage } from './stage.mjs';
 
 const SECONDS = Number(process.env.SOAK_SECONDS ?? 600);

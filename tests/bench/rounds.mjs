@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rounds that take turns, their medians, and tables.
+// Rounds in which all that is compared is measured in turns, the medians of its ratios, and tables.
 export const median = (v) => { const s = [...v].sort((a, b) => a - b); return s.length % 2 ? s[(s.length - 1) / 2] : (s[s.length / 2 - 1] + s[s.length / 2]) / 2; };
+
+// Every other round goes the other way round, so that nobody is always measured after the same one.
+export const turns = (k, targets) => (k % 2 ? [...targets].reverse() : targets);
 
 // Measures each target once in each round, so that what else the machine does meets them all. Resolves to
 // { target: [result, …] }.
 export async function rounds(n, targets, measure) {
   const results = Object.fromEntries(targets.map((t) => [t, []]));
-  for (let k = 0; k < n; k++) {
-    // Every other round the other way round.
-    for (const t of k % 2 ? [...targets].reverse() : targets) results[t].push(await measure(t));
-  }
+  for (let k = 0; k < n; k++)
+    for (const t of turns(k, targets)) results[t].push(await measure(t));
   return results;
 }
 
 const digits = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2));
 export const spread = (v) => `${digits(median(v))} (${digits(Math.min(...v))}–${digits(Math.max(...v))})`;
 // Of each round to the same round of another target.
-export const ratio = (v, of) => median(v.map((x, i) => x / of[i]));
+export const ratios = (v, of) => v.map((x, i) => x / of[i]);
+export const ratio = (v, of) => median(ratios(v, of));
 
 export function table(title, head, lines) {
   console.log(`\n### ${title}\n`);
