@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A template, and texts for the messages: conversations of one form with those texts in turn are
- * rendered by the template and by plans, and both must write the same. The input is the template
- * and up to eight texts, with zero bytes between them.
+ * rendered by the template and by plans, and both must write the same; a plan that was cut must
+ * count what the whole has. The input is the template and up to eight texts, with zero bytes
+ * between them.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "../unit/support_bytes_vocab.h"
 #include "../unit/support_plan.h"
 
 enum { TEXTS = 8, TURNS = 10, SOURCE_MAX = 4096 };
@@ -21,6 +23,14 @@ static struct str next(struct str *rest)
     rest->p += n + (z != NULL);
     rest->n -= n + (z != NULL);
     return s;
+}
+
+/* One for all inputs. */
+static const struct vocab *vocabulary(void)
+{
+    static struct vocab *v;
+    if (v == NULL) v = bytes_vocab("bytes", "", "");
+    return v;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -39,6 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     while (rest.n > 0 && texts_n < TEXTS) texts[texts_n++] = next(&rest);
     if (texts_n == 0) texts[texts_n++] = STR("text");
     planned_init(&s);
+    s.vocab = vocabulary();
     buf_init(&b, 4 << 20);
     for (size_t turn = 0; turn < TURNS; turn++) {
         buf_clear(&b);

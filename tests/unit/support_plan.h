@@ -14,9 +14,11 @@
 struct planned {
     struct chat_plans *plans;
     struct chat_form form;
-    struct buf by_plan, by_template;
+    struct buf by_plan, by_template, room;
     struct arena arena;
-    size_t forms, written; /* requests that had a form; that a plan wrote */
+    const struct vocab *vocab; /* NULL, or what they are counted with */
+    size_t forms, written;     /* requests that had a form; that a plan wrote */
+    size_t spared;             /* bytes that were not counted again */
 };
 
 static inline void planned_init(struct planned *s)
@@ -25,6 +27,7 @@ static inline void planned_init(struct planned *s)
     if (s->plans == NULL) abort();
     buf_init(&s->by_plan, 64 << 10);
     buf_init(&s->by_template, 16 << 20);
+    buf_init(&s->room, 64 << 10);
     arena_init(&s->arena, 0);
 }
 
@@ -34,6 +37,7 @@ static inline void planned_done(struct planned *s)
     buf_done(&s->form.key);
     buf_done(&s->by_plan);
     buf_done(&s->by_template);
+    buf_done(&s->room);
     arena_done(&s->arena);
 }
 
@@ -42,7 +46,22 @@ static inline enum err planned_gather(void *ctx, const char *p, size_t n)
     return buf_append(ctx, p, n);
 }
 
-/* False: the plan wrote something else than the template, or where the template refuses. */
+/* False: what was written is counted otherwise by the plan than as a whole. */
+static inline bool planned_counts(struct planned *s, struct str written)
+{
+    uint64_t whole, by_plan;
+    if (s->vocab == NULL) return true;
+    if (token_count(s->vocab, written, SPECIAL_CONTROL, &whole) != ERR_OK) abort();
+    if (!chat_plans_count(s->plans, &s->form, s->vocab, &s->room, &by_plan)) return false;
+    s->spared += written.n - s->room.len;
+    if (by_plan == whole) return true;
+    fprintf(stderr, "%.*s\nby plan %llu, as a whole %llu\n", STR_ARG(written),
+            (unsigned long long)by_plan, (unsigned long long)whole);
+    return false;
+}
+
+/* False: the plan wrote something else than the template, or where the template refuses; or counts
+ * it otherwise. */
 static inline bool planned_agrees(struct planned *s, const struct chat_template *t,
                                   const struct chat_slices *in)
 {
@@ -75,8 +94,10 @@ static inline bool planned_agrees(struct planned *s, const struct chat_template 
                 STR_ARG(buf_str(&s->by_plan)), STR_ARG(buf_str(&s->by_template)));
         return false;
     }
-    if (e == ERR_OK && has_form && !written && !used_clock)
-        chat_plans_learn(s->plans, &s->form, t, &s->arena, &v, messages, buf_str(&s->by_template));
+    if (written) return planned_counts(s, buf_str(&s->by_plan));
+    if (e == ERR_OK && has_form && !used_clock)
+        chat_plans_learn(s->plans, &s->form, t, s->vocab, &s->arena, &v, messages,
+                         buf_str(&s->by_template));
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "support_bytes_vocab.h"
 #include "support_plan.h"
+#include "tokenizer/added.h"
 #include "tokenizer/chat/chat.h"
 
 #define EACH(body) "{% for m in messages %}" body "{% endfor %}"
@@ -40,9 +41,37 @@ static struct chat_template *compiled(const char *source)
     return t;
 }
 
+/* Texts that meet added tokens, at whose ends plans are cut. */
+static const char *const near_tokens[] = {
+    "",
+    " ",
+    "\\n",
+    "\\n\\n code",
+    "text\\n ",
+    "<",
+    "<|im",
+    "|im_start|>",
+    "a<|im_start|>b",
+    "x <|eot_id|>",
+    "[INST",
+    "[/INST] [",
+    "<s></s",
+    "<|a|><|b|>",
+    "<|a",
+    "\\u0338x",
+    "e\\u0301",
+    "e<think>\\n",
+    "</think>\\u0301\\n",
+    "it's 12345",
+    "\\u4f60\\u597d",
+    "\\u2581 \\u2581",
+    "\\ud83d\\ude00",
+};
+
 /* Conversations of n messages with all those texts in all places, `turns` of them. */
-static void converse(struct planned *s, const struct chat_template *t, size_t n, size_t turns,
-                     const struct chat_slices *as)
+static void converse_with(const char *const *in_turn, size_t texts_n, struct planned *s,
+                          const struct chat_template *t, size_t n, size_t turns,
+                          const struct chat_slices *as)
 {
     struct buf b;
     buf_init(&b, 1 << 20);
@@ -50,16 +79,21 @@ static void converse(struct planned *s, const struct chat_template *t, size_t n,
         struct chat_slices in = *as;
         buf_clear(&b);
         for (size_t i = 0; i < n; i++)
-            assert_int_equal(
-                buf_printf(&b, "%s{\"role\": \"%s\",\"content\":\"%s\"}", i > 0 ? ", " : "[",
-                           roles[i % ARRAY_LEN(roles)],
-                           texts[(k * (i + 1) + k / ARRAY_LEN(texts) * i) % ARRAY_LEN(texts)]),
-                ERR_OK);
+            assert_int_equal(buf_printf(&b, "%s{\"role\": \"%s\",\"content\":\"%s\"}",
+                                        i > 0 ? ", " : "[", roles[i % ARRAY_LEN(roles)],
+                                        in_turn[(k * (i + 1) + k / texts_n * i) % texts_n]),
+                             ERR_OK);
         assert_int_equal(buf_appendz(&b, " ]"), ERR_OK);
         in.messages = buf_str(&b);
         assert_true(planned_agrees(s, t, &in));
     }
     buf_done(&b);
+}
+
+static void converse(struct planned *s, const struct chat_template *t, size_t n, size_t turns,
+                     const struct chat_slices *as)
+{
+    converse_with(texts, ARRAY_LEN(texts), s, t, n, turns, as);
 }
 
 /* How many of 200 conversations of two messages a plan wrote. */
@@ -243,6 +277,57 @@ static void only_plain_messages_have_a_form(void **state)
     chat_template_free(t);
 }
 
+/* What is the same in all chats of a form is not counted again, and nothing else is left out. */
+static void what_stands_between_added_tokens_is_counted_once(void **state)
+{
+    (void)state;
+    static const char *const templates[] = {
+        EACH("<|a|>{{ m.role }}\n{{ m.content }}<|b|>\n") "<|a|>",
+        "a rule<|a|>one<|b|>" EACH("{{ m.content }}<|a|>x<|b|>{{ m.content }}") "more <|a",
+        EACH("{{ m.content }}|><|b|{{ m.content }}<|a|><|a|>{{ m.content | trim }}"),
+        "<|a|>nothing of it",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(templates); i++) {
+        struct planned s;
+        struct chat_template *t = compiled(templates[i]);
+        struct vocab *v = bytes_vocab("bytes", templates[i], "");
+        planned_init(&s);
+        s.vocab = v;
+        for (size_t n = 1; n < 5; n++)
+            converse_with(near_tokens, ARRAY_LEN(near_tokens), &s, t, n, 80,
+                          &(struct chat_slices){ .now = 1767323045 });
+        assert_int_equal(s.written, 4 * 78);
+        assert_true(s.spared > s.written);
+        planned_done(&s);
+        chat_template_free(t);
+        vocab_unref(v);
+    }
+}
+
+static void a_token_cuts_a_text_where_it_is_one_in_any_text(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int from, to; /* -1: nowhere */
+    } rows[] = {
+        { "", -1, -1 },      { "a<|a", -1, -1 },         { "|>x<|b", -1, -1 },   { "<|a|>", 0, 5 },
+        { "x<|a|>y", 1, 6 }, { "x<|a|>y<|b|>z", 1, 12 }, { "<|a<|a|>|>", 3, 8 },
+    };
+    struct vocab *v = bytes_vocab("bytes", "", "");
+    struct added_cuts cuts;
+    added_cuts_init(&cuts, v);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        size_t from = 0, to = 0;
+        bool found = added_cuts_find(&cuts, str_of(rows[i].text), &from, &to);
+        assert_int_equal(found, rows[i].from >= 0);
+        if (!found) continue;
+        assert_int_equal(from, rows[i].from);
+        assert_int_equal(to, rows[i].to);
+    }
+    vocab_unref(v);
+}
+
 /* Through the front: with memory that is kept a chat counts what it counts without. */
 static void counts_are_the_same_with_and_without_memory(void **state)
 {
@@ -293,12 +378,16 @@ static void the_templates_of_models_are_followed(void **state)
         if (vocab_open(path, &v, &why) != ERR_OK) continue;
         if (chat_template_new(v, &t, &why) == ERR_OK) {
             planned_init(&s);
+            s.vocab = v;
             for (size_t n = 1; n < 7; n++) {
                 converse(&s, t, n, 60, &(struct chat_slices){ .now = 1767323045 });
                 converse(&s, t, n, 20,
                          &(struct chat_slices){ .kwargs = STR("{\"enable_thinking\":false}") });
+                converse_with(near_tokens, ARRAY_LEN(near_tokens), &s, t, n, 80,
+                              &(struct chat_slices){ .now = 1767323045 });
             }
-            print_message("%s: %zu of %zu by plan\n", entry->d_name, s.written, s.forms);
+            print_message("%s: %zu of %zu by plan, %zu bytes not counted again\n", entry->d_name,
+                          s.written, s.forms, s.spared);
             planned_done(&s);
             chat_template_free(t);
         }
@@ -347,6 +436,8 @@ int main(void)
         cmocka_unit_test(a_loop_over_a_string_is_no_plan),
         cmocka_unit_test(forms_are_told_apart),
         cmocka_unit_test(only_plain_messages_have_a_form),
+        cmocka_unit_test(what_stands_between_added_tokens_is_counted_once),
+        cmocka_unit_test(a_token_cuts_a_text_where_it_is_one_in_any_text),
         cmocka_unit_test(counts_are_the_same_with_and_without_memory),
         cmocka_unit_test(the_templates_of_models_are_followed),
         cmocka_unit_test(made_up_templates_are_followed),

@@ -133,8 +133,8 @@ static enum err count_rendered(const struct model_info *m, const struct chat_val
     set_rendered(m, tokens, c);
     if (used_clock) chat_warn(c, "the template prints today's date (UTC)");
     if (room->learns != NULL && !s.streaming && !used_clock)
-        chat_plans_learn(room->learns->plans, &room->learns->form, m->chat, a, in, messages,
-                         buf_str(whole));
+        chat_plans_learn(room->learns->plans, &room->learns->form, m->chat, m->vocab, a, in,
+                         messages, buf_str(whole));
     return ERR_OK;
 }
 
@@ -274,10 +274,7 @@ static enum err read_slice(struct arena *a, struct str text, const char *param, 
 static bool count_known(const struct model_info *m, struct chat_scratch *s, struct chat_count *ret)
 {
     uint64_t tokens;
-    buf_clear(&s->whole);
-    if (!chat_plans_write(s->plans, &s->form, &s->whole) ||
-        token_count(m->vocab, buf_str(&s->whole), SPECIAL_CONTROL, &tokens) != ERR_OK)
-        return false;
+    if (!chat_plans_count(s->plans, &s->form, m->vocab, &s->whole, &tokens)) return false;
     begin(m, ret);
     set_rendered(m, tokens, ret);
     warn_vocab(m, ret);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "tokenizer/added.h"
 
 enum {
     PLANS = 32,           /* that are kept, each at most some 40 KB */
@@ -19,8 +20,10 @@ enum {
 struct plan {
     char *key; /* NULL: the place is free */
     size_t key_n;
-    uint64_t hash;
     struct jinja_plan *plan; /* NULL: it could not be recorded */
+    bool is_cut;             /* for the vocabulary with this checksum */
+    uint64_t checksum;
+    uint64_t tokens; /* of what the plan leaves out when it is cut */
 };
 
 struct chat_plans {
@@ -125,7 +128,6 @@ bool chat_form_read(struct chat_form *f, const struct chat_template *t,
     } while (take(&c, ','));
     if (!take(&c, ']')) return false;
     skip_space(&c);
-    f->hash = hash_bytes(f->key.data, f->key.len);
     return c.p == c.end;
 }
 
@@ -133,8 +135,7 @@ bool chat_form_read(struct chat_form *f, const struct chat_template *t,
 
 static bool is_of(const struct plan *p, const struct chat_form *f)
 {
-    return p->key != NULL && p->hash == f->hash && p->key_n == f->key.len &&
-           memcmp(p->key, f->key.data, f->key.len) == 0;
+    return p->key != NULL && p->key_n == f->key.len && memcmp(p->key, f->key.data, f->key.len) == 0;
 }
 
 bool chat_plans_write(struct chat_plans *p, const struct chat_form *f, struct buf *out)
@@ -142,6 +143,41 @@ bool chat_plans_write(struct chat_plans *p, const struct chat_form *f, struct bu
     for (size_t i = 0; i < PLANS; i++)
         if (is_of(&p->plans[i], f) && p->plans[i].plan != NULL &&
             jinja_plan_write(p->plans[i].plan, f->texts, out) == ERR_OK)
+            return true;
+    return false;
+}
+
+static enum err count_cut(const struct plan *p, const struct str *texts, const struct vocab *v,
+                          struct buf *room, uint64_t *ret)
+{
+    size_t ends[JINJA_PLAN_STRETCHES], n = 0, at = 0;
+    uint64_t tokens = p->tokens;
+    enum err e = jinja_plan_write_cut(p->plan, texts, room, ends, &n);
+    for (size_t i = 0; i < n && e == ERR_OK; i++) {
+        uint64_t of_stretch = 0;
+        e = token_count(v, str_n(room->data + at, ends[i] - at), SPECIAL_CONTROL, &of_stretch);
+        tokens += of_stretch;
+        at = ends[i];
+    }
+    if (e == ERR_OK) *ret = tokens;
+    return e;
+}
+
+static enum err count_by(const struct plan *p, const struct str *texts, const struct vocab *v,
+                         struct buf *room, uint64_t *ret)
+{
+    buf_clear(room);
+    if (p->is_cut && p->checksum == v->h->checksum) return count_cut(p, texts, v, room, ret);
+    enum err e = jinja_plan_write(p->plan, texts, room);
+    return e == ERR_OK ? token_count(v, buf_str(room), SPECIAL_CONTROL, ret) : e;
+}
+
+bool chat_plans_count(struct chat_plans *p, const struct chat_form *f, const struct vocab *v,
+                      struct buf *room, uint64_t *ret)
+{
+    for (size_t i = 0; i < PLANS; i++)
+        if (is_of(&p->plans[i], f) && p->plans[i].plan != NULL &&
+            count_by(&p->plans[i], f->texts, v, room, ret) == ERR_OK)
             return true;
     return false;
 }
@@ -185,14 +221,54 @@ static struct jinja_plan *record(const struct chat_form *f, const struct chat_te
     return plan;
 }
 
-void chat_plans_learn(struct chat_plans *p, const struct chat_form *f,
-                      const struct chat_template *t, struct arena *a, const struct chat_values *in,
-                      struct jv messages, struct str rendered)
+/* --- cut at added tokens --- */
+
+struct cutting {
+    struct added_cuts cuts;
+    uint64_t tokens;
+};
+
+static bool find_cuts(void *ctx, struct str literal, size_t *ret_from, size_t *ret_to)
 {
-    uint64_t *seen = &p->seen[f->hash % SEEN];
+    const struct cutting *c = ctx;
+    return added_cuts_find(&c->cuts, literal, ret_from, ret_to);
+}
+
+static enum err count_left_out(void *ctx, struct str text)
+{
+    struct cutting *c = ctx;
+    uint64_t n;
+    enum err e = token_count(c->cuts.v, text, SPECIAL_CONTROL, &n);
+    if (e == ERR_OK) c->tokens += n;
+    return e;
+}
+
+/* rendered: what the plan writes for `texts`. A cut plan that counts it otherwise is used whole. */
+static void cut(struct plan *p, const struct vocab *v, const struct str *texts, struct str rendered)
+{
+    struct cutting c = { .tokens = 0 };
+    struct buf room;
+    uint64_t whole, by_stretches;
+    added_cuts_init(&c.cuts, v);
+    if (jinja_plan_cut(p->plan, &(struct jplan_cutter){ find_cuts, count_left_out, &c }) != ERR_OK)
+        return;
+    p->tokens = c.tokens;
+    p->checksum = v->h->checksum;
+    buf_init(&room, rendered.n + 1);
+    p->is_cut = count_cut(p, texts, v, &room, &by_stretches) == ERR_OK &&
+                token_count(v, rendered, SPECIAL_CONTROL, &whole) == ERR_OK &&
+                whole == by_stretches;
+    buf_done(&room);
+}
+
+void chat_plans_learn(struct chat_plans *p, const struct chat_form *f,
+                      const struct chat_template *t, const struct vocab *v, struct arena *a,
+                      const struct chat_values *in, struct jv messages, struct str rendered)
+{
+    uint64_t hash = hash_bytes(f->key.data, f->key.len), *seen = &p->seen[hash % SEEN];
     size_t had = 0;
-    if (*seen != f->hash) {
-        *seen = f->hash;
+    if (*seen != hash) {
+        *seen = hash;
         return;
     }
     for (size_t i = 0; i < PLANS; i++)
@@ -203,6 +279,6 @@ void chat_plans_learn(struct chat_plans *p, const struct chat_form *f,
     if (to->key == NULL) return;
     memcpy(to->key, f->key.data, f->key.len);
     to->key_n = f->key.len;
-    to->hash = f->hash;
     to->plan = record(f, t, a, in, messages, rendered);
+    if (to->plan != NULL && v != NULL) cut(to, v, f->texts, rendered);
 }

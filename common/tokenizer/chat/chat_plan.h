@@ -19,7 +19,6 @@ void chat_plans_free(struct chat_plans *p);
 /* A request's form, and the texts of its messages. */
 struct chat_form {
     struct buf key; /* kept for the next request */
-    uint64_t hash;
     struct str texts[JINJA_PLAN_GIVEN];
     size_t n;
     size_t bytes; /* of the texts */
@@ -32,11 +31,15 @@ bool chat_form_read(struct chat_form *f, const struct chat_template *t,
 
 /* Writes what the template makes of it. False: no plan is there, or none that holds. */
 bool chat_plans_write(struct chat_plans *p, const struct chat_form *f, struct buf *out);
+/* The tokens of what it would write. What is the same in all chats of the form was counted when
+ * the form was recorded, where added tokens divide it from the rest. room: cleared and used. */
+bool chat_plans_count(struct chat_plans *p, const struct chat_form *f, const struct vocab *v,
+                      struct buf *room, uint64_t *ret);
 
-/* Behind a rendering: notes the form, or records it. messages: normalised, and spoilt for other
- * use; rendered: what they gave. */
+/* Behind a rendering: notes the form, or records it. v: what it will be counted with. messages:
+ * normalised, and spoilt for other use; rendered: what they gave. */
 void chat_plans_learn(struct chat_plans *p, const struct chat_form *f,
-                      const struct chat_template *t, struct arena *a, const struct chat_values *in,
-                      struct jv messages, struct str rendered);
+                      const struct chat_template *t, const struct vocab *v, struct arena *a,
+                      const struct chat_values *in, struct jv messages, struct str rendered);
 
 #endif

@@ -364,6 +364,8 @@ bool jrec_compare(struct jr *r, enum jop op, struct jv a, struct jv b, bool *ret
 /* False: the recording is spoilt. */
 bool jrec_may_call(struct jr *r, struct jv callee, const struct jargs *args);
 bool jrec_may_test(struct jr *r, struct str name, struct jv v, const struct jargs *args);
+/* What is answered for a text; of a plan, too. */
+bool jplan_answer(const struct jplan_guard *g, struct str v, struct str with);
 /* Writes out what is staged. */
 bool jflush(struct jr *r);
 

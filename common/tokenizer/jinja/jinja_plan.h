@@ -10,7 +10,11 @@
  * up, joining it with another into a variable, printing it as JSON) spoils the recording: there is
  * no plan then, and the template is rendered each time.
  *
- * A record belongs to one thread; a plan is immutable.
+ * Where what is made of the output is made of stretches of it one by one (such as the number of its
+ * tokens, between tokens that stand apart from all text), a plan can be cut there: then it writes
+ * only the stretches that differ from text to text.
+ *
+ * A record belongs to one thread; a plan is immutable, but for being cut.
  */
 #ifndef TOKENIZER_JINJA_PLAN_H
 #define TOKENIZER_JINJA_PLAN_H
@@ -23,6 +27,7 @@ enum {
     JINJA_PLAN_VALUES = 64, /* with those that were made of them */
     JINJA_PLAN_GUARDS = 64,
     JINJA_PLAN_PARTS = 160,
+    JINJA_PLAN_STRETCHES = JINJA_PLAN_PARTS + 1,
     JINJA_PLAN_LITERALS = 32 << 10, /* bytes */
     JINJA_PLAN_WHOLE = 0xff,
 };
@@ -48,6 +53,7 @@ struct jplan_guard {
 
 struct jplan_part {
     uint8_t value; /* JINJA_PLAN_WHOLE: a literal */
+    bool ends;     /* in a plan that was cut: a stretch ends behind it */
     struct jplan_text text;
 };
 
@@ -77,5 +83,20 @@ size_t jinja_plan_given(const struct jinja_plan *p);
  * looked at one of them, and would go another way; ERR_LIMIT, ERR_NOMEM: of out. */
 enum err jinja_plan_write(const struct jinja_plan *p, const struct str *given,
                           struct buf *out) MUSTCHECK;
+
+/* Tells where literals may be cut: what find() finds in one is left out, what is before it ends a
+ * stretch, and what follows begins one. left_out() is told of it, and of each stretch that no given
+ * string is part of; an error of its own ends the cutting. */
+struct jplan_cutter {
+    bool (*find)(void *ctx, struct str literal, size_t *ret_from, size_t *ret_to);
+    enum err (*left_out)(void *ctx, struct str text);
+    void *ctx;
+};
+/* Once, before the plan is used. On failure it is as it was. */
+enum err jinja_plan_cut(struct jinja_plan *p, const struct jplan_cutter *c) MUSTCHECK;
+/* As jinja_plan_write() of a plan that was cut: the stretches that are left, one behind the other;
+ * ends[i]: where in out each of them ends. */
+enum err jinja_plan_write_cut(const struct jinja_plan *p, const struct str *given, struct buf *out,
+                              size_t ends[JINJA_PLAN_STRETCHES], size_t *ret_n) MUSTCHECK;
 
 #endif

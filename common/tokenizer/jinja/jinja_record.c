@@ -106,18 +106,6 @@ static bool is_one_of(struct str name, const char *const *names, size_t n)
 
 /* --- what is noted --- */
 
-static bool answer(const struct jplan_guard *g, struct str v, struct str with)
-{
-    switch ((enum jplan_question)g->question) {
-    case JPLAN_NOT_EMPTY: return v.n > 0;
-    case JPLAN_HAS: return jstr_find(v, with, 0) != SIZE_MAX;
-    case JPLAN_STARTS: return str_starts(v, with);
-    case JPLAN_ENDS: return str_ends(v, with);
-    case JPLAN_IS: return str_eq(v, with);
-    }
-    return false;
-}
-
 static bool ask(struct jr *r, struct jv v, enum jplan_question question, struct str with)
 {
     struct jinja_record *rec = r->run->record;
@@ -126,7 +114,7 @@ static bool ask(struct jr *r, struct jv v, enum jplan_question question, struct 
         (void)jrec_spoil(r);
         return false;
     }
-    g.yes = answer(&g, rec->texts[g.value], with);
+    g.yes = jplan_answer(&g, rec->texts[g.value], with);
     rec->guards[rec->guards_n++] = g;
     return g.yes;
 }
@@ -273,81 +261,4 @@ bool jrec_compare(struct jr *r, enum jop op, struct jv a, struct jv b, bool *ret
         *ret = false;
     }
     return true;
-}
-
-/* --- the plan --- */
-
-struct jinja_plan {
-    uint32_t given, values_n, guards_n, parts_n;
-    struct jplan_value *values;
-    struct jplan_guard *guards;
-    struct jplan_part *parts;
-    char *literals;
-};
-
-struct jinja_plan *jinja_record_plan(const struct jinja_record *rec)
-{
-    size_t values = rec->values_n * sizeof *rec->values;
-    size_t guards = rec->guards_n * sizeof *rec->guards;
-    size_t parts = rec->parts_n * sizeof *rec->parts;
-    struct jinja_plan *p = calloc(1, sizeof *p + values + guards + parts + rec->literals.len);
-    if (p == NULL) return NULL;
-    p->given = rec->given;
-    p->values_n = rec->values_n;
-    p->guards_n = rec->guards_n;
-    p->parts_n = rec->parts_n;
-    p->values = (void *)(p + 1);
-    p->guards = (void *)((char *)p->values + values);
-    p->parts = (void *)((char *)p->guards + guards);
-    p->literals = (char *)p->parts + parts;
-    memcpy(p->values, rec->values, values);
-    memcpy(p->guards, rec->guards, guards);
-    memcpy(p->parts, rec->parts, parts);
-    if (rec->literals.len > 0) memcpy(p->literals, rec->literals.data, rec->literals.len);
-    return p;
-}
-
-void jinja_plan_free(struct jinja_plan *p)
-{
-    free(p);
-}
-
-size_t jinja_plan_given(const struct jinja_plan *p)
-{
-    return p->given;
-}
-
-static struct str literal(const struct jinja_plan *p, struct jplan_text t)
-{
-    return str_n(p->literals + t.at, t.n);
-}
-
-enum err jinja_plan_write(const struct jinja_plan *p, const struct str *given, struct buf *out)
-{
-    struct str v[JINJA_PLAN_VALUES];
-    size_t total = 0;
-    char *at;
-    for (uint32_t i = 0; i < p->given; i++) v[i] = given[i];
-    for (uint32_t i = p->given; i < p->values_n; i++) {
-        const struct jplan_value *made = &p->values[i];
-        struct str chars = literal(p, made->chars);
-        v[i] = jstr_strip(v[made->of], made->has_chars ? &chars : NULL, made->which);
-    }
-    for (uint32_t i = 0; i < p->guards_n; i++) {
-        const struct jplan_guard *g = &p->guards[i];
-        if (answer(g, v[g->value], literal(p, g->with)) != g->yes) return ERR_AGAIN;
-    }
-    for (uint32_t i = 0; i < p->parts_n; i++)
-        total += p->parts[i].value == JINJA_PLAN_WHOLE ? p->parts[i].text.n
-                                                       : v[p->parts[i].value].n;
-    enum err e = buf_reserve(out, total, &at);
-    if (e != ERR_OK) return e;
-    for (uint32_t i = 0; i < p->parts_n; i++) {
-        const struct jplan_part *part = &p->parts[i];
-        struct str s = part->value == JINJA_PLAN_WHOLE ? literal(p, part->text) : v[part->value];
-        if (s.n > 0) memcpy(at, s.p, s.n);
-        at += s.n;
-    }
-    out->len += total;
-    return ERR_OK;
 }
