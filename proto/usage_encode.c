@@ -3,6 +3,8 @@
  * Writing of the usage record. It is on the edge's hot path, twice per request: it writes straight
  * into the buffer, without a tree and without printf. Any thread, no state.
  */
+#include <stdlib.h>
+
 #include "base/clock.h"
 #include "base/skip.h"
 #include "proto/usage_msg.h"
@@ -70,17 +72,29 @@ static inline void put(struct writer *w, const char *p, size_t n)
 }
 #define PUT(w, literal) put((w), "" literal "", sizeof(literal) - 1)
 
+static void put_word(struct writer *w, const struct str *words, unsigned i, unsigned n)
+{
+    ASSERT(i < n);
+    put(w, words[i].p, words[i].n);
+}
+
+/* The digits of v, of which are at most twenty; returns their end. Most are few. */
+static inline char *digits(char *p, uint64_t v)
+{
+    if (v < 100) {
+        if (v >= 10) *p++ = (char)('0' + v / 10);
+        *p++ = (char)('0' + v % 10);
+        return p;
+    }
+    size_t n = 3;
+    for (uint64_t rest = v / 1000; rest > 0; rest /= 10) n++;
+    for (char *at = p + n; at > p; v /= 10) *--at = (char)('0' + v % 10);
+    return p + n;
+}
+
 static void put_u64(struct writer *w, uint64_t v)
 {
-    size_t n = 1;
-    if (v < 10 && has_room(w, n)) { /* most are 0 */
-        *w->p++ = (char)('0' + v);
-        return;
-    }
-    for (uint64_t rest = v; rest >= 10; rest /= 10) n++;
-    if (!has_room(w, n)) return;
-    for (char *at = w->p + n; at > w->p; v /= 10) *--at = (char)('0' + v % 10);
-    w->p += n;
+    if (has_room(w, 20)) w->p = digits(w->p, v);
 }
 
 static void put_i64(struct writer *w, int64_t v)
@@ -182,13 +196,15 @@ static void put_str_at(struct writer *w, const char *key, size_t key_n, struct s
 }
 #define PUT_STR(w, key, s) put_str_at((w), ",\"" key "\":", sizeof(key) + 3, (s))
 
-static void put_number_at(struct writer *w, const char *key, size_t key_n, uint64_t v)
-{
-    put(w, key, key_n);
-    put_u64(w, v);
-}
-#define PUT_U64(w, key, v) put_number_at((w), ",\"" key "\":", sizeof(key) + 3, (v))
-#define PUT_FIRST_U64(w, key, v) put_number_at((w), "\"" key "\":", sizeof(key) + 2, (v))
+#define PUT_NUMBER(w, head, v)                        \
+    do {                                              \
+        if (!has_room((w), sizeof(head) + 20)) break; \
+        memcpy((w)->p, (head), sizeof(head) - 1);     \
+        (w)->p += sizeof(head) - 1;                   \
+        (w)->p = digits((w)->p, (v));                 \
+    } while (0)
+#define PUT_U64(w, key, v) PUT_NUMBER((w), ",\"" key "\":", (v))
+#define PUT_FIRST_U64(w, key, v) PUT_NUMBER((w), "\"" key "\":", (v))
 
 static void put_attempt(struct writer *w, const struct usage_attempt *a)
 {
@@ -202,36 +218,210 @@ static void put_attempt(struct writer *w, const struct usage_attempt *a)
     PUT(w, "}");
 }
 
-/* The head of a record. What stands here is also in usage_head_stamp(). */
-static void put_identity(struct writer *w, const struct usage_record *r)
+/* No step loses anything: where one of the values is another, so is the result. */
+static inline uint64_t rotate(uint64_t v, unsigned by)
+{
+    return v << by | v >> (64 - by);
+}
+
+static inline uint64_t mix(uint64_t h, uint64_t v)
+{
+    return rotate(h ^ v, 27) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static inline uint64_t mix_str(uint64_t h, struct str s)
+{
+    return mix(h, (uint64_t)(uintptr_t)s.p ^ rotate(s.n, 48));
+}
+
+/* --- the head: what stands here is also in usage_head_stamp() --- */
+
+enum { PLACES = 64, PLACE_BYTES = 976, WHERE = 12 };
+
+/* What of heads is the same for many requests: from `from` to `upstream_id`. */
+static const struct {
+    char key[20];
+    bool always;
+} where_keys[WHERE] = {
+    { ",\"from\":", true },      { ",\"edge\":", false },
+    { ",\"namespace\":", true }, { ",\"namespace_id\":", false },
+    { ",\"key_id\":", false },   { ",\"route\":", false },
+    { ",\"route_id\":", false }, { ",\"dialect\":", false },
+    { ",\"model\":", false },    { ",\"upstream_model\":", false },
+    { ",\"upstream\":", false }, { ",\"upstream_id\":", false },
+};
+
+/* As text, with where in it each string lies: those that JSON takes as they are, so that the text
+ * is what a record is compared with, too. */
+struct place {
+    uint16_t len; /* 0: none */
+    uint16_t at[WHERE], n[WHERE];
+    char text[PLACE_BYTES];
+};
+
+struct usage_places {
+    uint64_t second; /* of ts, plus one; 0: none */
+    char ts[TIME_RFC3339_LEN];
+    struct place list[PLACES];
+};
+
+struct usage_places *usage_places_new(void)
+{
+    return xcalloc(1, sizeof(struct usage_places));
+}
+
+void usage_places_free(struct usage_places *p)
+{
+    free(p);
+}
+
+static inline void gather_where(const struct usage_record *r, struct str ret[WHERE])
+{
+    ret[0] = r->from.n > 0 ? r->from : r->edge;
+    ret[1] = r->edge;
+    ret[2] = r->namespace_slug.n > 0 ? r->namespace_slug : STR(USAGE_NO_NAMESPACE);
+    ret[3] = r->namespace_id;
+    ret[4] = r->key_id;
+    ret[5] = r->route;
+    ret[6] = r->route_id;
+    ret[7] = r->dialect;
+    ret[8] = r->model;
+    ret[9] = r->upstream_model;
+    ret[10] = r->upstream;
+    ret[11] = r->upstream_id;
+}
+
+/* Where a record's place is, if it is there: strings of one configuration lie where they lay. */
+static struct place *find_place(struct usage_places *p, const struct str where[WHERE])
+{
+    uint64_t h = mix_str(mix_str(0, where[3]), where[4]);
+    h = mix_str(mix_str(h, where[6]), where[11]);
+    return &p->list[(h ^ where[8].n ^ where[9].n) >> 7 & (PLACES - 1)];
+}
+
+static inline bool same_bytes(const char *a, const char *b, size_t n)
+{
+    uint64_t v, u, odd = 0;
+    uint32_t c, d;
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 < n; i += 8) {
+            memcpy(&v, a + i, 8);
+            memcpy(&u, b + i, 8);
+            odd |= v ^ u;
+        }
+        memcpy(&v, a + n - 8, 8);
+        memcpy(&u, b + n - 8, 8);
+        return (odd | (v ^ u)) == 0;
+    }
+    if (n >= 4) {
+        memcpy(&c, a, 4);
+        memcpy(&d, b, 4);
+        odd = c ^ d;
+        memcpy(&c, a + n - 4, 4);
+        memcpy(&d, b + n - 4, 4);
+        return (odd | (c ^ d)) == 0;
+    }
+    for (size_t i = 0; i < n; i++) odd |= (uint64_t)(a[i] ^ b[i]);
+    return odd == 0;
+}
+
+static bool is_place(const struct place *p, const struct str where[WHERE])
+{
+    if (p->len == 0) return false;
+    for (size_t i = 0; i < WHERE; i++)
+        if (p->n[i] != where[i].n || !same_bytes(p->text + p->at[i], where[i].p, where[i].n))
+            return false;
+    return true;
+}
+
+static size_t written(const struct writer *w)
+{
+    return w->p != NULL ? (size_t)(w->p - w->out->data) : w->out->len;
+}
+
+/* Writes it, and keeps it at *keep unless that is NULL, or a string is not as it was given. */
+static void put_where(struct writer *w, const struct str where[WHERE], struct place *keep)
+{
+    struct place p = { .len = 0 };
+    size_t start = written(w);
+    bool plain = true;
+    for (size_t i = 0; i < WHERE; i++) {
+        struct str s = where[i];
+        if (s.n == 0 && !where_keys[i].always) continue;
+        put(w, where_keys[i].key, strlen(where_keys[i].key));
+        size_t at = written(w);
+        put_text(w, s);
+        plain = plain && w->p != NULL && written(w) == at + s.n + 2;
+        p.at[i] = (uint16_t)(at + 1 - start);
+        p.n[i] = (uint16_t)s.n;
+    }
+    size_t n = written(w) - start;
+    if (keep == NULL || !plain || w->e != ERR_OK || n > sizeof keep->text) return;
+    memcpy(keep->at, p.at, sizeof p.at);
+    memcpy(keep->n, p.n, sizeof p.n);
+    memcpy(keep->text, w->out->data + start, n);
+    keep->len = (uint16_t)n;
+}
+
+static void put_ts(struct writer *w, uint64_t ms, struct usage_places *places)
 {
     char ts[TIME_RFC3339_LEN];
-    format_ts(r->ts_ms, ts);
+    if (places == NULL) {
+        format_ts(ms, ts);
+        put(w, ts, sizeof ts);
+        return;
+    }
+    if (places->second != ms / 1000 + 1) {
+        format_ts(ms, places->ts);
+        places->second = ms / 1000 + 1;
+    }
+    put_digits(places->ts + 20, (unsigned)(ms % 1000), 3);
+    put(w, places->ts, sizeof places->ts);
+}
+
+static void put_identity(struct writer *w, const struct usage_record *r,
+                         struct usage_places *places)
+{
+    struct str where[WHERE];
     PUT(w, "{");
     PUT_FIRST_U64(w, "v", USAGE_VERSION);
     PUT(w, ",\"id\":");
     put_text(w, r->id);
     PUT(w, ",\"ts\":\"");
-    put(w, ts, sizeof ts);
-    PUT(w, "\",\"from\":");
-    put_text(w, r->from.n > 0 ? r->from : r->edge);
-    PUT_STR(w, "edge", r->edge);
-    PUT(w, ",\"namespace\":");
-    put_text(w, r->namespace_slug.n > 0 ? r->namespace_slug : STR(USAGE_NO_NAMESPACE));
-    PUT_STR(w, "namespace_id", r->namespace_id);
-    PUT_STR(w, "key_id", r->key_id);
-    PUT_STR(w, "route", r->route);
-    PUT_STR(w, "route_id", r->route_id);
-    PUT_STR(w, "dialect", r->dialect);
-    PUT_STR(w, "model", r->model);
-    PUT_STR(w, "upstream_model", r->upstream_model);
-    PUT_STR(w, "upstream", r->upstream);
-    PUT_STR(w, "upstream_id", r->upstream_id);
+    put_ts(w, r->ts_ms, places);
+    PUT(w, "\"");
+    gather_where(r, where);
+    struct place *p = places != NULL ? find_place(places, where) : NULL;
+    if (p != NULL && is_place(p, where))
+        put(w, p->text, p->len);
+    else
+        put_where(w, where, p);
     PUT_STR(w, "client_ip", r->client_ip);
     PUT_STR(w, "user", r->user);
     PUT_STR(w, "trace_id", r->trace_id);
     PUT_U64(w, "revision", r->revision);
 }
+
+/* --- the tail --- */
+
+/* Words with their keys. */
+static const struct str outcomes[] = {
+#define X(symbol, word) { ",\"outcome\":\"" word "\"", sizeof(",\"outcome\":\"" word "\"") - 1 },
+    USAGE_OUTCOMES(X)
+#undef X
+};
+static const struct str input_sources[] = {
+#define X(symbol, word) \
+    { ",\"input_source\":\"" word "\"", sizeof(",\"input_source\":\"" word "\"") - 1 },
+    USAGE_SOURCES(X)
+#undef X
+};
+static const struct str output_sources[] = {
+#define X(symbol, word) \
+    { ",\"output_source\":\"" word "\"", sizeof(",\"output_source\":\"" word "\"") - 1 },
+    USAGE_SOURCES(X)
+#undef X
+};
 
 static void put_result(struct writer *w, const struct usage_record *r, enum usage_outcome outcome)
 {
@@ -240,7 +430,7 @@ static void put_result(struct writer *w, const struct usage_record *r, enum usag
     else
         PUT(w, ",\"stream\":false");
     PUT_U64(w, "status", r->status);
-    PUT_STR(w, "outcome", str_of(usage_outcome_name(outcome)));
+    put_word(w, outcomes, outcome, USAGE_OUTCOME_MAX);
     if (r->reject.policy.n > 0 || r->reject.dimension.n > 0) {
         PUT(w, ",\"reject\":{\"policy\":");
         put_text(w, r->reject.policy);
@@ -268,9 +458,9 @@ static void put_amounts(struct writer *w, const struct usage_record *r)
     if (r->cached_tokens > 0) PUT_U64(w, "cached_tokens", r->cached_tokens);
     if (r->reasoning_tokens > 0) PUT_U64(w, "reasoning_tokens", r->reasoning_tokens);
     if (r->input_source != USAGE_SOURCE_NONE)
-        PUT_STR(w, "input_source", str_of(usage_source_name(r->input_source)));
+        put_word(w, input_sources, r->input_source, USAGE_SOURCE_MAX);
     if (r->output_source != USAGE_SOURCE_NONE)
-        PUT_STR(w, "output_source", str_of(usage_source_name(r->output_source)));
+        put_word(w, output_sources, r->output_source, USAGE_SOURCE_MAX);
     if (r->upstream_reported.known) {
         PUT(w, ",\"upstream_reported\":{");
         PUT_FIRST_U64(w, "input", r->upstream_reported.input);
@@ -318,13 +508,13 @@ static void put_tail(struct writer *w, const struct usage_record *r, enum usage_
     PUT(w, "}");
 }
 
-static enum err encode(const struct usage_record *r, enum usage_outcome outcome, struct buf *out,
-                       size_t *ret_head_n)
+static enum err encode(const struct usage_record *r, enum usage_outcome outcome,
+                       struct usage_places *places, struct buf *out, size_t *ret_head_n)
 {
     struct writer w = { .out = out };
     size_t start = out->len;
-    put_identity(&w, r);
-    size_t head_n = (w.p != NULL ? (size_t)(w.p - out->data) : out->len) - start;
+    put_identity(&w, r, places);
+    size_t head_n = written(&w) - start;
     put_tail(&w, r, outcome);
     enum err e = finish(&w, start);
     if (e == ERR_OK) *ret_head_n = head_n;
@@ -333,12 +523,13 @@ static enum err encode(const struct usage_record *r, enum usage_outcome outcome,
 
 enum err usage_encode_parts(const struct usage_record *r, struct buf *out, size_t *ret_head_n)
 {
-    return encode(r, r->outcome, out, ret_head_n);
+    return encode(r, r->outcome, NULL, out, ret_head_n);
 }
 
-enum err usage_encode_opening(const struct usage_record *r, struct buf *out, size_t *ret_head_n)
+enum err usage_encode_opening(const struct usage_record *r, struct usage_places *places,
+                              struct buf *out, size_t *ret_head_n)
 {
-    return encode(r, USAGE_CRASHED, out, ret_head_n);
+    return encode(r, USAGE_CRASHED, places, out, ret_head_n);
 }
 
 enum err usage_encode(const struct usage_record *r, struct buf *out)
@@ -353,22 +544,6 @@ enum err usage_encode_tail(const struct usage_record *r, struct buf *out)
     size_t start = out->len;
     put_tail(&w, r, r->outcome);
     return finish(&w, start);
-}
-
-/* No step loses anything: where one of the values is another, so is the result. */
-static inline uint64_t rotate(uint64_t v, unsigned by)
-{
-    return v << by | v >> (64 - by);
-}
-
-static inline uint64_t mix(uint64_t h, uint64_t v)
-{
-    return rotate(h ^ v, 27) * UINT64_C(0x9e3779b97f4a7c15);
-}
-
-static inline uint64_t mix_str(uint64_t h, struct str s)
-{
-    return mix(h, (uint64_t)(uintptr_t)s.p ^ rotate(s.n, 48));
 }
 
 uint64_t usage_head_stamp(const struct usage_record *r)

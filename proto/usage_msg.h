@@ -132,11 +132,16 @@ enum err usage_encode(const struct usage_record *r, struct buf *out) MUSTCHECK;
  * its end. The head says whose request it is and where it went (id to trace_id, revision), the tail
  * what became of it; the text is the one and then the other. parts() is usage_encode(), and says
  * how long the head is; opening() has the outcome that a record has unless it is settled
- * (USAGE_CRASHED), whatever r says; tail() appends the tail alone. */
+ * (USAGE_CRASHED), whatever r says; tail() appends the tail alone. places may be NULL: what heads
+ * that were written lately have in common, as text; it is compared, so that nothing which it was
+ * made of has to live on. For one thread at a time. */
+struct usage_places;
+struct usage_places *usage_places_new(void);
+void usage_places_free(struct usage_places *p);
 enum err usage_encode_parts(const struct usage_record *r, struct buf *out,
                             size_t *ret_head_n) MUSTCHECK;
-enum err usage_encode_opening(const struct usage_record *r, struct buf *out,
-                              size_t *ret_head_n) MUSTCHECK;
+enum err usage_encode_opening(const struct usage_record *r, struct usage_places *places,
+                              struct buf *out, size_t *ret_head_n) MUSTCHECK;
 enum err usage_encode_tail(const struct usage_record *r, struct buf *out) MUSTCHECK;
 /* Of two records with the same stamp the heads are the same, provided that strings which lie at the
  * same place are: of one request, while what it points to lives. Nothing is read of the strings. */

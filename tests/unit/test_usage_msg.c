@@ -216,7 +216,7 @@ static void an_opening_says_what_is_known(void **state)
         if (known == 16) r.overhead_us = 9;
         buf_clear(&opening);
         buf_clear(&other);
-        assert_int_equal(usage_encode_opening(&r, &opening, &head_n), ERR_OK);
+        assert_int_equal(usage_encode_opening(&r, NULL, &opening, &head_n), ERR_OK);
         r.outcome = USAGE_TIMEOUT; /* as long as "crashed" */
         assert_int_equal(usage_encode(&r, &other), ERR_OK);
         char *word = memmem(other.data, other.len, "\"timeout\"", 9);
@@ -227,6 +227,60 @@ static void an_opening_says_what_is_known(void **state)
     }
     buf_done(&opening);
     buf_done(&other);
+}
+
+/* One record after the other, of which each differs from some earlier one in a single string, also
+ * where another lay at the same place before: written with what was kept of those it is the text
+ * that it is without. */
+static void what_heads_have_in_common_is_never_that_of_another(void **state)
+{
+    enum { ROUNDS = 20000, TEXTS = 16 };
+    static const struct str odd[] = { { "", 0 },    { "a\"b", 3 }, { "a\nlonger one", 12 },
+                                      { "x", 1 },   { "-", 1 },    { "tail of 16 bytes", 16 },
+                                      { "\xff", 1 } };
+    static char room[TEXTS][512];
+    const struct usage_record full = full_record();
+    struct usage_places *places = usage_places_new();
+    struct buf with, without;
+    uint64_t seed = 7;
+    (void)state;
+    buf_init(&with, USAGE_MAX_BYTES);
+    buf_init(&without, USAGE_MAX_BYTES);
+    for (unsigned n = 0; n < ROUNDS; n++) {
+        struct usage_record r = full;
+        struct str *const texts[TEXTS] = {
+            &r.id,           &r.from,      &r.edge,           &r.namespace_slug,
+            &r.namespace_id, &r.key_id,    &r.route,          &r.route_id,
+            &r.dialect,      &r.model,     &r.upstream_model, &r.upstream,
+            &r.upstream_id,  &r.client_ip, &r.user,           &r.trace_id
+        };
+        size_t a = 0, b = 0;
+        for (size_t i = 0; i < TEXTS; i++) {
+            memcpy(room[i], texts[i]->p, texts[i]->n);
+            texts[i]->p = room[i];
+        }
+        seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
+        size_t which = (seed >> 33) % TEXTS, how = (seed >> 45) % 12;
+        struct str *t = texts[which];
+        if (how < ARRAY_LEN(odd)) {
+            memcpy(room[which], odd[how].p, odd[how].n);
+            t->n = odd[how].n;
+        } else if (how < 10 && t->n > 0) {
+            room[which][(seed >> 50) % t->n] ^= 1; /* one byte is another */
+        } else if (how == 10) {
+            memset(room[which], 'y', t->n = 1 + (seed >> 50) % 300);
+        }
+        r.ts_ms += (seed >> 40) % 4000;
+        buf_clear(&with);
+        buf_clear(&without);
+        assert_int_equal(usage_encode_opening(&r, places, &with, &a), ERR_OK);
+        assert_int_equal(usage_encode_opening(&r, NULL, &without, &b), ERR_OK);
+        assert_str(buf_str(&with), buf_str(&without));
+        assert_int_equal(a, b);
+    }
+    usage_places_free(places);
+    buf_done(&with);
+    buf_done(&without);
 }
 
 /* Whatever of a record is changed: where the head is another, the stamp is. */
@@ -540,6 +594,7 @@ int main(void)
         cmocka_unit_test(what_is_encoded_is_decoded),
         cmocka_unit_test(a_record_is_its_head_and_then_its_tail),
         cmocka_unit_test(an_opening_says_what_is_known),
+        cmocka_unit_test(what_heads_have_in_common_is_never_that_of_another),
         cmocka_unit_test(a_stamp_tells_of_another_head),
         cmocka_unit_test(a_bare_record_gets_the_sender_and_no_namespace),
         cmocka_unit_test(long_and_broken_texts_are_cut_and_still_decode),

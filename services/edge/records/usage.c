@@ -24,6 +24,7 @@ enum {
 
 struct worker {
     struct buf text; /* of the record being written */
+    struct usage_places *places;
 } __attribute__((aligned(64)));
 
 struct usage {
@@ -61,7 +62,7 @@ enum err usage_open(struct usage *u, unsigned worker, const struct usage_record 
     struct spool_ticket *t = NULL;
     buf_clear(text);
     size_t head_n = 0;
-    enum err e = usage_encode_opening(r, text, &head_n);
+    enum err e = usage_encode_opening(r, u->workers[worker].places, text, &head_n);
     if (e == ERR_OK) e = spool_begin(u->spool, worker, r->id, slug_of(r), buf_str(text), &t);
     if (e == ERR_OK) spool_mark(t, head_n, usage_head_stamp(r));
     if (e != ERR_OK) {
@@ -125,7 +126,10 @@ static void free_all(struct usage *u)
 {
     publisher_free(u->publisher);
     spool_free(u->spool);
-    for (unsigned i = 0; u->workers != NULL && i < u->o.workers; i++) buf_done(&u->workers[i].text);
+    for (unsigned i = 0; u->workers != NULL && i < u->o.workers; i++) {
+        buf_done(&u->workers[i].text);
+        usage_places_free(u->workers[i].places);
+    }
     free(u->workers);
     free(u);
 }
@@ -144,7 +148,10 @@ enum err usage_new(const struct usage_options *o, struct usage **ret, struct why
     u->o.settings = &u->settings;
     u->workers = aligned_alloc(64, o->workers * sizeof *u->workers);
     ASSERT(u->workers != NULL);
-    for (unsigned i = 0; i < o->workers; i++) buf_init(&u->workers[i].text, USAGE_MAX_BYTES);
+    for (unsigned i = 0; i < o->workers; i++) {
+        buf_init(&u->workers[i].text, USAGE_MAX_BYTES);
+        u->workers[i].places = usage_places_new();
+    }
     uint64_t segment = segment_bytes(o);
     enum err e = spool_new(&(struct spool_options){ .dir = dir,
                                                     .workers = o->workers,
