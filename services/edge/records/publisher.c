@@ -32,12 +32,21 @@ struct message {
     struct publisher *publisher;
     enum state state;
     char slug[SLUG_CAP];
-    char id[UUID_LEN + 1]; /* of a batch; "" until it is sent */
+    char id[UUID_LEN + 1]; /* of a batch */
     size_t slug_n, bytes;
     unsigned failures;
     uint64_t retry_ns; /* of WAITING */
     size_t n;
     struct spool_ref refs[USAGE_BATCH_RECORDS];
+};
+
+/* Its text is written while records come, each read in the spool once: of a batch, of which the
+ * record alone is a part. */
+struct filling {
+    struct message *message;
+    struct buf text;
+    size_t head_n; /* of the text: what is not the first record */
+    enum err e;    /* whether the text is of use */
 };
 
 struct publisher {
@@ -55,11 +64,11 @@ struct publisher {
     bool full; /* there is more to send than there is room for */
 
     /* The thread's own. */
-    struct message *filling[OPEN_MAX]; /* oldest first */
+    struct filling filling[OPEN_MAX]; /* oldest first */
     size_t filling_n;
     size_t known_free;  /* so many messages at least */
     size_t payload_max; /* what the server takes */
-    struct buf text;
+    struct buf text;    /* of others */
 
     _Atomic uint64_t published, duplicates, retries, sent;
 };
@@ -136,18 +145,13 @@ static enum err write_batch(struct publisher *p, struct message *m)
     return e == ERR_OK ? usage_batch_end(&p->text) : e;
 }
 
-/* Writes the message's text; id is what the stream knows it by. */
-static enum err write_text(struct publisher *p, struct message *m, char id[UUID_LEN + 1])
+/* Writes the message's text. */
+static enum err write_text(struct publisher *p, struct message *m)
 {
     struct spool_item item;
     buf_clear(&p->text);
-    if (m->n > 1) {
-        if (m->id[0] == '\0') uuid_v7(p->o.clock, rng_system(), m->id);
-        memcpy(id, m->id, UUID_LEN + 1);
-        return write_batch(p, m);
-    }
+    if (m->n > 1) return write_batch(p, m);
     spool_look(p->o.spool, &m->refs[0], &item);
-    (void)str_copyz(id, UUID_LEN + 1, item.id);
     if (item.crashed) return put_crashed(p, &item);
     enum err e = buf_append_str(&p->text, item.head);
     return e == ERR_OK ? buf_append_str(&p->text, item.text) : e;
@@ -173,23 +177,41 @@ static void on_ack(void *ctx, enum err e, bool dup)
     (void)pthread_mutex_unlock(&p->lock);
 }
 
-/* Not under the lock: an answer may come before we are back. */
-static void send(struct publisher *p, struct message *m)
+/* What the stream knows a message by. */
+static void id_of(struct publisher *p, const struct message *m, char id[UUID_LEN + 1])
+{
+    struct spool_item item;
+    if (m->n > 1) {
+        memcpy(id, m->id, UUID_LEN + 1);
+        return;
+    }
+    spool_look(p->o.spool, &m->refs[0], &item);
+    (void)str_copyz(id, UUID_LEN + 1, item.id);
+}
+
+/* Sends a message with its text, or says that it failed. Not under the lock: an answer may come
+ * before we are back. */
+static void send_text(struct publisher *p, struct message *m, struct str text, enum err e)
 {
     char subject[SUBJECT_LEN], id[UUID_LEN + 1];
     subject_make(bus_prefix(p->o.bus), SUBJECT_USAGE, m->slug, subject);
-    enum err e = write_text(p, m, id);
+    id_of(p, m, id);
     (void)pthread_mutex_lock(&p->lock);
     m->state = FLYING;
     p->flying++;
     (void)pthread_mutex_unlock(&p->lock);
-    if (e == ERR_OK)
-        e = bus_js_publish(p->o.bus, subject, id, buf_str(&p->text), PUBLISH_TIMEOUT_MS, on_ack, m);
+    if (e == ERR_OK) e = bus_js_publish(p->o.bus, subject, id, text, PUBLISH_TIMEOUT_MS, on_ack, m);
     if (e == ERR_OK) return;
     (void)pthread_mutex_lock(&p->lock);
     failed(p, m);
     landed(p);
     (void)pthread_mutex_unlock(&p->lock);
+}
+
+static void send(struct publisher *p, struct message *m)
+{
+    enum err e = write_text(p, m);
+    send_text(p, m, buf_str(&p->text), e);
 }
 
 /* --- filling --- */
@@ -214,7 +236,7 @@ static struct message *begin(struct publisher *p, struct str slug)
     p->known_free--;
     (void)str_copyz(m->slug, sizeof m->slug, slug);
     m->slug_n = slug.n;
-    m->id[0] = '\0';
+    uuid_v7(p->o.clock, rng_system(), m->id);
     m->n = m->bytes = 0;
     m->failures = 0;
     return m;
@@ -226,17 +248,39 @@ static void add(struct message *m, const struct spool_item *item)
     m->bytes += item->head.n + item->text.n;
 }
 
+static void begin_filling(struct publisher *p, struct filling *f, struct str slug)
+{
+    f->message = begin(p, slug);
+    buf_clear(&f->text);
+    f->e = usage_batch_begin(&f->text, str_of(f->message->id), clock_wall_ms(p->o.clock),
+                             str_of(p->o.instance));
+    f->head_n = f->text.len;
+}
+
 static void send_filling(struct publisher *p, size_t i)
 {
-    struct message *m = p->filling[i];
+    struct filling f = p->filling[i];
+    struct str text = buf_str(&f.text);
     p->filling_n--;
-    memmove(p->filling + i, p->filling + i + 1, (p->filling_n - i) * sizeof(struct message *));
-    send(p, m);
+    memmove(p->filling + i, p->filling + i + 1, (p->filling_n - i) * sizeof f);
+    if (f.message->n == 1) {
+        text = str_n(text.p + f.head_n, text.n - f.head_n);
+    } else if (f.e == ERR_OK) {
+        f.e = usage_batch_end(&f.text);
+        text = buf_str(&f.text);
+    }
+    send_text(p, f.message, text, f.e);
+    p->filling[p->filling_n] = f; /* its memory is that of the next */
 }
 
 static bool fits(const struct publisher *p, size_t n, size_t bytes)
 {
     return usage_batch_fits(n, bytes) && bytes + 2 * n + USAGE_BATCH_HEAD <= p->payload_max;
+}
+
+static bool is_for(const struct message *m, struct str slug)
+{
+    return str_eq(slug, str_n(m->slug, m->slug_n));
 }
 
 static void put(struct publisher *p, const struct spool_item *item)
@@ -250,18 +294,20 @@ static void put(struct publisher *p, const struct spool_item *item)
         send(p, m);
         return;
     }
-    while (i < p->filling_n && !str_eq(slug, str_n(p->filling[i]->slug, p->filling[i]->slug_n)))
-        i++;
-    if (i < p->filling_n && !fits(p, p->filling[i]->n + 1, p->filling[i]->bytes + bytes)) {
+    while (i < p->filling_n && !is_for(p->filling[i].message, slug)) i++;
+    if (i < p->filling_n &&
+        !fits(p, p->filling[i].message->n + 1, p->filling[i].message->bytes + bytes)) {
         send_filling(p, i);
         i = p->filling_n;
     }
     if (i == p->filling_n) {
         if (p->filling_n == OPEN_MAX) send_filling(p, 0);
         i = p->filling_n++;
-        p->filling[i] = begin(p, slug);
+        begin_filling(p, &p->filling[i], slug);
     }
-    add(p->filling[i], item);
+    struct filling *f = &p->filling[i];
+    add(f->message, item);
+    if (f->e == ERR_OK) f->e = usage_batch_add(&f->text, item->head, item->text);
 }
 
 /* A message that goes again now; *from is where to look on. */
@@ -319,6 +365,7 @@ static void *run(void *arg)
 
 static void free_all(struct publisher *p)
 {
+    for (size_t i = 0; i < OPEN_MAX; i++) buf_done(&p->filling[i].text);
     buf_done(&p->text);
     (void)pthread_cond_destroy(&p->room);
     (void)pthread_cond_destroy(&p->landed);
@@ -338,6 +385,7 @@ enum err publisher_new(const struct publisher_options *o, struct publisher **ret
     (void)pthread_cond_init(&p->landed, &attr);
     (void)pthread_condattr_destroy(&attr);
     buf_init(&p->text, USAGE_BATCH_MAX_BYTES);
+    for (size_t i = 0; i < OPEN_MAX; i++) buf_init(&p->filling[i].text, USAGE_BATCH_MAX_BYTES);
     for (size_t i = 0; i < WINDOW; i++) {
         p->messages[i].publisher = p;
         p->free[p->free_n++] = &p->messages[WINDOW - 1 - i];

@@ -330,28 +330,30 @@ static struct segment_frame *find_open(struct spool_segment *g, const struct seg
 
 /* The spool's lock is held. A SETTLE whose OPEN is lost gives what it has: no record, but the
  * ledger's reader keeps it for a person to look at. */
-static void look(const struct spool_ref *ref, struct spool_item *ret)
+static void look(struct spool_segment *g, size_t at, struct spool_item *ret)
 {
-    struct spool_segment *g = ref->segment, *o;
-    const struct segment_frame *f = segment_at(g->map, ref->offset);
+    struct spool_segment *o = NULL;
+    const struct segment_frame *f = segment_at(g->map, at);
     *ret = (struct spool_item){ .id = str_n(f->id, SEGMENT_ID_LEN),
                                 .name = segment_name(f),
                                 .text = segment_text(f),
                                 .adopted = g->dir->adopted,
                                 .crashed = f->type == SEGMENT_OPEN,
-                                .ref = *ref };
+                                .ref = { .segment = g, .offset = at } };
     if (ret->crashed)
         ret->progress = (struct spool_progress){ f->output_tokens, f->cost_nano, f->duration_ms };
-    if (f->shared == 0) return;
     const struct segment_frame *open = find_open(g, f, &o);
-    if (open != NULL && open->text_n >= f->shared)
+    if (open == NULL) return;
+    if (f->shared > 0 && open->text_n >= f->shared)
         ret->head = str_n(segment_text(open).p, f->shared);
+    /* Of our own, one SETTLE names one OPEN, which stays until that is done. */
+    if (!g->dir->adopted) ret->ref.opened_in = o, ret->ref.opened_at = f->open_offset;
 }
 
 void spool_look(struct spool *s, const struct spool_ref *ref, struct spool_item *ret)
 {
     (void)pthread_mutex_lock(&s->lock);
-    look(ref, ret);
+    look(ref->segment, ref->offset, ret);
     (void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -372,7 +374,7 @@ static bool next_in(struct spool_segment *g, size_t tail, struct spool_item *ret
         enum segment_state state = segment_state(f);
         bool orphan = f->type == SEGMENT_OPEN && state == SEGMENT_ORPHAN;
         if (!orphan && (f->type != SEGMENT_SETTLE || state != SEGMENT_LIVE)) continue;
-        look(&(struct spool_ref){ g, at }, ret);
+        look(g, at, ret);
         return true;
     }
     return false;
@@ -401,13 +403,24 @@ enum err spool_next(struct spool *s, struct spool_item *ret)
     return e;
 }
 
+/* The OPEN of a record that was delivered, and its segment; NULL: none. */
+static struct segment_frame *opening_of(struct spool *s, const struct spool_ref *ref,
+                                        struct spool_segment **ret)
+{
+    struct spool_segment *g = ref->segment;
+    *ret = ref->opened_in;
+    if (!g->dir->adopted) return *ret != NULL ? segment_at((*ret)->map, ref->opened_at) : NULL;
+    (void)pthread_mutex_lock(&s->lock);
+    struct segment_frame *open = find_open(g, segment_at(g->map, ref->offset), ret);
+    (void)pthread_mutex_unlock(&s->lock);
+    return open;
+}
+
 static void done(struct spool *s, const struct spool_ref *ref)
 {
-    struct spool_segment *g = ref->segment, *o = NULL;
+    struct spool_segment *g = ref->segment, *o;
     struct segment_frame *f = segment_at(g->map, ref->offset);
-    (void)pthread_mutex_lock(&s->lock);
-    struct segment_frame *open = find_open(g, f, &o);
-    (void)pthread_mutex_unlock(&s->lock);
+    struct segment_frame *open = opening_of(s, ref, &o);
     /* In this order: a SETTLE that is to be delivered, by a successor too, needs its OPEN. */
     segment_set_state(f, SEGMENT_DONE);
     if (open != NULL && segment_state(open) == SEGMENT_LIVE) {

@@ -83,8 +83,8 @@ enum err spool_put(struct spool *s, unsigned worker, struct str id, struct str n
 
 /* Which record: for as long as it is not done. */
 struct spool_ref {
-    void *segment; /* private */
-    uint64_t offset;
+    void *segment, *opened_in; /* private, all of it */
+    uint64_t offset, opened_at;
 };
 
 /* A record to deliver. The views are valid until spool_done(). */
