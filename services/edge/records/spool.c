@@ -35,7 +35,7 @@ enum err spool_segment_make(struct spool *s, bool beyond_max, struct spool_segme
     }
     g->dir = &s->own;
     g->size = s->o.segment_bytes;
-    g->tail = g->read_at = g->synced = sizeof(struct segment_header);
+    g->tail = g->read_at = g->synced = g->seen = sizeof(struct segment_header);
     (void)snprintf(path, sizeof path, "%s/%08" PRIu32 ".seg", s->own.path, g->number);
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     /* Blocks are allocated now: a store into the mapping cannot find the disk full later. */
@@ -64,7 +64,7 @@ out:
 
 void spool_segment_renew(struct spool_segment *g)
 {
-    g->tail = g->read_at = g->synced = sizeof(struct segment_header);
+    g->tail = g->read_at = g->synced = g->seen = sizeof(struct segment_header);
     g->open = 0;
     g->sealed = g->read = false;
     spool_segment_prepare(g);

@@ -134,7 +134,8 @@ static struct spool_segment *map_segment(struct spool *s, struct spool_dir *d, c
                                      .tail = size,
                                      .sealed = true,
                                      .read_at = sizeof h,
-                                     .synced = size };
+                                     .synced = size,
+                                     .seen = size };
         s->bytes += size;
         s->segments++;
         goto out;

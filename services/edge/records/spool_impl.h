@@ -49,7 +49,7 @@ struct spool_segment {
     _Atomic bool sealed;   /* nothing is appended any more */
     _Atomic bool read;     /* spool_next() is through; then nobody but live frames needs it */
     size_t read_at;        /* spool_next()'s own */
-    size_t synced;         /* under the keeper's lock */
+    size_t synced, seen;   /* on disk; tail at the keeper's last turn. Under the keeper's lock */
 };
 
 struct spool_ticket {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The keeper: the spool's own thread. Every sync_ms it keeps segments of which everything is
- * delivered for use again or deletes them, forces to disk what was written to the others, moves
- * open records out of old segments, and now and then looks for directories of the dead. In between
- * it has a spare segment ready as soon as the last one was taken.
+ * The keeper: the spool's own thread. Twice in sync_ms it keeps segments of which everything is
+ * delivered for use again or deletes them, forces to disk what was there at its last turn of the
+ * others, moves open records out of old segments, and now and then looks for directories of the
+ * dead. In between it has a spare segment ready as soon as the last one was taken.
  *
  * Where records are delivered soon, most segments are small enough to be done with before their
  * turn: their pages are written again without having been on disk, and the system, which would have
@@ -78,21 +78,24 @@ static size_t move_old(struct spool *s, struct move moves[MOVES_MAX])
 
 /* --- syncing --- */
 
-static void sync_segment(struct spool *s, struct spool_segment *g)
+/* As fdatasync(2) of a part of the file, without keeping it open: up to where it was written at the
+ * last turn, or all. */
+static void sync_segment(struct spool *s, struct spool_segment *g, bool all)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t tail = atomic_load_explicit(&g->tail, memory_order_acquire);
-    if (tail == g->synced) return;
+    size_t to = all ? tail : g->seen;
+    g->seen = tail;
+    if (to <= g->synced) return;
     size_t from = g->synced / page * page;
-    /* As fdatasync(2) of that part of the file, without keeping it open. */
-    if (msync(g->map + from, tail - from, MS_SYNC) != 0)
+    if (msync(g->map + from, to - from, MS_SYNC) != 0)
         s->sync_errors++; /* tried again next time */
     else
-        g->synced = tail;
+        g->synced = to;
 }
 
 /* The keeper's lock is held: segments stay where they are, and only writers add some. */
-static void sync_all(struct spool *s)
+static void sync_all(struct spool *s, bool all)
 {
     (void)pthread_mutex_lock(&s->lock);
     bool names = s->names_dirty;
@@ -100,7 +103,7 @@ static void sync_all(struct spool *s)
     struct list_node *n = s->own.segments.next;
     (void)pthread_mutex_unlock(&s->lock);
     while (n != &s->own.segments) {
-        sync_segment(s, LIST_ENTRY(n, struct spool_segment, in_dir));
+        sync_segment(s, LIST_ENTRY(n, struct spool_segment, in_dir), all);
         (void)pthread_mutex_lock(&s->lock);
         n = n->next;
         (void)pthread_mutex_unlock(&s->lock);
@@ -114,7 +117,7 @@ static void sync_all(struct spool *s)
 void spool_sync(struct spool *s)
 {
     (void)pthread_mutex_lock(&s->keeper_lock);
-    sync_all(s);
+    sync_all(s, true);
     (void)pthread_mutex_unlock(&s->keeper_lock);
 }
 
@@ -196,7 +199,7 @@ static void make_spare(struct spool *s)
 
 /* --- the thread --- */
 
-static void turn(struct spool *s)
+static void turn(struct spool *s, bool last)
 {
     struct move moves[MOVES_MAX];
     (void)pthread_mutex_lock(&s->keeper_lock);
@@ -207,7 +210,7 @@ static void turn(struct spool *s)
     }
     size_t n = move_old(s, moves);
     reclaim(s); /* first: what is delivered need not be on disk any more */
-    sync_all(s);
+    sync_all(s, last || n > 0);
     /* Only now that the new places are on disk the old ones may go. */
     for (size_t i = 0; i < n; i++) {
         segment_set_state(segment_at(moves[i].from->map, moves[i].offset), SEGMENT_DONE);
@@ -222,7 +225,7 @@ static void *run(void *arg)
     bool stopping = false;
     (void)pthread_setname_np(pthread_self(), "usage-spool");
     while (!stopping) {
-        struct timespec until = clock_in_ms(s->o.sync_ms);
+        struct timespec until = clock_in_ms(MAX(s->o.sync_ms / 2, 1u));
         int e = 0;
         make_spare(s);
         (void)pthread_mutex_lock(&s->lock);
@@ -237,7 +240,7 @@ static void *run(void *arg)
         }
         stopping = s->stopping;
         (void)pthread_mutex_unlock(&s->lock);
-        turn(s);
+        turn(s, stopping);
     }
     return NULL;
 }

@@ -17,7 +17,7 @@ enum {
     POLL_MS = 20,
     SEGMENT_MIN = 256 * 1024,
     SEGMENT_MAX = 4 * 1024 * 1024,
-    SEGMENTS_MAX = 2048,
+    SEGMENTS_MAX = 4096,
     SPARE_BYTES = 8 * 1024 * 1024,
     KEEP_BYTES = 32 * 1024 * 1024
 };
