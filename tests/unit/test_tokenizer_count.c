@@ -94,6 +94,45 @@ static void tokens_that_come_again_are_the_right_ones(void **state)
     }
 }
 
+/* The same of longer ones, which are not looked at byte by byte any more. */
+static void tokens_of_long_runs_are_the_right_ones(void **state)
+{
+    const char *const names[] = { NULL, "mistral_nemo", "qwen3", "o200k_base" };
+    const char *const words[] = { "bb", "bbbb", "bbbbbbb", "cdcd", "cdcdcdcdcdcdc", "\xef\xbf" };
+    const char *const units[] = { "b", "cd", "\xef\xbf\xbd", " ", "bcd", "=-", "\xf0\x9f\x98\x80" };
+    enum { N = 3000, PREFIXES = 4 };
+    static struct support_vocab own;
+    static uint32_t last[N], count[N], heap[N];
+    (void)state;
+    support_init(&own, words, ARRAY_LEN(words));
+    for (size_t k = 0; k < ARRAY_LEN(names); k++) {
+        struct vocab *v = names[k] == NULL ? support_open(&own, PATTERN_QWEN, false)
+                                           : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 90 + k);
+        for (size_t round = 0; round < 28; round++) {
+            char p[N];
+            const char *unit = units[round % ARRAY_LEN(units)];
+            for (size_t i = 0; i < N; i++) p[i] = unit[i % strlen(unit)];
+            for (size_t breaks = round / ARRAY_LEN(units); breaks > 0; breaks--)
+                p[rng_below(&rng.rng, N)] = "bc *x"[rng_below(&rng.rng, 5)];
+            bpe_prefixes(v, p, N, last, count);
+            for (size_t i = 0; i < PREFIXES; i++) {
+                size_t n = i == 0 ? N : 1 + rng_below(&rng.rng, N), want;
+                assert_int_equal(bpe_merge_heap(v, p, n, heap, &want), ERR_OK);
+                assert_int_equal(count[n - 1], want);
+                for (size_t at = n; at > 0; at -= vocab_token_len(v, last[at - 1]))
+                    assert_int_equal(last[at - 1], heap[--want]);
+            }
+            uint64_t counted;
+            assert_int_equal(bpe_part(v, p, N, false, NULL, &counted), ERR_OK);
+            assert_int_equal(counted, count[N - 1]);
+        }
+        vocab_unref(v);
+    }
+}
+
 static void pieces_merged_together_come_out_alike(void **state)
 {
     const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3" };
@@ -506,6 +545,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_methods_merge_alike),
         cmocka_unit_test(tokens_that_come_again_are_the_right_ones),
+        cmocka_unit_test(tokens_of_long_runs_are_the_right_ones),
         cmocka_unit_test(pieces_merged_together_come_out_alike),
         cmocka_unit_test(pieces_that_come_again_are_found),
         cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),

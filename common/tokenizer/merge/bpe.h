@@ -56,6 +56,16 @@ enum err bpe_merge_heap(const struct vocab *v, const char *p, size_t n, uint32_t
                         size_t *ret) MUSTCHECK;
 /* last[i] becomes the last token of the prefix p[0..i], count[i] the number of its tokens. */
 void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last, uint32_t *count);
+/* The same, given up with ERR_CLOSED soon after stop (may be NULL) says so. */
+enum err bpe_prefixes_until(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                            uint32_t *last, uint32_t *count) MUSTCHECK;
+
+/*
+ * Would merging leave `left` and `right` standing side by side? Undoes their merges from the last
+ * to the first; at each step the two parts that then touched must not have been due to merge before
+ * the step that was undone. Of equal ranks the one further left merges first.
+ */
+bool bpe_compatible(const struct vocab *v, uint32_t left, uint32_t right);
 
 /*
  * The prefixes of a piece that grows: feeding it byte by byte costs what feeding it at once does.

@@ -71,8 +71,14 @@ size_t joins_part(const struct vocab *v, const char *p, size_t n, bool *ret_whol
     *ret_whole = true;
     q += utf8_next_valid(q, &a);
     if (a >= FIRST_OF_FOUR) *ret_whole = false;
+    bool twice = false; /* a stands behind another one */
     while (q < end) {
         size_t len = utf8_next_valid(q, &b);
+        if (a == b && twice) {
+            for (q += len; end - q >= 8 && memcmp(q, q - len, 8) == 0;) q += len == 3 ? 6 : 8;
+            continue;
+        }
+        twice = a == b;
         if (!may_join(v, a, b, (const unsigned char *)q, ret_whole)) return (size_t)(q - p);
         q += len;
         a = b;

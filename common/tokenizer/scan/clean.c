@@ -23,11 +23,7 @@ enum {
     PARTS = 4, /* points that one becomes, at most */
 };
 
-/*
- * One code point, or U+FFFD for a maximal ill-formed subpart. Returns how many bytes it took; sets
- * *ret_open when the bytes end inside a sequence that more bytes could complete.
- */
-static size_t next_point(const char *s, size_t n, uint32_t *ret, bool *ret_open)
+size_t clean_point(const char *s, size_t n, uint32_t *ret, bool *ret_open)
 {
     const unsigned char *p = (const unsigned char *)s;
     size_t len = utf8_decode(s, n, ret);
@@ -142,7 +138,7 @@ bool clean_boundary(const char *p, size_t n, unsigned how)
     uint32_t cp;
     bool open;
     if ((how & CLEAN_NFC) == 0) return true;
-    (void)next_point(p, n, &cp, &open);
+    (void)clean_point(p, n, &cp, &open);
     return !open && begins_cluster(cp);
 }
 
@@ -151,11 +147,11 @@ size_t clean_cluster(const char *p, size_t n, bool more, unsigned how)
     uint32_t cp;
     bool open;
     if (n == 0) return 0;
-    size_t len = next_point(p, n, &cp, &open);
+    size_t len = clean_point(p, n, &cp, &open);
     if (open && more) return 0;
     if ((how & CLEAN_NFC) == 0 || clean_settled(*p)) return len;
     while (len < n) {
-        size_t k = next_point(p + len, n - len, &cp, &open);
+        size_t k = clean_point(p + len, n - len, &cp, &open);
         if (open && more) return 0;
         if (begins_cluster(cp)) return len;
         len += k;
@@ -265,7 +261,7 @@ enum err clean_append(const char *p, size_t n, unsigned how, struct buf *points,
 {
     uint32_t cp;
     bool open;
-    size_t len = next_point(p, n, &cp, &open), count = 0;
+    size_t len = clean_point(p, n, &cp, &open), count = 0;
     if (len == n && ((how & CLEAN_NFC) == 0 || (unicode_class(cp) & UC_CARE) == 0))
         return append_points(out, &cp, 1, how);
     buf_clear(points);
@@ -275,7 +271,7 @@ enum err clean_append(const char *p, size_t n, unsigned how, struct buf *points,
         if (e != ERR_OK) return e;
         uint32_t *to = (uint32_t *)(void *)points->data;
         for (size_t end = count + SOME * (PARTS - 1); i < n && count <= end; i += len) {
-            len = next_point(p + i, n - i, &cp, &open);
+            len = clean_point(p + i, n - i, &cp, &open);
             count += decompose(cp, to + count);
         }
         points->len = count * sizeof cp;

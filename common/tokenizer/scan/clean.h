@@ -34,6 +34,10 @@ static inline bool clean_settled(char c)
     return (unsigned char)c < 0x80 && !letter && !(c >= '<' && c <= '>');
 }
 
+/* One code point of n > 0 bytes, or U+FFFD for a maximal ill-formed subpart. Returns how many bytes
+ * it took; sets *ret_open when the bytes end inside a sequence that more bytes could complete. */
+size_t clean_point(const char *p, size_t n, uint32_t *ret, bool *ret_open);
+
 /* The length of the first cluster of raw bytes; 0 when n = 0 or when it may go on behind n and
  * `more` says that there is something. */
 size_t clean_cluster(const char *p, size_t n, bool more, unsigned how);

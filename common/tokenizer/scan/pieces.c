@@ -11,6 +11,7 @@
 enum {
     BLOCK = 4096, /* raw bytes; more where a piece is longer */
     FIRST = 64,   /* of a stretch that gets a space in front: it is copied */
+    SOME = 32,    /* faulty bytes that are cleaned together */
 };
 
 /* The ends of one cluster, counted from the beginning of its block. */
@@ -106,10 +107,18 @@ static inline bool never_text(unsigned char c)
     return (c >= 0x80 && c < 0xc2) || c > 0xf4;
 }
 
+/* SOME bytes at p, and the one behind them? */
+static inline bool all_never_text(const char *p)
+{
+    for (int i = 0; i <= SOME; i++)
+        if (!never_text((unsigned char)p[i])) return false;
+    return true;
+}
+
 /* What the character at p is, of which n > 0 bytes are there. */
 enum plain {
     PLAIN_NOT,   /* to be looked at more closely */
-    PLAIN_FAULT, /* a faulty byte: becomes U+FFFD */
+    PLAIN_FAULT, /* faulty bytes: become one U+FFFD */
     PLAIN_TEXT,  /* stays as it is, and begins a cluster */
     PLAIN_MARK,  /* text that may change or be part of the cluster before it */
 };
@@ -120,18 +129,29 @@ struct plain_at {
     uint32_t cp;
 };
 
-static inline struct plain_at plain_at(const char *p, size_t n, unsigned how)
+/* What is no whole character. */
+static __attribute__((noinline)) struct plain_at broken_at(const char *p, size_t n)
+{
+    struct plain_at x = { .is = PLAIN_FAULT };
+    bool open;
+    x.len = clean_point(p, n, &x.cp, &open);
+    if (open) x.is = PLAIN_NOT;
+    return x;
+}
+
+static inline __attribute__((always_inline)) struct plain_at plain_at(const char *p, size_t n,
+                                                                      unsigned how)
 {
     unsigned char c = (unsigned char)*p;
     struct plain_at x = { .is = PLAIN_TEXT, .len = 1, .cp = c };
     if (c < 0x80) return x;
     x.is = PLAIN_FAULT;
     if (never_text(c) || (n > 1 && ((unsigned char)p[1] & 0xc0) != 0x80)) return x;
-    x.is = PLAIN_NOT;
     x.len = utf8_decode(p, n, &x.cp);
-    if (x.len == 0 || (x.cp == 0x2581 && (how & CLEAN_SPACE) != 0)) return x;
+    if (x.len == 0) return broken_at(p, n);
+    bool space = x.cp == 0x2581 && (how & CLEAN_SPACE) != 0;
     bool care = (how & CLEAN_NFC) != 0 && (unicode_class(x.cp) & UC_CARE) != 0;
-    x.is = care ? PLAIN_MARK : PLAIN_TEXT;
+    x.is = space ? PLAIN_NOT : care ? PLAIN_MARK : PLAIN_TEXT;
     return x;
 }
 
@@ -150,6 +170,18 @@ static enum err load_plain(struct pieces_scratch *s, const char *p, size_t n, un
     size_t len = s->clean.len;
     struct plain_at x = plain_at(p + at, n - at, how);
     while (x.is == PLAIN_FAULT || x.is == PLAIN_TEXT) {
+        while (x.is == PLAIN_FAULT && n - at > SOME && all_never_text(p + at)) {
+            struct pieces_mark some[SOME];
+            for (uint32_t k = 0; k < SOME; k++) {
+                memcpy(out + 3 * k, "\xef\xbf\xbd", 3);
+                some[k] = (struct pieces_mark){ (uint32_t)at + k + 1, (uint32_t)len + 3 * (k + 1) };
+            }
+            memcpy(marks + clusters * sizeof some[0], some, sizeof some);
+            clusters += SOME;
+            at += SOME;
+            out += 3 * SOME;
+            len += 3 * SOME;
+        }
         size_t end = at + x.len;
         if (end >= n) break;
         struct plain_at next = plain_at(p + end, n - end, how);

@@ -5,18 +5,30 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "tokenizer/scan/unicode.h"
 
 #define SCAN_NONE SIZE_MAX /* this alternative does not match */
 
+/* Behind the characters at p that are the one of `len` bytes in front of p again. */
+static inline const char *scan_again(const char *p, const char *end, size_t len)
+{
+    for (uint64_t a, b; end - p >= 8; p += len == 3 ? 6 : 8) {
+        memcpy(&a, p - len, 8);
+        memcpy(&b, p, 8);
+        if (a != b) break;
+    }
+    return p;
+}
+
 static inline const char *scan_run_in(const char *p, const char *end, unsigned classes)
 {
     while (p < end) {
         size_t len;
         if ((unicode_class_at(p, &len) & classes) == 0) break;
-        p += len;
+        p = scan_again(p + len, end, len);
     }
     return p;
 }
@@ -26,7 +38,7 @@ static inline const char *scan_run_out(const char *p, const char *end, unsigned 
     while (p < end) {
         size_t len;
         if ((unicode_class_at(p, &len) & classes) != 0) break;
-        p += len;
+        p = scan_again(p + len, end, len);
     }
     return p;
 }
