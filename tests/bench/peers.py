@@ -6,7 +6,7 @@
 
 Loads, then forks each time it is told the number of a file, as the other does: the copy measures new text
 when as much of its kind has been counted, and both again; one thread, the fastest call for a count that
-the package has. A package that needs more than HALF seconds for a half is given only as many of its
+the package has. A package that needs more than FIRST or SECOND seconds for a half is given only as many of its
 documents as fit in that.
 """
 import json
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-HALF, AGAIN = 0.15, 0.12
+FIRST, SECOND, AGAIN = 0.3, 0.15, 0.12
 OPENAI = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base", "r50k_base")
 
 
@@ -89,8 +89,8 @@ def passes(count, docs, limit):
 
 def measure(count, every):
     half, now = len(every) // 2, time.process_time
-    first, before, _ = passes(count, every[:half], HALF)
-    second, tokens, fresh = passes(count, every[half:], HALF)
+    first, before, _ = passes(count, every[:half], FIRST)
+    second, tokens, fresh = passes(count, every[half:], SECOND)
     new = every[half:half + second]
     docs, took, begin = every[:first] + new, [], now()
     while not took or (len(took) < 9 and now() - begin < AGAIN):

@@ -7,11 +7,12 @@
 //! where the library lacks the family), then for each line of stdin, the number of a file, forks: the copy, which remembers
 //! nothing, measures that once and prints a line of JSON. MB/s of the processor's time, one thread, the fastest call for a count that the library has. `new`: on the
 //! second half of the documents, which nothing here has seen, when the first half has been counted; `seen`: on both
-//! halves again, the median of some passes. A library that needs more than HALF seconds for a half is given only as many
+//! halves again, the median of some passes. A library that needs more than FIRST or SECOND seconds for a half is given only as many
 //! of its documents as fit in that.
 use std::{env, fs, hint::black_box, io::stdin, path::Path, process::exit};
 
-const HALF: f64 = 0.15;
+const FIRST: f64 = 0.3;
+const SECOND: f64 = 0.15;
 const AGAIN: f64 = 0.12;
 
 type Count = Box<dyn Fn(&str) -> usize>;
@@ -104,8 +105,8 @@ fn pass(count: &Count, docs: &[String], limit: f64) -> (usize, usize, usize, f64
 
 fn measure(count: &Count, all: &[String]) {
     let half = all.len() / 2;
-    let (first, _, before, _) = pass(count, &all[..half], HALF);
-    let (second, bytes, tokens, fresh) = pass(count, &all[half..], HALF);
+    let (first, _, before, _) = pass(count, &all[..half], FIRST);
+    let (second, bytes, tokens, fresh) = pass(count, &all[half..], SECOND);
     let docs: Vec<&String> = all[..first].iter().chain(&all[half..half + second]).collect();
     let (mut took, begin) = (Vec::new(), seconds());
     while took.is_empty() || (took.len() < 9 && seconds() - begin < AGAIN) {

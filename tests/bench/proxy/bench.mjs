@@ -4,7 +4,7 @@
 import path from 'node:path';
 import { Stage } from './stage.mjs';
 import { WAYS } from './config.mjs';
-import { compare, median, rounds, spread, table } from '../rounds.mjs';
+import { compare, median, ratios, rounds, spread, table } from '../rounds.mjs';
 
 const build = path.resolve(process.argv[2]);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5), SECONDS = Number(process.env.BENCH_SECONDS ?? 1.5);
@@ -12,7 +12,7 @@ const only = (process.env.BENCH_ONLY ?? '').split(/[ ,]+/).filter(Boolean);
 const wanted = (process.env.BENCH_TARGETS ?? 'nginx nginx-lua bare-no-records bare full').split(/[ ,]+/).filter(Boolean);
 const ALL = ['nginx', 'nginx-lua', 'bare-no-records', 'bare', 'full'].filter((t) => wanted.includes(t)), AGAINST = ['nginx', 'nginx-lua'];
 const perRequest = (r) => r.us_per, few = Math.max(2, Math.ceil(ROUNDS * 0.6));
-const REQUEST = { length: 1500 };
+const REQUEST = { length: 1500 }, HELD = Number(process.env.BENCH_HELD ?? 5000);
 
 // Of a request's cost, what each thread had.
 function addParts(parts, before, after, us) {
@@ -115,28 +115,37 @@ const rows = {
     compare('Ways to the upstream: streams whose 200 events come at once, 100 connections', 'CPU µs per event', b, perRequest, against, [['events/s', (x) => x.per_s]]);
   },
 
+  // Two processes of each target, of which one holds the streams; then the other does, so that nothing else between the two counts.
   async idle(s) {
-    const HELD = Number(process.env.BENCH_HELD ?? 5000), lines = [];
-    const events = { mode: 'streams', conns: 50, spread: 100, stream: true, bench: 'stream 100000 20', warm: 0.3, seconds: SECONDS };
+    const lines = [], seconds = SECONDS / 3, sides = ['alone', 'among'];
+    const loads = [{ ...REQUEST, warm: 0.15, seconds }, { mode: 'streams', conns: 200, spread: 100, stream: true, bench: 'stream 100000 20', warm: 0.3, seconds }];
     for (const t of ALL) {
       await s.restart(t);
-      await s.load(t, { ...REQUEST, seconds: 0.5 });
-      const alone = [], among = [], before = s.rssKb(t);
-      let kb = 0;
-      for (let k = 0; k < 2; k++) {
-        alone.push([await s.load(t, { ...REQUEST, seconds: SECONDS }), await s.load(t, events)]);
-        const letGo = await s.hold(t, { conns: HELD, stream: true, bench: 'idle', spread: 2000 });
-        if (k === 0) kb = (s.rssKb(t) - before) / HELD;
-        among.push([await s.load(t, { ...REQUEST, seconds: SECONDS }), await s.load(t, events)]);
+      const twin = await s.twin(t), r = { alone: [], among: [] };
+      let kb;
+      for (const x of [t, twin]) await s.load(x, { ...REQUEST, seconds: 0.5 });
+      for (const [holder, other] of [[t, twin], [twin, t]]) {
+        const before = s.rssKb(holder), letGo = await s.hold(holder, { conns: HELD, stream: true, bench: 'idle', spread: 2000 });
+        kb ??= (s.rssKb(holder) - before) / HELD;
+        const got = await rounds(few, sides, async (side) => {
+          const us = [];
+          for (const load of loads) us.push((await s.load(side === 'among' ? holder : other, load)).us_per);
+          return us;
+        });
+        for (const side of sides) r[side].push(...got[side]);
         await letGo();
       }
-      const of = (v, i) => median(v.map((x) => x[i].us_per));
-      const pair = (i) => [of(alone, i).toFixed(1), of(among, i).toFixed(1), (of(among, i) / of(alone, i)).toFixed(2)];
+      await s.endTwin(twin);
+      const pair = (i) => {
+        const [alone, among] = sides.map((side) => r[side].map((us) => us[i]));
+        return [median(alone).toFixed(1), median(among).toFixed(1), spread(ratios(among, alone))];
+      };
       lines.push([t, kb.toFixed(1), ...pair(0), ...pair(1)]);
     }
-    table(`${HELD} idle streams held open`, ['', 'KB of RSS each', 'µs per request', 'among them', '×', 'µs per event', 'among them', '×'], lines);
-    await idleOverTls(s, HELD);
+    table(`${HELD} idle streams held open`, ['', 'KB of RSS each', 'µs per request without', 'with them', '×: median (spread)', 'µs per event without', 'with them', '×: median (spread)'], lines);
   },
+
+  'idle-tls': (s) => idleOverTls(s, HELD),
 };
 
 const picked = only.length ? only : Object.keys(rows);

@@ -43,7 +43,7 @@ export const WAYS = {
   'curl 2, TLS': { slug: 'curl-h2', tls: true, transport: 'curl', http: '2' },
 };
 export const ways = (upstreamPort, tlsPort, caFile) => Object.values(WAYS).map(({ slug, tls, ...settings }) => ({
-  upstream: { slug, name: slug, dialect: 'openai', auth: { type: 'none' }, retries: 0, ...settings, ...(tls ? { tls: { ca_file: caFile } } : {}),
+  upstream: { slug, name: slug, dialect: 'openai', auth: { type: 'none' }, retries: 0, timeouts: { connect_ms: 60000 }, ...settings, ...(tls ? { tls: { ca_file: caFile } } : {}),
     servers: [{ slug: 'one', url: tls ? `https://127.0.0.1:${tlsPort}` : `http://127.0.0.1:${upstreamPort}` }] },
   route: { slug, namespace: 'full', path: { exact: `/${slug}` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug },
 }));

@@ -359,7 +359,7 @@ static void report(double seconds, uint64_t cpu)
 
 static void hold(void)
 {
-    uint64_t end = now_ns() + 20000000000u;
+    uint64_t end = now_ns() + 60000000000u; /* handshakes take their time */
     char c;
     while (r.open_streams < o.conns && r.now < end) turn(r.now + 100000000u);
     if (r.open_streams < o.conns) r.wrong++;

@@ -7,12 +7,14 @@ import path from 'node:path';
 import readline from 'node:readline';
 import { Suite } from '../../e2e/lib/suite.mjs';
 import { Authority } from '../../e2e/lib/tls.mjs';
-import { freePorts, until } from '../../e2e/lib/util.mjs';
+import { Proc } from '../../e2e/lib/proc.mjs';
+import { freePorts, sumOf, until } from '../../e2e/lib/util.mjs';
 import { DEGREES, document, request, ways } from './config.mjs';
 import { holdOverTls } from './held.mjs';
 import { nginx, pin, redis, tlsUpstream, upstream } from './servers.mjs';
 
 const PEERS = ['nginx', 'nginx-lua'];
+const TWIN = ', twin', original = (target) => target.replace(TWIN, '');
 const edgeOf = (target) => (target === 'bare-no-records' ? 2 : 1);
 
 export class Stage {
@@ -39,7 +41,7 @@ export class Stage {
       s.procs = {};
       if (peers) {
         s.redis = await redis(dir, redisPort);
-        s.startPeer = (name) => nginx(dir, name, s.ports[name], up, name === 'nginx-lua' ? { redisPort } : {});
+        s.startPeer = (name) => nginx(dir, name.replace(TWIN, '-twin'), s.ports[name], up, original(name) === 'nginx-lua' ? { redisPort } : {});
         for (const p of PEERS) s.procs[p] = await s.startPeer(p);
       }
       await s.#firstLeases();
@@ -56,7 +58,7 @@ export class Stage {
 
   proc(target) { return this.procs[target] ?? (target === 'direct' ? this.upstream : this.suite.procs[`edge-${edgeOf(target)}`]); }
   port(target) {
-    return this.ports[target] ?? (target === 'direct' ? this.upPort : Number(new URL(this.suite.edge(edgeOf(target))).port));
+    return this.ports[target] ?? (target === 'direct' ? this.upPort : Number(new URL(this.proc(target).url).port));
   }
 
   // A fresh process, for its memory.
@@ -73,12 +75,38 @@ export class Stage {
     }
   }
 
+  // Another process like a target's: a target itself, until endTwin(). One at a time.
+  async twin(target) {
+    const name = `${target}${TWIN}`, [port, ops] = await freePorts(2);
+    this.ports[name] = port;
+    if (PEERS.includes(target)) {
+      this.procs[name] = await this.startPeer(name);
+      return name;
+    }
+    const p = this.proc(target), id = `edge-twin-${port}`, dir = path.join(this.suite.dir, id);
+    const twin = new Proc({ name: id, command: p.command, log: `${dir}.log`, cwd: p.cwd, ready: `http://127.0.0.1:${ops}/readyz`,
+      env: { ...p.env, INSTANCE: id, STATE_DIR: dir, GATEWAY_PORT: `${port}`, OPS_PORT: `${ops}` } });
+    Object.assign(twin, { service: 'edge', url: `http://127.0.0.1:${port}`, ops: `http://127.0.0.1:${ops}` });
+    this.suite.procs[id] = this.procs[name] = twin;
+    await twin.start().waitReady();
+    pin(twin);
+    await this.#firstLeases(twin);
+    return name;
+  }
+  async endTwin(name) {
+    const p = this.procs[name];
+    if (p.service) await this.published([p.name]);
+    await p.stop();
+    delete this.procs[name];
+  }
+
   // Figures of an edge whose records did not get away would be of another edge: an error.
-  async published() {
+  async published(edges = Array.from({ length: this.suite.edges }, (_, i) => `edge-${i + 1}`)) {
     await until('usage records are published', async () => {
-      const of = (what) => this.suite.edgeSum('gateway_usage_spool', { what });
-      if (await of('lost') > 0) throw Object.assign(new Error('usage records were lost'), { final: true });
-      return await of('settled') === 0;
+      const metrics = await Promise.all(edges.map((e) => this.suite.metricsOf(e)));
+      const of = (what) => metrics.reduce((sum, m) => sum + sumOf(m, 'gateway_usage_spool', { what }), 0);
+      if (of('lost') > 0) throw Object.assign(new Error('usage records were lost'), { final: true });
+      return of('settled') === 0;
     });
   }
 
@@ -96,9 +124,9 @@ export class Stage {
   set(target, env) { Object.assign(this.proc(target).env, env); }
 
   // The first requests find no lease, and on a busy machine may be refused before one comes.
-  async #firstLeases() {
+  async #firstLeases(edge = this.suite.procs['edge-1']) {
     await until('leases of all limits', async () => {
-      const r = await fetch(`${this.suite.edge()}${DEGREES.full.path}`, { method: 'POST', body: request(600),
+      const r = await fetch(`${edge.url}${DEGREES.full.path}`, { method: 'POST', body: request(600),
         headers: Object.fromEntries([...DEGREES.full.headers, 'content-type: application/json'].map((h) => h.split(': '))) });
       await r.text();
       return r.status === 200;
@@ -139,7 +167,7 @@ export class Stage {
   }
 
   #args(target, { bytes = 600, stream, bench, ...options }) {
-    const degree = DEGREES[target] ?? DEGREES.full;
+    const degree = DEGREES[original(target)] ?? DEGREES.full;
     // The same bytes whatever the model's name.
     const file = path.join(this.suite.dir, `body-${bytes}-${stream ? 's' : ''}-${degree.model ?? ''}`);
     if (!fs.existsSync(file)) fs.writeFileSync(file, request(bytes, { stream, ...(degree.model ? { model: degree.model } : {}) }));
