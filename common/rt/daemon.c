@@ -130,6 +130,7 @@ static void publish_presence(void *ctx)
     json_set_u64(m, "revision", atomic_load(&d->revision));
     json_set_u64(m, "load", atomic_load(&d->load));
     json_setz(m, "state", atomic_load(&d->draining) ? "draining" : "serving");
+    if (d->desc->presence != NULL && atomic_load(&d->started)) d->desc->presence(d, m);
     buf_init(&b, 4096);
     subject_make(d->common.prefix, SUBJECT_PRESENCE, NULL, subject);
     if (json_print(m, &b) == ERR_OK && bus_publish(d->bus, subject, buf_str(&b)) != ERR_OK)

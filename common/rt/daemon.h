@@ -18,6 +18,7 @@
 #include "rt/loop.h"
 
 struct daemon;
+struct json;
 
 struct daemon_desc {
     const char *name;       /* service name, such as edge: log field svc, $SRV name aigw-edge */
@@ -46,6 +47,8 @@ struct daemon_desc {
     /* How many pieces of work are in flight: what a drain waits for, and the load that presence
      * tells. May be NULL. */
     size_t (*inflight)(struct daemon *d);
+    /* Adds members to what presence says. Between start() and stop(). May be NULL. */
+    void (*presence)(struct daemon *d, struct json *m);
     /* Ends and frees everything that start() made. */
     void (*stop)(struct daemon *d);
     /* Adds metrics that are computed at scrape time to m (set gauges). May be NULL. */

@@ -542,6 +542,12 @@ static void scrape(struct daemon *d)
     daemon_set_load(d, atomic_load(&e->inflight));
 }
 
+/* What the policy engine may have to set aside for us. */
+static void say_share(struct daemon *d, struct json *m)
+{
+    json_set_u64(m, "share_among", limiter_share_among(((struct edge *)daemon_state(d))->limiter));
+}
+
 int main(int argc, char **argv)
 {
     static const struct http_route ops[] = { { "GET", "/debug/requests", debug_requests } };
@@ -561,6 +567,7 @@ int main(int argc, char **argv)
         .start = start,
         .quiesce = quiesce,
         .inflight = inflight,
+        .presence = say_share,
         .hangup = hangup,
         .stop = stop,
         .scrape = scrape,

@@ -175,6 +175,14 @@ void engine_saw_edge(struct engine *e, struct str instance)
     pthread_mutex_unlock(&e->lock);
 }
 
+void engine_heard_edge(struct engine *e, struct str instance, uint64_t among)
+{
+    pthread_mutex_lock(&e->lock);
+    /* one that there is no room for shares nothing */
+    (void)!shares_said(&e->shares, instance, clock_mono_ns(e->o.clock) / 1000, among);
+    pthread_mutex_unlock(&e->lock);
+}
+
 bool engine_lost_edge(struct engine *e, struct str instance)
 {
     pthread_mutex_lock(&e->lock);

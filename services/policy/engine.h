@@ -34,6 +34,8 @@ enum err engine_serve(struct engine *e, struct str ask, struct buf *reply, struc
 /* An edge is alive (presence), or has signed off, or was removed by an operator (false: it was not
  * known). What an edge that is silent may be using by itself is set aside until then. */
 void engine_saw_edge(struct engine *e, struct str instance);
+/* The same, and it says among how many it shares the limits; 0: it was not told yet. */
+void engine_heard_edge(struct engine *e, struct str instance, uint64_t among);
 bool engine_lost_edge(struct engine *e, struct str instance);
 
 struct engine_stats {

@@ -98,11 +98,14 @@ static void on_presence(void *ctx, const struct bus_msg *msg)
     struct keeper *k = ctx;
     struct json *m;
     struct str from;
+    uint64_t among;
     if (envelope_parse(msg->data, &m, NULL) != ERR_OK) return;
     if (str_eqz(json_str(json_get(m, "service")), "edge") &&
         json_get_str(m, "from", &from) == ERR_OK && from.n > 0 && from.n <= LEASE_ID_MAX) {
         if (str_eqz(json_str(json_get(m, "state")), "draining"))
             (void)engine_lost_edge(k->engine, from);
+        else if (json_get_u64(m, "share_among", &among) == ERR_OK)
+            engine_heard_edge(k->engine, from, among);
         else
             engine_saw_edge(k->engine, from);
     }

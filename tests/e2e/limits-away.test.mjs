@@ -119,3 +119,21 @@ for (const [counter, table] of Object.entries(faults))
       for (const m of ['slots', 'strict']) await works(suite, `m-${m}`);
     });
   });
+
+suiteTest('an edge that never had work dies', {
+  edges: 2, config: (suite) => ({ ...demoConfig(suite), policies: [{ slug: 'twenty', namespace: 'test-channel', kind: 'request_rate', limit: 20, window: '1h' }] }),
+}, async (suite, step) => {
+  await step('it was told no share, so that nothing is set aside for it', async () => {
+    const edges = (n, metric = 'edges') => until(`${n} ${metric}`, async () => sumOf(await suite.metricsOf('policy-1'), `aigw_policy_${metric}`) === n);
+    await edges(2);
+    await suite.procs['edge-2'].stop(); // it signs off, and comes as one that was not heard of
+    await edges(1);
+    await suite.procs['edge-2'].start().waitReady();
+    await edges(2);
+    await suite.procs['edge-2'].kill();
+    await edges(1, 'silent_edges');
+    let ok = 0;
+    while (ok <= 20 && (await ask(suite, 'Qwen3-8B')).status === 200) ok++;
+    assert.equal(ok, 20);
+  });
+});

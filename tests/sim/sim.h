@@ -47,6 +47,7 @@ struct sim_scenario {
     /* on average so often; 0: never */
     uint64_t crash_ns, freeze_ns, cut_ns, engine_crash_ns;
     bool engine_keeps; /* its state, when it crashes */
+    uint64_t joins_ns; /* the edges begin one after the other, so long apart */
     uint64_t hold_ns;  /* how long a request holds its slot, on average */
     double rate_error; /* of the edges' clocks */
     uint64_t duration_ns;
@@ -83,6 +84,7 @@ enum sim_event_kind {
     SIM_FLOW, /* a request goes on */
     SIM_LOOK, /* whether it still holds its slot */
     SIM_PRESENCE,
+    SIM_JOIN,
     SIM_SILENT, /* an edge that is frozen has lost its slots by now */
     SIM_CRASH,
     SIM_FREEZE,

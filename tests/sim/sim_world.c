@@ -353,13 +353,22 @@ static void presence(struct sim *m, int e)
     struct sim_edge *x = &m->edges[e];
     sim_push(m, m->now + SEC / 2, SIM_PRESENCE, e, NULL, 0);
     if (!m->engine_up || m->now < x->frozen_until || m->now < x->cut_until) return;
-    if (shares_saw(&m->shares, str_of(x->name), sim_time_us(m)) != ERR_OK) abort();
+    if (shares_said(&m->shares, str_of(x->name), sim_time_us(m), lease_share_among(x->table)) !=
+        ERR_OK)
+        abort();
+}
+
+static void join(struct sim *m, int e)
+{
+    plan_arrival(m, e);
+    presence(m, e);
 }
 
 static void happen(struct sim *m, const struct sim_event *ev)
 {
     switch (ev->kind) {
     case SIM_ASK: asked(m, ev->p, ev->life); break;
+    case SIM_JOIN: join(m, ev->edge); return;
     case SIM_PRESENCE: presence(m, ev->edge); return;
     case SIM_SILENT: silence(m, ev->edge); return;
     case SIM_CRASH:
@@ -402,8 +411,10 @@ static void begin(struct sim *m, const struct sim_scenario *s, uint64_t seed)
         x->rate = 1.0 + (sim_uniform(m) * 2 - 1) * s->rate_error;
         x->bursts = s->bursts && (!s->mixed || e % 2 == 0);
         make_table(m, e);
-        plan_arrival(m, e);
-        presence(m, e);
+        if (s->joins_ns > 0 && e > 0)
+            sim_push(m, (uint64_t)e * s->joins_ns, SIM_JOIN, e, NULL, 0);
+        else
+            join(m, e);
     }
     plan_fault(m, SIM_CRASH, s->crash_ns);
     plan_fault(m, SIM_FREEZE, s->freeze_ns);

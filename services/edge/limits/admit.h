@@ -205,5 +205,7 @@ struct limiter_stats {
     bool away;       /* the engine does not answer */
 };
 void limiter_stats(struct limiter *l, struct limiter_stats *ret);
+/* As lease_share_among(). */
+uint64_t limiter_share_among(struct limiter *l);
 
 #endif

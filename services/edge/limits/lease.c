@@ -58,6 +58,7 @@ void lease_unlock(struct lease_table *t)
     {
         due = MIN(due, LIST_ENTRY(it, struct lease_counter, soon)->soon_ns);
     }
+    if (t->edges > 0) due = MIN(due, t->news_ns);
     if (due != atomic_load_explicit(&t->next_due, memory_order_relaxed))
         atomic_store(&t->next_due, due);
     pthread_mutex_unlock(&t->lock);
@@ -331,6 +332,14 @@ bool lease_may_be_strict(const struct lease_table *t)
 uint64_t lease_due(const struct lease_table *t)
 {
     return atomic_load(&t->next_due);
+}
+
+uint64_t lease_share_among(struct lease_table *t)
+{
+    pthread_mutex_lock(&t->lock);
+    uint64_t n = t->edges;
+    pthread_mutex_unlock(&t->lock);
+    return n;
 }
 
 void lease_table_stats(struct lease_table *t, struct lease_stats *ret)

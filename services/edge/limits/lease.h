@@ -222,8 +222,10 @@ struct lease_batch {
     } ops[LEASE_BATCH_OPS];
 };
 
-/* Fills b with what is due: asks for those who wait, renewals, returns, settlements. False when
- * nothing is. Every batch goes back exactly once: to lease_apply() or to lease_fail(). */
+/* Fills b with what is due: asks for those who wait, renewals, returns, settlements; or nothing at
+ * all (n 0), which is sent as well, when the engine was not asked for LEASE_NEWS_MS: its answer
+ * says among how many we share. False when nothing is due. Every batch goes back exactly once: to
+ * lease_apply() or to lease_fail(). */
 bool lease_collect(struct lease_table *t, uint64_t now, struct lease_batch *b);
 /* Everything back, at the end: all units that nobody uses. */
 bool lease_collect_all(struct lease_table *t, uint64_t now, struct lease_batch *b);
@@ -242,6 +244,10 @@ void lease_fail(struct lease_table *t, uint64_t now, const struct lease_batch *b
                 struct list_node *done);
 /* Ends the wait of those whose deadline has passed, or whose share has grown enough. */
 void lease_expire(struct lease_table *t, uint64_t now, struct list_node *done);
+
+/* Among how many this edge shares the limits when it is on its own, as it was told; 0: never told.
+ * The engine is to hear of it: it sets our share aside when it hears no more. */
+uint64_t lease_share_among(struct lease_table *t);
 
 struct lease_stats {
     size_t counters, waiting;

@@ -162,8 +162,10 @@ static bool fits(const struct lease_batch *b, const struct lease_reply *r)
 static void fail_locked(struct lease_table *t, uint64_t now, const struct lease_batch *b,
                         struct list_node *done)
 {
-    /* one lost message says nothing, the less when others were answered meanwhile */
-    if (t->answered_ns < b->asked_ns && t->failures++ == 0) t->failing_since_ns = b->asked_ns;
+    /* one lost message says nothing, the less when others were answered meanwhile; nor does one
+     * that nobody needs */
+    if (b->n > 0 && t->answered_ns < b->asked_ns && t->failures++ == 0)
+        t->failing_since_ns = b->asked_ns;
     if (t->failures >= LEASE_AWAY_FAILURES) {
         t->away = true;
         t->probe_ns = now + LEASE_PROBE_MS * LEASE_MS;
@@ -188,6 +190,12 @@ void lease_fail(struct lease_table *t, uint64_t now, const struct lease_batch *b
     lease_unlock(t);
 }
 
+/* Among how many we share; 0: not known. A late answer makes our share smaller only. */
+static void told_edges(struct lease_table *t, uint64_t edges, bool late)
+{
+    if (edges > 0 && (!late || (t->edges > 0 && edges > t->edges))) t->edges = edges;
+}
+
 enum err lease_apply(struct lease_table *t, uint64_t now, const struct lease_batch *b,
                      const struct lease_reply *r, struct list_node *done)
 {
@@ -201,7 +209,7 @@ enum err lease_apply(struct lease_table *t, uint64_t now, const struct lease_bat
     t->away = false;
     t->failures = 0;
     t->answered_ns = now;
-    if (r->edges > 0) t->edges = r->edges;
+    told_edges(t, r->edges, now - b->asked_ns > LEASE_LOWER_MS * LEASE_MS);
     if (!str_eqz(r->epoch, t->epoch)) {
         (void)str_copyz(t->epoch, sizeof t->epoch, r->epoch);
         t->epoch_no++;

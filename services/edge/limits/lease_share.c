@@ -20,10 +20,12 @@
 /* A refill that is a millionth slow, so that rounding never adds a unit. */
 #define SLOWLY (1.0 - 1e-6)
 
+/* Never more than by the number that we were told last, with whatever counter: it is what we say
+ * that we share among. */
 static uint64_t share_of(const struct lease_table *t, const struct lease_counter *c)
 {
     uint64_t own = t->edges > 0 ? c->rule.limit / t->edges : 0;
-    return c->share_told ? MIN(c->share, c->rule.limit) : own;
+    return c->share_told ? MIN(c->share, own) : own;
 }
 
 static uint64_t window_ns(const struct lease_counter *c)

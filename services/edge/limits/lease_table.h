@@ -25,10 +25,14 @@ enum {
     LEASE_AWAY_FAILURES = 2,    /* messages without an answer, and the engine is away */
     LEASE_PROBE_MS = 250,       /* how often an engine that is away is tried */
     LEASE_PROBE_OPS = 8,        /* and with how many ops at most */
-    LEASE_UNKNOWN_MS = 10,      /* how soon a policy that the engine lacks is asked for again */
-    LEASE_PREFETCH_MIN = 4,     /* grants smaller than this are not asked for ahead */
-    LEASE_FEW = 16,             /* so few units left: every one is reported at once */
-    LEASE_EAGER_SLOTS = 32,     /* slots of limits up to this go back as soon as they are free */
+    LEASE_NEWS_MS = 5000,   /* an engine that nothing was asked of for so long is asked among how
+                               many we share, */
+    LEASE_LOWER_MS = 1000,  /* and an answer that took longer never makes our share larger: what
+                               the engine told us it counts for longer than that */
+    LEASE_UNKNOWN_MS = 10,  /* how soon a policy that the engine lacks is asked for again */
+    LEASE_PREFETCH_MIN = 4, /* grants smaller than this are not asked for ahead */
+    LEASE_FEW = 16,         /* so few units left: every one is reported at once */
+    LEASE_EAGER_SLOTS = 32, /* slots of limits up to this go back as soon as they are free */
     LEASE_LOCAL_SPANS = 16,
     LEASE_RECENT_BITS = 10 /* of the places of counters that were bound lately */
 };
@@ -126,7 +130,8 @@ struct lease_table {
     uint64_t numbers; /* of leases given out */
     char epoch[LEASE_ID_MAX + 1];
     uint64_t epoch_no;
-    uint64_t edges; /* that share, as told last; 0: never told */
+    uint64_t edges;   /* that share, as told last; 0: never told */
+    uint64_t news_ns; /* when to ask for that alone; while it is not 0 */
     bool away;
     unsigned failures;         /* in a row */
     uint64_t failing_since_ns; /* when the first of them was asked */

@@ -236,8 +236,10 @@ bool lease_collect(struct lease_table *t, uint64_t now, struct lease_batch *b)
         }
     }
     if (t->away && b->n > 0) t->probe_ns = now + LEASE_PROBE_MS * LEASE_MS;
+    bool any = b->n > 0 || (t->edges > 0 && now >= t->news_ns);
+    if (any) t->news_ns = now + LEASE_NEWS_MS * LEASE_MS;
     lease_unlock(t);
-    return b->n > 0;
+    return any;
 }
 
 bool lease_collect_all(struct lease_table *t, uint64_t now, struct lease_batch *b)

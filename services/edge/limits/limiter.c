@@ -362,6 +362,11 @@ void limiter_set_revision(struct limiter *l, uint64_t revision)
     atomic_store(&l->revision, revision);
 }
 
+uint64_t limiter_share_among(struct limiter *l)
+{
+    return lease_share_among(l->table);
+}
+
 void limiter_stats(struct limiter *l, struct limiter_stats *ret)
 {
     struct lease_stats s;

@@ -303,8 +303,8 @@ static void what_was_spent_is_reported_at_once_where_little_is_left(void **state
             assert_int_equal(batch.ops[0].spent, 1);
             answer_as(now + 100 * MS, "e1", r);
         }
-        assert_false(lease_collect(table, now + 5000 * MS, &batch));
-        assert_int_equal(lease_due(table), UINT64_MAX);
+        assert_false(lease_collect(table, now + 4900 * MS, &batch));
+        assert_true(lease_due(table) >= now + 5000 * MS);
     }
 }
 
@@ -492,6 +492,86 @@ static void without_an_engine_a_share_begins_empty_and_is_spent_evenly(void **st
     assert_int_equal(want(&w, since + 262000 * MS, "other", &minute), LEASE_VERDICT_OK);
 }
 
+/* What an engine answers that knows so many edges. */
+static void answer_among(uint64_t now, uint64_t edges)
+{
+    struct lease_result results[LEASE_BATCH_OPS];
+    struct lease_reply r = {
+        .epoch = STR("e1"), .edges = edges, .results = results, .results_n = batch.n
+    };
+    for (size_t i = 0; i < batch.n; i++)
+        results[i] = (struct lease_result){ .status = LEASE_REFUSED,
+                                            .lease = str_of(batch.ops[i].lease),
+                                            .share = 100 / MAX(edges, UINT64_C(1)),
+                                            .limit = 100,
+                                            .retry_ms = 1 };
+    assert_int_equal(lease_apply(table, now, &batch, &r, &done), ERR_OK);
+    done_count();
+}
+
+static void an_edge_without_work_learns_among_how_many_it_shares(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    assert_int_equal(lease_share_among(table), 0);
+    assert_false(lease_collect(table, START, &batch)); /* nothing was told: nothing to renew */
+    want(&w, START, "gone", &minute);
+    assert_true(lease_collect(table, START, &batch));
+    answer_among(START, 1);
+    assert_int_equal(lease_share_among(table), 1);
+    assert_false(lease_collect(table, START + 4999 * MS, &batch));
+    assert_int_equal(lease_due(table), START + 5000 * MS);
+    assert_true(lease_collect(table, START + 5000 * MS, &batch));
+    assert_int_equal(batch.n, 0);
+    assert_false(lease_is_awaited(table, &batch));
+    assert_int_equal(lease_due(table), START + 10000 * MS);
+    answer_among(START + 5001 * MS, 4);
+    assert_int_equal(lease_share_among(table), 4);
+    /* an engine that does not know it yet says nothing */
+    assert_true(lease_collect(table, START + 10000 * MS, &batch));
+    answer_among(START + 10001 * MS, 0);
+    assert_int_equal(lease_share_among(table), 4);
+    /* when it is away, as its silence alone does not say, the share is by what was told last,
+     * though this limit was asked for when there was one edge only */
+    for (int i = 3; i < 6; i++) {
+        assert_true(lease_collect(table, START + i * 5000 * MS, &batch));
+        lease_fail(table, START + (i * 5000 + 50) * MS, &batch, &done);
+    }
+    struct lease_stats s;
+    lease_table_stats(table, &s);
+    assert_false(s.away);
+    go_away(START + 30000 * MS, &minute);
+    unsigned passed = 0;
+    for (uint64_t t = 31000; t < 91000; t += 10) {
+        passed += want(&w, START + t * MS, "gone", &minute) == LEASE_VERDICT_OK;
+        if (w.waiting) (void)lease_cancel(table, START + t * MS, &w);
+    }
+    assert_in_range(passed, 23, 25); /* of 100, among four */
+}
+
+static void a_late_answer_makes_a_share_smaller_only(void **state)
+{
+    struct lease_waiter w;
+    (void)state;
+    want(&w, START, "p", &minute);
+    assert_true(lease_collect(table, START, &batch));
+    answer_among(START + 1001 * MS, 3);
+    assert_int_equal(lease_share_among(table), 0);
+    want(&w, START + 2000 * MS, "q", &minute);
+    assert_true(lease_collect(table, START + 2000 * MS, &batch));
+    answer_among(START + 3000 * MS, 3);
+    assert_int_equal(lease_share_among(table), 3);
+    assert_true(lease_collect(table, START + 8000 * MS, &batch));
+    answer_among(START + 9001 * MS, 2);
+    assert_int_equal(lease_share_among(table), 3);
+    assert_true(lease_collect(table, START + 14000 * MS, &batch));
+    answer_among(START + 15001 * MS, 4);
+    assert_int_equal(lease_share_among(table), 4);
+    assert_true(lease_collect(table, START + 20000 * MS, &batch));
+    answer_among(START + 21000 * MS, 2);
+    assert_int_equal(lease_share_among(table), 2);
+}
+
 static void an_unknown_policy_is_asked_for_again_until_the_deadline(void **state)
 {
     struct lease_waiter w;
@@ -666,7 +746,7 @@ static void what_is_charged_beyond_the_reservation_is_debt_once(void **state)
     assert_int_equal(batch.ops[0].want, 0);
     assert_int_equal(batch.ops[0].debt, 70);
     answer_as(START + 2000 * MS, "e1", granted(0, 2000));
-    assert_false(lease_collect(table, START + 9000 * MS, &batch));
+    assert_false(lease_collect(table, START + 6900 * MS, &batch));
 }
 
 static void a_reservation_is_renewed_and_dies_with_its_lease(void **state)
@@ -771,6 +851,8 @@ int main(void)
         T(without_an_engine_each_rule_says_what_happens),
         T(without_an_engine_a_quota_that_is_used_up_has_its_share_in_the_next_period),
         T(without_an_engine_a_share_begins_empty_and_is_spent_evenly),
+        T(an_edge_without_work_learns_among_how_many_it_shares),
+        T(a_late_answer_makes_a_share_smaller_only),
         T(an_unknown_policy_is_asked_for_again_until_the_deadline),
         T(a_reply_that_does_not_fit_is_no_reply),
         T(a_full_table_forgets_idle_counters_and_shares_one_when_all_are_in_use),
