@@ -310,19 +310,31 @@ static uint64_t hash_of(const char *p, size_t n)
     return x ^ x >> 32;
 }
 
-/* The place of a piece in its part of the cache. */
+/* The place of a piece in its part of the cache: half of all is for places of the least size. */
 static unsigned char *place_of(struct piece_cache *c, const char *p, size_t n, unsigned *ret_size)
 {
-    unsigned kind = 0, size = PIECE_PLACE_LEAST;
-    for (; n + 2 > size; size *= 2) kind++;
+    unsigned size = PIECE_PLACE_LEAST, begin = 0, room = PIECE_LONGER_BYTES / 2;
+    for (; n + 2 > size; size *= 2) {
+        begin += room;
+        if (2 * size < PIECE_PLACE_MOST) room /= 2;
+    }
     *ret_size = size;
-    return c->longer[kind] + (hash_of(p, n) * size & ((1u << PIECE_CACHE_LONG_BITS) - 1));
+    return c->longer + begin + (hash_of(p, n) * size & (room - 1));
+}
+
+void piece_longer_fetch(struct piece_cache *c, const char *p, size_t n)
+{
+    unsigned size;
+    if (n > PIECE_CACHE_MOST) return;
+    const unsigned char *at = place_of(c, p, n, &size);
+    __builtin_prefetch(at);
+    __builtin_prefetch(at + size - 1);
 }
 
 /* Where the piece goes that the latest one displaces. */
 static unsigned char *other_place(struct piece_cache *c, unsigned char *at, unsigned size)
 {
-    bool second = ((size_t)(at - c->longer[0]) & size) != 0;
+    bool second = ((size_t)(at - c->longer) & size) != 0;
     return second ? at - size : at + size;
 }
 

@@ -35,7 +35,7 @@ enum {
     PIECE_PLACE_LEAST = 32,
     PIECE_PLACE_MOST = PIECE_PLACE_LEAST << (PIECE_PLACES - 1),
     PIECE_CACHE_MOST = PIECE_PLACE_MOST - 2,
-    PIECE_CACHE_LONG_BITS = 19, /* bytes for the places of each size */
+    PIECE_LONGER_BYTES = 1 << 21, /* for the places of all sizes: most are of the least */
 };
 
 /* struct vocab_key with the number of tokens in the high half of its last byte. */
@@ -44,7 +44,7 @@ struct piece_cache {
      * text are found here. What is not waits until its set has come from further away. */
     _Alignas(64) struct vocab_key first[1 << PIECE_FIRST_BITS];
     struct vocab_key at[1 << PIECE_CACHE_BITS][PIECE_CACHE_WAYS];
-    unsigned char longer[PIECE_PLACES][1 << PIECE_CACHE_LONG_BITS];
+    unsigned char longer[PIECE_LONGER_BYTES];
     /* pieces and parts that are still to be counted: counting several at once is quicker */
     struct piece_later {
         struct vocab_key k;
@@ -53,7 +53,7 @@ struct piece_cache {
         uint64_t count;
     } later[PIECE_LATER];
     struct vocab_key waiting[PIECE_WAITING + PIECE_TURN + PIECE_TOGETHER +
-                             1]; /* what they are instead of a count */
+                             4]; /* what they are instead of a count */
     struct piece_longer {
         char p[BPE_MANY + 1];
         unsigned n;
@@ -128,6 +128,9 @@ enum err piece_count_later(struct piece_cache *c, const struct vocab *v, const c
 uint64_t piece_part_later(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
                           bool chars);
 uint64_t piece_settle(struct piece_cache *c, const struct vocab *v); /* c may be NULL */
+
+/* Brings the place of a piece of more than PIECE_CACHE_LONGEST bytes, which is asked for soon. */
+void piece_longer_fetch(struct piece_cache *c, const char *p, size_t n);
 
 /* Looks for those that have waited, but for the last `but` of them. */
 void piece_look_up(struct piece_cache *c, const struct vocab *v, unsigned but);

@@ -96,7 +96,7 @@ INLINE size_t count_with(bool cases, struct piece_cache *c, const struct vocab *
     const char *begin = p, *end = p + n;
     do {
         char room[MOST + SPARE];
-        uint16_t cuts[SCAN_WINDOW];
+        uint16_t cuts[SCAN_WINDOW + 1] = { 0 };
         size_t left = (size_t)(end - p);
         const char *q = p;
         if (left < MOST + SPARE) {
@@ -104,10 +104,10 @@ INLINE size_t count_with(bool cases, struct piece_cache *c, const struct vocab *
             memset(room + left, 0, sizeof room - left);
             q = room;
         }
-        size_t cuts_n = cut(v->window, cases, leave, q, left, cuts);
+        size_t cuts_n = cut(v->window, cases, leave, q, left, cuts + 1);
         if (cuts_n == 0) break;
-        *count += piece_count_first(c, v, q, cuts, cuts_n);
-        p += cuts[cuts_n - 1];
+        *count += piece_count_first(piece_keys, piece_compare, c, v, q, cuts, cuts_n);
+        p += cuts[cuts_n];
     } while (end - p >= LEAST && ((unsigned char)p[0] | (unsigned char)p[1]) >= 0x80);
     return (size_t)(p - begin);
 }
