@@ -26,10 +26,10 @@ export function table(title, head, lines) {
   for (const l of lines) console.log(`| ${l.join(' | ')} |`);
 }
 
-// A row for each target: the value with its spread, and its ratio to those in `against`.
+// A row for each target: the value with its spread, and its ratios to those in `against` with theirs.
 export function compare(title, unit, results, pick, against, more = []) {
   const values = Object.fromEntries(Object.entries(results).map(([t, rs]) => [t, rs.map(pick)]));
   table(title, ['', `${unit}: median (spread)`, ...against.map((a) => `× ${a}`), ...more.map(([name]) => name)],
-    Object.keys(values).map((t) => [t, spread(values[t]), ...against.map((a) => (values[a] ? ratio(values[t], values[a]).toFixed(2) : '')),
+    Object.keys(values).map((t) => [t, spread(values[t]), ...against.map((a) => (a === t ? '1.00' : values[a] ? spread(ratios(values[t], values[a])) : '')),
       ...more.map(([, f]) => digits(median(results[t].map(f))))]));
 }
