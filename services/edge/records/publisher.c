@@ -17,8 +17,8 @@
 #include "proto/usage_batch.h"
 
 enum {
-    WINDOW = 256,  /* messages under way */
-    OPEN_MAX = 32, /* messages, each of a namespace, that are being filled */
+    WINDOW = 256,   /* messages under way */
+    OPEN_MAX = 128, /* messages, each of a namespace, that are being filled */
     PUBLISH_TIMEOUT_MS = 5000,
     POLL_MS = 20, /* how soon it sees a new record: nobody wakes it on the hot path */
     BACKOFF_MIN_MS = 100,
@@ -32,7 +32,7 @@ struct message {
     struct publisher *publisher;
     enum state state;
     char slug[SLUG_CAP];
-    char id[UUID_LEN + 1]; /* of a batch */
+    char id[UUID_LEN + 1]; /* of a batch; "" until it is sent */
     size_t slug_n, bytes;
     unsigned failures;
     uint64_t retry_ns; /* of WAITING */
@@ -40,13 +40,12 @@ struct message {
     struct spool_ref refs[USAGE_BATCH_RECORDS];
 };
 
-/* Its text is written while records come, each read in the spool once: of a batch, of which the
- * record alone is a part. */
+/* Its text is written while records come, each read in the spool once: behind room for the head of
+ * a batch, which a record that stays alone does not need. */
 struct filling {
     struct message *message;
     struct buf text;
-    size_t head_n; /* of the text: what is not the first record */
-    enum err e;    /* whether the text is of use */
+    enum err e; /* whether the text is of use */
 };
 
 struct publisher {
@@ -65,7 +64,9 @@ struct publisher {
 
     /* The thread's own. */
     struct filling filling[OPEN_MAX]; /* oldest first */
+    uint64_t keys[OPEN_MAX];          /* of their namespaces */
     size_t filling_n;
+    size_t head_n;      /* of a batch: as long for each */
     size_t known_free;  /* so many messages at least */
     size_t payload_max; /* what the server takes */
     struct buf text;    /* of others */
@@ -133,11 +134,18 @@ static enum err put_crashed(struct publisher *p, const struct spool_item *i)
     return e == ERR_OK ? ERR_OK : buf_append_str(&p->text, i->text);
 }
 
+/* The head of a batch, in p->text. */
+static enum err write_head(struct publisher *p, const char *id)
+{
+    buf_clear(&p->text);
+    return usage_batch_begin(&p->text, str_of(id), clock_wall_ms(p->o.clock),
+                             str_of(p->o.instance));
+}
+
 static enum err write_batch(struct publisher *p, struct message *m)
 {
     struct spool_item item;
-    enum err e = usage_batch_begin(&p->text, str_of(m->id), clock_wall_ms(p->o.clock),
-                                   str_of(p->o.instance));
+    enum err e = write_head(p, m->id);
     for (size_t i = 0; i < m->n && e == ERR_OK; i++) {
         spool_look(p->o.spool, &m->refs[i], &item);
         e = usage_batch_add(&p->text, item.head, item.text);
@@ -236,7 +244,7 @@ static struct message *begin(struct publisher *p, struct str slug)
     p->known_free--;
     (void)str_copyz(m->slug, sizeof m->slug, slug);
     m->slug_n = slug.n;
-    uuid_v7(p->o.clock, rng_system(), m->id);
+    m->id[0] = '\0';
     m->n = m->bytes = 0;
     m->failures = 0;
     return m;
@@ -250,25 +258,38 @@ static void add(struct message *m, const struct spool_item *item)
 
 static void begin_filling(struct publisher *p, struct filling *f, struct str slug)
 {
+    char *room;
     f->message = begin(p, slug);
     buf_clear(&f->text);
-    f->e = usage_batch_begin(&f->text, str_of(f->message->id), clock_wall_ms(p->o.clock),
-                             str_of(p->o.instance));
-    f->head_n = f->text.len;
+    f->e = buf_reserve(&f->text, p->head_n, &room);
+    if (f->e != ERR_OK) return;
+    memset(room, '\n', p->head_n); /* what comes first stands behind one */
+    f->text.len = p->head_n;
+}
+
+/* Puts a batch's head where room is left for it, and its end. */
+static enum err end_filling(struct publisher *p, struct filling *f)
+{
+    enum err e = write_head(p, f->message->id);
+    if (e != ERR_OK) return e;
+    if (p->text.len != p->head_n) return ERR_LIMIT; /* then it is written anew */
+    memcpy(f->text.data, p->text.data, p->head_n);
+    return usage_batch_end(&f->text);
 }
 
 static void send_filling(struct publisher *p, size_t i)
 {
     struct filling f = p->filling[i];
-    struct str text = buf_str(&f.text);
-    p->filling_n--;
-    memmove(p->filling + i, p->filling + i + 1, (p->filling_n - i) * sizeof f);
+    size_t after = --p->filling_n - i, head_n = 0;
+    memmove(p->filling + i, p->filling + i + 1, after * sizeof f);
+    memmove(p->keys + i, p->keys + i + 1, after * sizeof *p->keys);
     if (f.message->n == 1) {
-        text = str_n(text.p + f.head_n, text.n - f.head_n);
-    } else if (f.e == ERR_OK) {
-        f.e = usage_batch_end(&f.text);
-        text = buf_str(&f.text);
+        head_n = p->head_n;
+    } else {
+        uuid_v7(p->o.clock, rng_system(), f.message->id);
+        if (f.e == ERR_OK) f.e = end_filling(p, &f);
     }
+    struct str text = f.e == ERR_OK ? str_n(f.text.data + head_n, f.text.len - head_n) : STR_NULL;
     send_text(p, f.message, text, f.e);
     p->filling[p->filling_n] = f; /* its memory is that of the next */
 }
@@ -278,23 +299,39 @@ static bool fits(const struct publisher *p, size_t n, size_t bytes)
     return usage_batch_fits(n, bytes) && bytes + 2 * n + USAGE_BATCH_HEAD <= p->payload_max;
 }
 
-static bool is_for(const struct message *m, struct str slug)
+/* The same for the same name; hardly ever for others. */
+static uint64_t key_of(struct str slug)
 {
-    return str_eq(slug, str_n(m->slug, m->slug_n));
+    uint64_t first = 0, last = 0;
+    size_t n = MIN(slug.n, sizeof first);
+    memcpy(&first, slug.p, n);
+    memcpy(&last, slug.p + slug.n - n, n);
+    return (first * UINT64_C(0x9e3779b97f4a7c15) ^ last) + slug.n;
+}
+
+/* The message that is being filled for a namespace, or filling_n. */
+static size_t find_filling(const struct publisher *p, uint64_t key, struct str slug)
+{
+    for (size_t i = 0; i < p->filling_n; i++) {
+        const struct message *m = p->filling[i].message;
+        if (p->keys[i] == key && str_eq(slug, str_n(m->slug, m->slug_n))) return i;
+    }
+    return p->filling_n;
 }
 
 static void put(struct publisher *p, const struct spool_item *item)
 {
     /* The name may come from a dead edge's disk: it is input. */
     struct str slug = str_is_slug(item->name) ? item->name : STR(USAGE_NO_NAMESPACE);
-    size_t i = 0, bytes = item->head.n + item->text.n;
+    size_t bytes = item->head.n + item->text.n;
     if (item->adopted || !fits(p, 1, bytes)) {
         struct message *m = begin(p, slug);
         add(m, item);
         send(p, m);
         return;
     }
-    while (i < p->filling_n && !is_for(p->filling[i].message, slug)) i++;
+    uint64_t key = key_of(slug);
+    size_t i = find_filling(p, key, slug);
     if (i < p->filling_n &&
         !fits(p, p->filling[i].message->n + 1, p->filling[i].message->bytes + bytes)) {
         send_filling(p, i);
@@ -303,6 +340,7 @@ static void put(struct publisher *p, const struct spool_item *item)
     if (i == p->filling_n) {
         if (p->filling_n == OPEN_MAX) send_filling(p, 0);
         i = p->filling_n++;
+        p->keys[i] = key;
         begin_filling(p, &p->filling[i], slug);
     }
     struct filling *f = &p->filling[i];
@@ -332,7 +370,7 @@ static void send_all(struct publisher *p)
     p->payload_max = bus_payload_max(p->o.bus);
     for (size_t from = 0; (m = take_due(p, &from, now)) != NULL;) send(p, m);
     while (has_room(p) && spool_next(p->o.spool, &item) == ERR_OK) put(p, &item);
-    while (p->filling_n > 0) send_filling(p, 0);
+    while (p->filling_n > 0) send_filling(p, p->filling_n - 1);
 }
 
 /* --- the thread --- */
@@ -390,9 +428,12 @@ enum err publisher_new(const struct publisher_options *o, struct publisher **ret
         p->messages[i].publisher = p;
         p->free[p->free_n++] = &p->messages[WINDOW - 1 - i];
     }
-    if (pthread_create(&p->thread, NULL, run, p) != 0) {
+    enum err e = write_head(p, "00000000-0000-7000-8000-000000000000");
+    p->head_n = p->text.len;
+    if (e == ERR_OK && pthread_create(&p->thread, NULL, run, p) != 0) e = ERR_IO;
+    if (e != ERR_OK) {
         free_all(p);
-        return ERR_IO;
+        return e;
     }
     *ret = p;
     return ERR_OK;
