@@ -273,6 +273,18 @@ static void only_plain_messages_have_a_form(void **state)
     assert_true(chat_form_read(&s.form, t, &in, &s.arena));
     assert_int_equal(s.form.n, 1);
     assert_true(str_eqz(s.form.texts[0], "xA"));
+    /* The same by those who know already where they lie. */
+    struct chat_message known = { STR("\"\\u0075\""), STR("\"x\\u0041\"") };
+    struct buf key;
+    buf_init(&key, 1024);
+    assert_int_equal(buf_append_str(&key, buf_str(&s.form.key)), ERR_OK);
+    in.plain = &known, in.plain_n = 1;
+    assert_true(chat_form_read(&s.form, t, &in, &s.arena));
+    assert_true(str_eq(buf_str(&key), buf_str(&s.form.key)));
+    assert_int_equal(s.form.n, 1);
+    assert_int_equal(s.form.bytes, 2);
+    assert_true(str_eqz(s.form.texts[0], "xA"));
+    buf_done(&key);
     planned_done(&s);
     chat_template_free(t);
 }

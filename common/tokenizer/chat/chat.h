@@ -119,8 +119,16 @@ void chat_scratch_free(struct chat_scratch *s);
 
 /* The same from slices of a request's body: JSON texts as the client sent them; p = NULL where
  * there is none. */
+enum { CHAT_PLAIN_MAX = 32 };
+struct chat_message { /* JSON strings, with their quotes */
+    struct str role, content;
+};
 struct chat_slices {
     struct str messages, tools, kwargs;
+    /* The messages once more, by those who have found already that each is nothing but a role and a
+     * content, both strings. plain_n = 0: it is not known. */
+    const struct chat_message *plain;
+    size_t plain_n;
     bool no_generation_prompt;
     int64_t now;
     struct chat_scratch *scratch; /* or NULL: memory is got and given back for this count alone */

@@ -98,12 +98,40 @@ static bool take_message(struct cursor *c, struct str *role, struct str *content
     return has_role && has_content && take(c, '}');
 }
 
+/* What a valid JSON string means. */
+static bool text_of_string(struct arena *a, struct str raw, struct str *ret)
+{
+    struct cursor c = { raw.p, raw.p + raw.n, a };
+    if (memchr(raw.p, '\\', raw.n) != NULL) return take_string(&c, ret);
+    *ret = str_n(raw.p + 1, raw.n - 2);
+    return true;
+}
+
 /* Texts follow each other with their lengths, so that no two forms have the same key. */
 static bool add_key(struct chat_form *f, struct str s)
 {
     uint32_t n = (uint32_t)s.n;
     return s.n <= KEY_MAX && buf_append(&f->key, &n, sizeof n) == ERR_OK &&
            buf_append_str(&f->key, s) == ERR_OK;
+}
+
+static bool add_message(struct chat_form *f, struct str role, struct str content)
+{
+    if (f->n == JINJA_PLAN_GIVEN || !add_key(f, role)) return false;
+    f->texts[f->n++] = content;
+    f->bytes += content.n;
+    return true;
+}
+
+static bool add_plain(struct chat_form *f, const struct chat_slices *in, struct arena *a)
+{
+    for (size_t i = 0; i < in->plain_n; i++) {
+        struct str role, content;
+        if (!text_of_string(a, in->plain[i].role, &role) ||
+            !text_of_string(a, in->plain[i].content, &content) || !add_message(f, role, content))
+            return false;
+    }
+    return true;
 }
 
 bool chat_form_read(struct chat_form *f, const struct chat_template *t,
@@ -117,14 +145,13 @@ bool chat_form_read(struct chat_form *f, const struct chat_template *t,
     f->n = f->bytes = 0;
     if (buf_append(&f->key, t->identity, sizeof t->identity) != ERR_OK ||
         buf_append(&f->key, flags, sizeof flags) != ERR_OK || !add_key(f, in->tools) ||
-        !add_key(f, in->kwargs) || !take(&c, '['))
+        !add_key(f, in->kwargs))
         return false;
+    if (in->plain_n > 0) return add_plain(f, in, a);
+    if (!take(&c, '[')) return false;
     do {
         struct str role, content;
-        if (f->n == JINJA_PLAN_GIVEN || !take_message(&c, &role, &content) || !add_key(f, role))
-            return false;
-        f->texts[f->n++] = content;
-        f->bytes += content.n;
+        if (!take_message(&c, &role, &content) || !add_message(f, role, content)) return false;
     } while (take(&c, ','));
     if (!take(&c, ']')) return false;
     skip_space(&c);

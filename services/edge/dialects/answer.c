@@ -421,7 +421,7 @@ enum err answer_whole(struct answer *a, struct str body, struct buf *out, struct
     a->asked = false;
     a->chunk = &chunk;
     chunk_init(&chunk);
-    enum err e = js_parse_marked(body, marks, &root);
+    enum err e = js_parse_marked(body, marks, JS_MARKS_MAX, &root, NULL);
     if (e == ERR_OK) e = a->o.dialect->parse_answer(root, a->chunk);
     if (e == ERR_OK) {
         note_usage(a, &chunk.reported);

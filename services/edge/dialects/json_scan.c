@@ -106,26 +106,26 @@ static enum err bad(struct why *why, struct str text, const char *at, const char
 /* Marks that are set while the text is checked. */
 struct marker {
     struct js_mark *v;
-    size_t n; /* over JS_MARKS_MAX: they did not fit */
+    size_t n, most; /* n > most: they did not fit */
     uint16_t open[JS_MAX_DEPTH];
 };
 
 static inline void mark_one(struct marker *m, const char *p, const char *end)
 {
-    if (m->n < JS_MARKS_MAX) m->v[m->n] = (struct js_mark){ p, (uint32_t)(end - p), 1 };
+    if (m->n < m->most) m->v[m->n] = (struct js_mark){ p, (uint32_t)(end - p), 1 };
     m->n++;
 }
 
 static inline void mark_open(struct marker *m, size_t depth, const char *p)
 {
-    m->open[depth] = (uint16_t)MIN(m->n, (size_t)JS_MARKS_MAX);
+    m->open[depth] = (uint16_t)MIN(m->n, m->most);
     mark_one(m, p, p);
 }
 
 static inline void mark_close(struct marker *m, size_t depth, const char *end)
 {
     size_t at = m->open[depth];
-    if (at >= JS_MARKS_MAX) return;
+    if (at >= m->most) return;
     m->v[at].n = (uint32_t)(end - m->v[at].p);
     m->v[at].marks = (uint32_t)(m->n - at);
 }
@@ -184,7 +184,7 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
         }
     }
     if (skip_space(p, end) != end) return bad(why, text, p, "bytes behind the document");
-    bool marked = marker != NULL && marker->n <= JS_MARKS_MAX;
+    bool marked = marker != NULL && marker->n <= marker->most;
     *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(p - start)),
                             marked ? marker->v : NULL };
     return ERR_OK;
@@ -213,12 +213,14 @@ enum err js_parse(struct str text, struct js_val *ret, struct why *why)
     return told(parse(text, NULL, NULL, ret, why), text, why);
 }
 
-enum err js_parse_marked(struct str text, struct js_mark marks[JS_MARKS_MAX], struct js_val *ret)
+enum err js_parse_marked(struct str text, struct js_mark *marks, size_t marks_n, struct js_val *ret,
+                         struct why *why)
 {
     struct marker m;
-    if (text.n > UINT32_MAX) return js_parse(text, ret, NULL);
-    m.v = marks, m.n = 0;
-    return told(parse(text, NULL, &m, ret, NULL), text, NULL);
+    ASSERT(marks_n <= JS_MARKS_MAX);
+    if (text.n > UINT32_MAX) return js_parse(text, ret, why);
+    m.v = marks, m.n = 0, m.most = marks_n;
+    return told(parse(text, NULL, &m, ret, why), text, why);
 }
 
 /* --- walking what was validated --- */

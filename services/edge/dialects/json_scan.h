@@ -31,11 +31,11 @@ struct js_mark {
     uint32_t marks; /* of the value and all in it: the next is so many behind this one */
 };
 /* As js_parse(), and remembers what is where for those who walk the value: they find the same, and
- * sooner. A text of more values than fit is walked without. marks: must live as long as *ret and
- * what is found in it. */
+ * sooner. A text of more values than marks_n, which is at most JS_MARKS_MAX, is walked without.
+ * marks: must live as long as *ret and what is found in it. */
 enum { JS_MARKS_MAX = 256 };
-enum err js_parse_marked(struct str text, struct js_mark marks[JS_MARKS_MAX],
-                         struct js_val *ret) MUSTCHECK;
+enum err js_parse_marked(struct str text, struct js_mark *marks, size_t marks_n, struct js_val *ret,
+                         struct why *why) MUSTCHECK;
 
 /* Walks a container of a text that js_parse() took. */
 struct js_iter {

@@ -39,6 +39,7 @@ struct count_scratch {
     struct chat_scratch *chat;
     struct models_memory *models;
     struct buf text; /* a decoded string */
+    struct chat_message plain[CHAT_PLAIN_MAX];
 };
 
 /* One count: how, with what, and until when. */
@@ -135,6 +136,40 @@ static void add_plain(const struct task *k, struct js_val v, struct count_result
     }
 }
 
+/* A role and a content, both strings, and nothing else. */
+static bool is_plain(struct js_val message, struct chat_message *ret)
+{
+    struct js_iter it;
+    struct str key;
+    struct js_val v;
+    int roles = 0, contents = 0, others = 0;
+    js_iter_init(&it, message);
+    while (js_next_member(&it, &key, &v)) {
+        if (!js_is(v, JS_STRING))
+            others++;
+        else if (js_key_is(key, "role"))
+            ret->role = v.raw, roles++;
+        else if (js_key_is(key, "content"))
+            ret->content = v.raw, contents++;
+        else
+            others++;
+    }
+    return roles == 1 && contents == 1 && others == 0;
+}
+
+/* The messages where all of them are so, and it was noted where they lie; or 0. */
+static size_t plain_messages(struct js_val messages, struct chat_message ret[CHAT_PLAIN_MAX])
+{
+    struct js_iter it;
+    struct js_val message;
+    size_t n = 0;
+    if (messages.mark == NULL) return 0;
+    js_iter_init(&it, messages);
+    while (js_next_element(&it, &message))
+        if (n == CHAT_PLAIN_MAX || !is_plain(message, &ret[n++])) return 0;
+    return n;
+}
+
 static void add_chat(const struct task *k, const struct texts *t, struct count_result *r,
                      uint64_t now_s)
 {
@@ -142,6 +177,8 @@ static void add_chat(const struct task *k, const struct texts *t, struct count_r
     struct chat_error error;
     struct chat_slices in = {
         .messages = t->messages.raw,
+        .plain = k->scratch->plain,
+        .plain_n = plain_messages(t->messages, k->scratch->plain),
         .tools = js_is(t->tools, JS_ARRAY) ? t->tools.raw : STR_NULL,
         .kwargs = js_is(t->kwargs, JS_OBJECT) ? t->kwargs.raw : STR_NULL,
         .no_generation_prompt = t->no_generation_prompt,
@@ -339,6 +376,7 @@ static struct js_val copy_val(struct js_val v, char **at)
     if (v.raw.p == NULL) return v;
     memcpy(*at, v.raw.p, v.raw.n);
     v.raw.p = *at;
+    v.mark = NULL;
     *at += v.raw.n;
     return v;
 }

@@ -144,7 +144,8 @@ static enum err parse_body(struct flow *f, struct why *why)
         asked->members = arena_alloc(&asked->arena, n * sizeof *asked->members);
         if (asked->found == NULL || asked->members == NULL) return ERR_NOMEM;
     }
-    enum err e = js_parse_wanting(body_of(f), wants, &asked->root, asked->found, why);
+    enum err e = n > 0 ? js_parse_wanting(body_of(f), wants, &asked->root, asked->found, why)
+                       : js_parse_marked(body_of(f), asked->marks, BODY_MARKS, &asked->root, why);
     for (size_t i = 0; i < n && e == ERR_OK; i++)
         if (match_values_of(asked->found[i], &asked->arena, &asked->members[i]) != ERR_OK)
             e = why_set(why, ERR_LIMIT, "a field that decides over the request is too long");

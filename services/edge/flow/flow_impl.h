@@ -38,6 +38,8 @@ enum relay_mode {
 
 struct flow;
 
+enum { BODY_MARKS = 128 }; /* of JSON: some 20 messages */
+
 /* What is only needed until the answer begins: freed then, so that an open stream is small. */
 struct asked {
     struct count_result count; /* why, when the input cannot be counted; not set before it is */
@@ -55,14 +57,15 @@ struct asked {
     struct str upstream_path; /* by the route */
     bool parsed;              /* the body is JSON, and what is below is known */
     struct js_val root;
-    struct js_val *found;         /* by place in matching_body_wants() */
-    struct match_values *members; /* the same as texts */
-    struct params *params;        /* of the route, when the body was scanned; NULL: none */
-    struct str body;              /* as it goes upstream; sent again on a retry */
-    struct balance_ask ask;       /* of the upstream it goes to now */
-    struct waiter waiter;         /* while no server has room */
-    struct buf edited;            /* the body, when it is not the client's own */
-    struct match_input match;     /* and of rules */
+    struct js_val *found;             /* by place in matching_body_wants() */
+    struct match_values *members;     /* the same as texts */
+    struct params *params;            /* of the route, when the body was scanned; NULL: none */
+    struct str body;                  /* as it goes upstream; sent again on a retry */
+    struct balance_ask ask;           /* of the upstream it goes to now */
+    struct waiter waiter;             /* while no server has room */
+    struct buf edited;                /* the body, when it is not the client's own */
+    struct match_input match;         /* and of rules */
+    struct js_mark marks[BODY_MARKS]; /* of root; not zeroed */
 };
 
 /* One exchange with a server. */

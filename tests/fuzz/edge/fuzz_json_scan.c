@@ -69,7 +69,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct js_mark marks[JS_MARKS_MAX];
     struct why why;
     enum err e = js_parse(str_n((const char *)data, size), &root, &why);
-    ASSERT(js_parse_marked(str_n((const char *)data, size), marks, &marked) == e);
+    ASSERT(js_parse_marked(str_n((const char *)data, size), marks, JS_MARKS_MAX, &marked, NULL) ==
+           e);
     if (e != ERR_OK) return 0;
     ASSERT(str_is_utf8(str_n((const char *)data, size)));
     walk_both(root, marked);

@@ -241,7 +241,7 @@ static void finds_the_same_by_marks(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         enum err e = js_parse(str_of(texts[i]), &v, NULL);
-        assert_int_equal(js_parse_marked(str_of(texts[i]), marks, &marked), e);
+        assert_int_equal(js_parse_marked(str_of(texts[i]), marks, JS_MARKS_MAX, &marked, NULL), e);
         if (e != ERR_OK) continue;
         assert_ptr_equal(marked.mark, marks);
         assert_same(v, marked);
@@ -266,8 +266,15 @@ static void goes_without_marks_where_they_do_not_fit(void **state)
         if (text[at - 1] == ',') at--;
         text[at++] = ']';
         assert_int_equal(js_parse(str_n(text, at), &v, NULL), ERR_OK);
-        assert_int_equal(js_parse_marked(str_n(text, at), marks, &marked), ERR_OK);
+        assert_int_equal(js_parse_marked(str_n(text, at), marks, JS_MARKS_MAX, &marked, NULL),
+                         ERR_OK);
         assert_int_equal(marked.mark != NULL, n <= JS_MARKS_MAX);
+        assert_same(v, marked);
+        size_t few = n - JS_MARKS_MAX + 11; /* 1 to 20: no byte behind them is written */
+        struct js_mark behind = marks[few];
+        assert_int_equal(js_parse_marked(str_n(text, at), marks, few, &marked, NULL), ERR_OK);
+        assert_null(marked.mark);
+        assert_memory_equal(&behind, &marks[few], sizeof behind);
         assert_same(v, marked);
     }
 }
