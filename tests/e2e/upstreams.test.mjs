@@ -16,6 +16,7 @@ servedTest('servers are chosen', {
     user: { balance: 'hash', hash: { by: 'user' } }, prio: { each: [{ priority: 1 }, {}, { priority: 2 }], retries: 2, ejection: { failures: 1, base_ms: 400, max_percent: 100 } },
     room: { n: 2, each: [{ max_requests: 1 }, { max_requests: 1 }], queue: { max: 2, timeout_ms: 60000 } },
     hasty: { n: 1, each: [{ max_requests: 1 }], queue: { max: 2, timeout_ms: 500 } },
+    whole: { n: 1, each: [{ max_requests: 1 }], queue: { max: 1, timeout_ms: 3600000 } },
   },
 }, async ({ suite, step, servers, ask, who, tally }) => {
   await step('round robin, weighted and not', async () => {
@@ -114,6 +115,42 @@ servedTest('servers are chosen', {
     assert.match(await late.text(), /none became free in time/);
     over.abort();
     assert.deepEqual(await Promise.all(busy), ['over', 'over', 'over']);
+    await suite.counted(0, 'gateway_upstream_active_requests');
+  });
+
+  await step('the whole time of a request ends in the queue as well: its place, its slot and its tokens are free', async () => {
+    const usage = await Records.of(suite), per = ['header:x-round'];
+    await suite.must('POST', 'policies', { slug: 'one-slot', namespace: 'test-channel', kind: 'concurrency', limit: 1, on_unavailable: 'deny', per });
+    await suite.must('POST', 'policies', { slug: 'some-tokens', namespace: 'test-channel', kind: 'token_rate', count: 'output', limit: 1000, window: '1h', on_unavailable: 'deny', per });
+    await suite.applied();
+    // What one in a piece may answer is all that is left: the next one finds it only when it came back. 503: it was not
+    // known yet, or not in time, what is left.
+    const limited = async () => {
+      for (;;) {
+        const r = await ask('whole', {}, { headers: { 'x-round': 'b' } }), text = await r.text();
+        if (!text.includes('limiter_unavailable')) return { r, text };
+      }
+    };
+    assert.equal((await limited()).r.status, 200);
+    const over = new AbortController();
+    const busy = ask('whole', { ...slow(3600000), signal: over.signal }).catch(() => 'over');
+    await until('it is at work', async () => await suite.edgeSum('gateway_upstream_active_requests', { upstream: 'whole' }) === 1);
+    // Of those that come from now on; who is at work has its own.
+    const whole = async (total_ms) => { await suite.must('PATCH', 'upstreams/whole', { timeouts: { total_ms } }); await suite.applied(); };
+    await whole(700);
+    for (let i = 0; i < 3; i++) { // the queue has one place
+      const { r, text } = await limited();
+      assert.equal(r.status, 504, text);
+      assert.match(text, /No server became free within the whole time/);
+      assert.equal(JSON.parse(text).error.code, 'upstream_timeout');
+      const u = await usage.for(r);
+      assert.deepEqual([u.route, u.outcome, u.attempts?.length ?? 0, u.output_tokens], ['whole', 'timeout', 0, 0]);
+      await until('nobody waits', async () => await suite.edgeSum('gateway_upstream_queue_length', { upstream: 'whole' }) === 0);
+    }
+    await whole(3600000);
+    over.abort();
+    assert.equal(await busy, 'over');
+    assert.equal((await limited()).r.status, 200);
     await suite.counted(0, 'gateway_upstream_active_requests');
   });
 });

@@ -51,11 +51,13 @@ static struct patience patience(const struct flow *f, uint64_t now)
     struct patience p = { f->total_deadline, "timeout_total",
                           "The upstream took longer than the whole time an answer may take." };
     if (f->exchange == NULL) {
-        if (f->waiting)
+        if (f->waiting) {
+            p.text = "No server became free within the whole time an answer may take.";
             no_longer_than(&p, f->asked->waiter.since, u->queue_ms, "timeout_queue",
                            "All servers are busy, and none became free in time.");
-        else if (f->backing_off)
+        } else if (f->backing_off) {
             no_longer_than(&p, f->attempt_began_ns, f->backoff_ms, "backoff", "");
+        }
         return p;
     }
     if (!exchange_is_connected(f->exchange)) {
@@ -488,7 +490,8 @@ static void on_timer(void *ctx)
     }
     if (f->waiting) {
         if (!flow_leave_queue(f)) return; /* a place came this very moment */
-        flow_refuse(f, REFUSE_OVERLOADED, str_of(p.text), NULL);
+        bool whole = str_eqz(STR("timeout_total"), p.why);
+        flow_refuse(f, whole ? REFUSE_UPSTREAM_TIMEOUT : REFUSE_OVERLOADED, str_of(p.text), NULL);
         return;
     }
     if (f->backing_off) {
