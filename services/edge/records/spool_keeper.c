@@ -210,7 +210,7 @@ static void turn(struct spool *s, bool last)
     }
     size_t n = move_old(s, moves);
     reclaim(s); /* first: what is delivered need not be on disk any more */
-    sync_all(s, last || n > 0);
+    sync_all(s, last || n > 0 || s->o.sync_ms < 2);
     /* Only now that the new places are on disk the old ones may go. */
     for (size_t i = 0; i < n; i++) {
         segment_set_state(segment_at(moves[i].from->map, moves[i].offset), SEGMENT_DONE);
