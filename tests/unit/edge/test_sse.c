@@ -4,9 +4,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "services/edge/dialects/sse.h"
 
 struct seen {
@@ -91,6 +93,144 @@ static void reads_all_forms_in_any_split(void **state)
     }
 }
 
+/* --- against the standard, read as it stands --- */
+
+/* HTML, 9.2.6: a stream is lines; a line is a comment, a field, or empty, which dispatches. Unlike
+ * there, what the end of the stream leaves is dispatched as well. */
+struct plain {
+    struct buf data, name, log;
+};
+
+static void put(struct buf *b, struct str s)
+{
+    assert_int_equal(buf_append_str(b, s), ERR_OK);
+}
+
+static void plain_dispatch(struct plain *x)
+{
+    if (x->data.len > 0) { /* without its last LF */
+        put(&x->log, buf_str(&x->name)), put(&x->log, STR("|"));
+        put(&x->log, str_n(x->data.data, x->data.len - 1)), put(&x->log, STR(";"));
+    }
+    buf_clear(&x->data), buf_clear(&x->name);
+}
+
+static void plain_line(struct plain *x, const char *p, size_t n)
+{
+    size_t colon = 0;
+    if (n == 0) {
+        plain_dispatch(x);
+        return;
+    }
+    while (colon < n && p[colon] != ':') colon++;
+    struct str field = str_n(p, colon), value = STR("");
+    if (colon < n) value = str_n(p + colon + 1, n - colon - 1);
+    if (value.n > 0 && value.p[0] == ' ') value = str_n(value.p + 1, value.n - 1);
+    if (str_eqz(field, "data")) put(&x->data, value), put(&x->data, STR("\n"));
+    if (str_eqz(field, "event")) buf_clear(&x->name), put(&x->name, value);
+}
+
+static void plain_read(struct plain *x, struct str s)
+{
+    size_t i = 0, begin;
+    if (s.n >= 3 && memcmp(s.p, "\xef\xbb\xbf", 3) == 0) i = 3;
+    for (begin = i; i < s.n; i++) {
+        if (s.p[i] != '\n' && s.p[i] != '\r') continue;
+        plain_line(x, s.p + begin, i - begin);
+        if (s.p[i] == '\r' && i + 1 < s.n && s.p[i + 1] == '\n') i++;
+        begin = i + 1;
+    }
+    if (begin < s.n) plain_line(x, s.p + begin, s.n - begin);
+    plain_dispatch(x);
+}
+
+static void make_stream(const struct rng *rng, struct buf *out)
+{
+    static const char *const lines[] = {
+        "data: a",
+        "data:b",
+        "data: ",
+        "data:",
+        "data",
+        "data:  c",
+        "data: x:y",
+        "event: ping",
+        "event:",
+        "event",
+        "event: z",
+        ": comment",
+        ":",
+        "",
+        "",
+        "",
+        "",
+        "id: 1",
+        "retry: 5",
+        "datax: 1",
+        "Data: 1",
+        " data: 1",
+        "\xef\xbb\xbf",
+        "data: \xef\xbb\xbf",
+        ":data: 1",
+        "x",
+    };
+    static const char *const ends[] = { "\n", "\r", "\r\n" };
+    uint64_t one = rng_below(rng, 6); /* mostly all lines end alike */
+    buf_clear(out);
+    if (rng_below(rng, 4) == 0) put(out, STR("\xef\xbb\xbf"));
+    for (uint64_t n = rng_below(rng, 14); n > 0; n--) {
+        put(out, str_of(lines[rng_below(rng, ARRAY_LEN(lines))]));
+        if (n == 1 && rng_below(rng, 2) == 0) break;
+        put(out, str_of(ends[one < 3 ? one : rng_below(rng, 3)]));
+    }
+}
+
+static void reads_what_the_standard_says(void **state)
+{
+    struct rng_fake random;
+    const struct rng *rng = &random.rng;
+    struct plain x;
+    struct buf stream;
+    size_t with_events = 0;
+    (void)state;
+    rng_fake_init(&random, 7);
+    buf_init(&stream, 4096);
+    buf_init(&x.data, 4096), buf_init(&x.name, 4096), buf_init(&x.log, 4096);
+    for (int round = 0; round < 60000; round++) {
+        struct seen s;
+        struct sse sse;
+        struct sse_event last;
+        make_stream(rng, &stream);
+        buf_clear(&x.log);
+        plain_read(&x, buf_str(&stream));
+        with_events += x.log.len > 0;
+        sse_init(&sse, 4096);
+        buf_init(&s.log, 4096), buf_init(&s.raw, 4096);
+        uint64_t most = 1 + rng_below(rng, 1 + stream.len);
+        for (size_t at = 0, n; at < stream.len; at += n) {
+            n = 1 + (size_t)rng_below(rng, most);
+            n = MIN(n, stream.len - at);
+            char *piece = malloc(n); /* its end is that of the memory */
+            assert_non_null(piece);
+            memcpy(piece, stream.data + at, n);
+            assert_int_equal(feed(&sse, str_n(piece, n), &s), ERR_AGAIN);
+            free(piece);
+        }
+        enum err e = sse_last(&sse, &last);
+        if (e == ERR_OK) assert_int_equal(note(&s, &last), ERR_OK);
+        assert_true(e == ERR_OK || e == ERR_AGAIN);
+        if (!str_eq(buf_str(&s.log), buf_str(&x.log)))
+            fail_msg("round %d: %s gives %s, should be %s", round, buf_z(&stream), buf_z(&s.log),
+                     buf_z(&x.log));
+        assert_true(str_starts(buf_str(&s.raw), buf_str(&stream)));
+        if (e == ERR_AGAIN) assert_int_equal(s.raw.len, stream.len);
+        sse_done(&sse);
+        buf_done(&s.log), buf_done(&s.raw);
+    }
+    assert_true(with_events > 20000);
+    buf_done(&stream), buf_done(&x.data), buf_done(&x.name), buf_done(&x.log);
+}
+
 static void bounds_an_event(void **state)
 {
     struct sse sse;
@@ -110,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_all_forms_in_any_split),
+        cmocka_unit_test(reads_what_the_standard_says),
         cmocka_unit_test(bounds_an_event),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
