@@ -277,11 +277,11 @@ out:
     return e;
 }
 
-/* Is it long, and a few bytes again and again to begin with? */
+/* Is it a few bytes again and again to begin with? */
 static bool is_run(const char *p, size_t n)
 {
-    enum { LONG = 2048, LOOK = 256, MOST = 16 };
-    if (n < LONG) return false;
+    enum { LOOK = 96, MOST = 16 };
+    if (n <= BPE_PLAIN) return false;
     for (size_t period = 1; period <= MOST; period++)
         if (memcmp(p, p + period, LOOK) == 0) return true;
     return false;

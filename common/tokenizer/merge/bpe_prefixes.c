@@ -175,14 +175,13 @@ static size_t alike(const char *p, const char *q, size_t n)
  */
 static size_t walk_again(struct walk *w, size_t n, size_t to, uint32_t *count)
 {
-    enum { MOST = 256, LEAST = 256 };
+    enum { MOST = 256, LEAST = 64 };
     const struct vocab *v = w->v;
     const char *p = w->p;
     uint32_t *last = w->last;
     size_t longest = v->h->longest, period = 1, end;
-    if (n < 2 * longest + MOST) return n;
     for (;; period++) {
-        if (period > MOST) return n;
+        if (period > MOST || n < 2 * longest + period) return n;
         if (last[n - 1 - period] != last[n - 1]) continue;
         if (memcmp(p + n - longest, p + n - longest - period, longest) == 0 &&
             memcmp(last + n - longest, last + n - longest - period, longest * sizeof *last) == 0)
@@ -203,7 +202,7 @@ static size_t walk_again(struct walk *w, size_t n, size_t to, uint32_t *count)
 static void walk_on(struct walk *w, const struct vocab *v, const char *p, size_t from, size_t to,
                     uint32_t *last, uint32_t *count)
 {
-    enum { LOOK = 512 }; /* bytes between two looks for what came before */
+    enum { LOOK = 128 }; /* bytes between two looks for what came before */
     w->v = v;
     w->p = p;
     w->last = last;

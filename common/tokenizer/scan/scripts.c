@@ -62,6 +62,12 @@ INLINE void read_window(const char *p, size_t n, bool cases, bool leave, struct 
             at++;
             continue;
         }
+        if (c == 0xef && memcmp(p + at, "\xef\xbf\xbd", 3) == 0) { /* a faulty byte, mostly */
+            both = false;
+            w->chars[i] = '#';
+            at += 3;
+            continue;
+        }
         uint32_t cp;
         size_t len = utf8_next_valid(p + at, &cp);
         unsigned class = unicode_class(cp);
