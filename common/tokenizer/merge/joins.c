@@ -10,7 +10,8 @@
 #include "tokenizer/scan/words.h"
 
 enum {
-    FIRST_OF_FOUR = 0x10000, /* characters of four bytes are taken to merge with anything */
+    FIRST_OF_FOUR = 0x10000, /* a character of four bytes: there are no facts of it */
+    FACTS_OF_FOUR = CHAR_TAIL | CHAR_HEAD | CHAR_FIRST | CHAR_SECOND,
     BITS_PER_PAIR = 16,
 };
 
@@ -37,6 +38,12 @@ static inline uint32_t first_two(const unsigned char *p)
     return p[0] < 0x80 ? p[0] : (uint32_t)p[0] << 8 | p[1];
 }
 
+/* What may be so, of a character of which no facts are kept. */
+static inline unsigned facts_of(const struct vocab *v, uint32_t c)
+{
+    return c < FIRST_OF_FOUR ? v->char_facts[c] : FACTS_OF_FOUR;
+}
+
 /* b begins at q. */
 static inline bool may_join(const struct vocab *v, uint32_t a, uint32_t b, const unsigned char *q,
                             bool *whole)
@@ -44,11 +51,12 @@ static inline bool may_join(const struct vocab *v, uint32_t a, uint32_t b, const
     const uint64_t *tail = v->joins, *head = tail + JOINS_PART, *inner = head + JOINS_PART;
     const uint64_t *pairs = inner + JOINS_PART;
     uint32_t last = a & 0x3f, two = first_two(q); /* of a's last byte */
-    if ((a < 0x80 && b < 0x80) || a >= FIRST_OF_FOUR || b >= FIRST_OF_FOUR) {
+    if (a < 0x80 && b < 0x80) {
         *whole = false;
         return true;
     }
-    unsigned facts_a = v->char_facts[a], facts_b = v->char_facts[b];
+    unsigned facts_a = facts_of(v, a), facts_b = facts_of(v, b);
+    if (b >= FIRST_OF_FOUR) *whole = false; /* joins_chars() has no token of it */
     if (((facts_b & CHAR_TAIL) != 0 &&
          (test(tail, JOINS_PART, hash(last, b)) || test(inner, JOINS_PART, hash(last, two)))) ||
         ((facts_a & CHAR_HEAD) != 0 && test(head, JOINS_PART, hash(a, two)))) {
