@@ -267,13 +267,13 @@ bench-tokens: ## What counting tokens costs, beside every other counter that can
 	@tests/bench/tokens.sh $(BUILD) $(VOCAB_DIR)
 
 bench: ## The edge beside nginx, plain and with Lua and Redis: CPU per request and event, memory, latency (BENCH_ONLY="requests streams")
-	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/bench/proxy/load $(BUILD)/bench/proxy/upstream
+	@$(MAKE) --no-print-directory $(JOBS) all $(addprefix $(BUILD)/bench/proxy/,load upstream relay)
 	@$(MAKE) --no-print-directory vocab-run
 	@tests/bench/proxy/bench.sh $(BUILD) bench
 
 SOAK_SECONDS ?= 600
 soak: ## SOAK_SECONDS (600) at half of the maximum, clients that leave and errors mixed in: memory flat, each record once
-	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/bench/proxy/load $(BUILD)/bench/proxy/upstream
+	@$(MAKE) --no-print-directory $(JOBS) all $(addprefix $(BUILD)/bench/proxy/,load upstream relay)
 	@$(MAKE) --no-print-directory vocab-run
 	@SOAK_SECONDS=$(SOAK_SECONDS) tests/bench/proxy/bench.sh $(BUILD) soak
 

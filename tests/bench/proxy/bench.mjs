@@ -9,8 +9,8 @@ import { compare, median, ratios, rounds, spread, table } from '../rounds.mjs';
 const build = path.resolve(process.argv[2]);
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5), SECONDS = Number(process.env.BENCH_SECONDS ?? 1.5);
 const only = (process.env.BENCH_ONLY ?? '').split(/[ ,]+/).filter(Boolean);
-const wanted = (process.env.BENCH_TARGETS ?? 'nginx nginx-lua bare-no-records bare full').split(/[ ,]+/).filter(Boolean);
-const ALL = ['nginx', 'nginx-lua', 'bare-no-records', 'bare', 'full'].filter((t) => wanted.includes(t)), AGAINST = ['nginx', 'nginx-lua'];
+const wanted = (process.env.BENCH_TARGETS ?? 'relay nginx nginx-lua bare-no-records bare full').split(/[ ,]+/).filter(Boolean);
+const ALL = ['relay', 'nginx', 'nginx-lua', 'bare-no-records', 'bare', 'full'].filter((t) => wanted.includes(t)), AGAINST = ['nginx', 'nginx-lua'];
 const perRequest = (r) => r.us_per, few = Math.max(2, Math.ceil(ROUNDS * 0.6));
 const REQUEST = { length: 1500 }, HELD = Number(process.env.BENCH_HELD ?? 5000);
 
@@ -119,7 +119,7 @@ const rows = {
   async idle(s) {
     const lines = [], seconds = SECONDS / 3, sides = ['alone', 'among'];
     const loads = [{ ...REQUEST, warm: 0.15, seconds }, { mode: 'streams', conns: 200, spread: 100, stream: true, bench: 'stream 100000 20', warm: 0.3, seconds }];
-    for (const t of ALL) {
+    for (const t of ALL.filter((x) => x !== 'relay')) {
       await s.restart(t);
       const twin = await s.twin(t), r = { alone: [], among: [] };
       let kb;

@@ -36,6 +36,14 @@ export async function tlsUpstream(dir, port, upstreamPort) {
   return { caFile: ca.file, close: () => child.stdin.end() };
 }
 
+// What passes bytes on unread: the least that a proxy can cost.
+export async function relay(build, dir, name, port, upstreamPort) {
+  const p = new Proc({ name, command: path.join(build, 'bench/proxy/relay'), args: [`${port}`, `${upstreamPort}`], log: path.join(dir, `${name}.log`) }).start();
+  await listening(port);
+  pin(p);
+  return p;
+}
+
 export async function redis(dir, port) {
   const p = new Proc({ name: 'redis', command: 'redis-server', args: ['--bind', '127.0.0.1', '--port', `${port}`, '--dir', dir, '--save', '', '--appendonly', 'no'],
     log: path.join(dir, 'redis.log') }).start();

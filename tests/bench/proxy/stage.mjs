@@ -11,9 +11,9 @@ import { Proc } from '../../e2e/lib/proc.mjs';
 import { freePorts, sumOf, until } from '../../e2e/lib/util.mjs';
 import { DEGREES, document, request, ways } from './config.mjs';
 import { holdOverTls } from './held.mjs';
-import { nginx, pin, redis, tlsUpstream, upstream } from './servers.mjs';
+import { nginx, pin, redis, relay, tlsUpstream, upstream } from './servers.mjs';
 
-const PEERS = ['nginx', 'nginx-lua'];
+const PEERS = ['relay', 'nginx', 'nginx-lua'];
 const TWIN = ', twin', original = (target) => target.replace(TWIN, '');
 const edgeOf = (target) => (target === 'bare-no-records' ? 2 : 1);
 
@@ -41,7 +41,11 @@ export class Stage {
       s.procs = {};
       if (peers) {
         s.redis = await redis(dir, redisPort);
-        s.startPeer = (name) => nginx(dir, name.replace(TWIN, '-twin'), s.ports[name], up, original(name) === 'nginx-lua' ? { redisPort } : {});
+        s.startPeer = (name) => {
+          const file = name.replace(TWIN, '-twin');
+          if (original(name) === 'relay') return relay(build, dir, file, s.ports[name], up);
+          return nginx(dir, file, s.ports[name], up, original(name) === 'nginx-lua' ? { redisPort } : {});
+        };
         for (const p of PEERS) s.procs[p] = await s.startPeer(p);
       }
       await s.#firstLeases();
