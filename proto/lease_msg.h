@@ -38,6 +38,8 @@
  *   renew   reports and extends
  *   return  reports, with more returned than before; does not extend
  *   settle  reports; does not extend
+ * An op with less spent, returned or debt than a lease was told before is a late one: nobody waits
+ * for its answer, and it neither grants nor extends.
  *
  * Time. `ttl_ms` counts at the edge from the moment when it SENT the ask, less 1 %; at the engine
  * from the moment when it granted. All times are durations; no clock is compared with another.

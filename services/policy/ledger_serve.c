@@ -22,6 +22,13 @@ static uint64_t excess(const struct ledger_lease *lease)
     return lease->debt + (sum > lease->granted ? sum - lease->granted : 0);
 }
 
+/* A later op of the edge came first: it has one under way at a time, and its figures only grow. So
+ * nobody waits for the answer to this one, and the edge may have ended since. */
+static bool is_overtaken(const struct ledger_lease *lease, const struct lease_op *op)
+{
+    return op->spent < lease->spent || op->returned < lease->returned || op->debt < lease->debt;
+}
+
 /* Takes over what the edge says it has spent, given back and owes. */
 static void report(struct ledger *l, const struct ledger_rule *r, uint64_t now_us,
                    struct ledger_lease *lease, const struct lease_op *op)
@@ -147,6 +154,7 @@ enum err ledger_serve(struct ledger *l, const struct ledger_rule *r, uint64_t no
 {
     struct lease_result res = { .status = LEASE_GRANTED, .limit = r->limit };
     struct ledger_lease *lease;
+    enum lease_op_kind kind = op->kind;
     enum err e = ERR_OK;
     if (l->kind != r->kind) become(l, r, now_us, w);
     ledger_advance(l, r, now_us, w);
@@ -165,9 +173,11 @@ enum err ledger_serve(struct ledger *l, const struct ledger_rule *r, uint64_t no
         res.status = LEASE_ENDED;
         lease = NULL;
     } else if (e == ERR_OK) {
+        /* then it takes nothing, and does not keep from the others what the lease holds */
+        if (lease != NULL && is_overtaken(lease, op)) kind = LEASE_SETTLE;
         if (lease != NULL) report(l, r, now_us, lease, op);
-        if (op->kind == LEASE_ASK) e = grant(l, r, now_us, op, &lease, &res);
-        if (lease != NULL && (op->kind == LEASE_ASK || op->kind == LEASE_RENEW))
+        if (kind == LEASE_ASK) e = grant(l, r, now_us, op, &lease, &res);
+        if (lease != NULL && (kind == LEASE_ASK || kind == LEASE_RENEW))
             extend(l, r, now_us, lease);
     }
     if (e != ERR_OK) return e;

@@ -22,7 +22,11 @@
 #define MS UINT64_C(1000000)
 #define SEC (1000 * MS)
 
-enum { SIM_EDGES = 200, SIM_POLICIES = 4 };
+enum {
+    SIM_EDGES = 200,
+    SIM_POLICIES = 4,
+    SIM_SLOWEST_MS = 3000 /* that a message which is slow takes */
+};
 
 enum sim_load {
     SIM_REQUESTS, /* each costs one unit of every policy */

@@ -81,7 +81,9 @@ static void reply_drop(struct sim_reply *r)
 
 static uint64_t delay(struct sim *m)
 {
-    if (sim_chance(m, m->s->slow)) return (uint64_t)(sim_uniform(m) * 3e9); /* overtaken by many */
+    if (sim_chance(m, m->s->slow)) {
+        return (uint64_t)(sim_uniform(m) * SIM_SLOWEST_MS * (double)MS); /* overtaken by many */
+    }
     return 100000 + (uint64_t)(sim_uniform(m) * 400000.0);
 }
 

@@ -223,6 +223,12 @@ local function ms(us) return math.ceil(us / 1000) end
 
 local function excess(l) return l.debt + math.max(0, l.spent + l.returned - l.granted) end
 
+-- A later op of the edge came first: it has one under way at a time, and its figures only grow. So
+-- nobody waits for the answer to this one, and the edge may have ended since.
+local function is_overtaken(l, op)
+    return op.spent < l.spent or op.returned < l.returned or op.debt < l.debt
+end
+
 local function report(c, r, l, op)
     local spent, debt, returned, over = l.spent, l.debt, l.returned, excess(l)
     if c.kind ~= 'slots' then
@@ -289,7 +295,7 @@ end
 local function serve(c, r, op)
     advance(c, r)
     local status, retry, l = 'granted', 0, find(c, op.lease)
-    local full = false
+    local full, kind = false, op.kind
     if not l and op.kind == 'ask' and op.known == 0 and op.debt > 0 then
         l = add_lease(c, op.lease) -- to hold the debt, if nothing else
         full = not l
@@ -300,9 +306,11 @@ local function serve(c, r, op)
     elseif gone then
         status, l = 'ended', nil
     else
+        -- then it takes nothing, and does not keep from the others what the lease holds
+        if l and is_overtaken(l, op) then kind = 'settle' end
         if l then report(c, r, l, op) end
-        if op.kind == 'ask' then status, retry, l = grant(c, r, l, op) end
-        if l and (op.kind == 'ask' or op.kind == 'renew') then
+        if kind == 'ask' then status, retry, l = grant(c, r, l, op) end
+        if l and (kind == 'ask' or kind == 'renew') then
             local us = r.lease
             if c.kind == 'fixed' then us = math.min(us, window_left(c)) end
             l.ends = math.max(l.ends, now + us)

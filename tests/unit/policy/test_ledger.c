@@ -137,6 +137,27 @@ static void repeated_returns_and_settlements_count_once_and_late_ones_not_at_all
     ledger_done(&l);
 }
 
+/* An edge that died has sent it long ago; the others wait for what its lease holds. */
+static void an_overtaken_op_prolongs_nothing_and_takes_nothing(void **state)
+{
+    struct ledger_rule r = window(LEDGER_SLIDING, 10, 60 * SECOND);
+    struct ledger l;
+    uint64_t late = START + r.lease_us - 1000;
+    (void)state;
+    init(&l, &r, START, &full);
+    ask(&l, &r, START, "a", 0, 2, 0);
+    assert_int_equal(ask(&l, &r, START, "a", 2, 2, 2).granted, 4);
+    assert_int_equal(ask(&l, &r, late, "a", 2, 5, 1).granted, 4);
+    assert_int_equal(give(&l, &r, late, LEASE_RENEW, "a", 4, 1, 0).ttl_ms, 1);
+    assert_int_equal(ledger_outstanding(&l), 2);
+    /* one that says as much as the last one may be the edge's, whose reply was lost */
+    assert_int_equal(ask(&l, &r, START + 1000, "a", 2, 2, 2).ttl_ms, r.lease_us / 1000);
+    assert_int_equal(give(&l, &r, late, LEASE_RENEW, "a", 4, 1, 0).ttl_ms, 2);
+    assert_int_equal(ask(&l, &r, START + r.lease_us + 1000, "a", 4, 1, 2).status, LEASE_ENDED);
+    assert_int_equal(ledger_outstanding(&l), 0);
+    ledger_done(&l);
+}
+
 static void a_lease_that_ends_counts_as_spent(void **state)
 {
     struct ledger_rule r = window(LEDGER_SLIDING, 100, 60 * SECOND);
@@ -508,6 +529,7 @@ int main(void)
         cmocka_unit_test(five_per_second_gives_five_and_says_when_the_next_comes),
         cmocka_unit_test(a_repeated_ask_grants_once),
         cmocka_unit_test(repeated_returns_and_settlements_count_once_and_late_ones_not_at_all),
+        cmocka_unit_test(an_overtaken_op_prolongs_nothing_and_takes_nothing),
         cmocka_unit_test(a_lease_that_ends_counts_as_spent),
         cmocka_unit_test(nothing_refills_while_leases_hold_the_room),
         cmocka_unit_test(slots_are_given_back_by_return_or_by_the_end_of_the_lease),
