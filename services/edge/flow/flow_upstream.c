@@ -32,53 +32,77 @@ static struct group *group(const struct flow *f)
 
 /* --- how long --- */
 
-/* What is waited for now, until when. */
-struct patience {
-    uint64_t until;
-    const char *why, *text; /* of the metric; for the client */
+enum deadline {
+    DEADLINE_TOTAL,
+    DEADLINE_TOTAL_QUEUED,
+    DEADLINE_QUEUE,
+    DEADLINE_BACKOFF,
+    DEADLINE_CONNECT,
+    DEADLINE_FIRST_BYTE,
+    DEADLINE_IDLE,
+    DEADLINE_HOLD,
+    DEADLINE_FIRST_TOKEN
 };
 
-static void no_longer_than(struct patience *p, uint64_t from, uint64_t ms, const char *why,
-                           const char *text)
+/* Of the metric; for the client. */
+static const struct {
+    const char *why, *text;
+} deadlines[] = {
+    [DEADLINE_TOTAL] = { "timeout_total",
+                         "The upstream took longer than the whole time an answer may take." },
+    [DEADLINE_TOTAL_QUEUED] = { "timeout_total",
+                                "No server became free within the whole time an answer may take." },
+    [DEADLINE_QUEUE] = { "timeout_queue", "All servers are busy, and none became free in time." },
+    [DEADLINE_BACKOFF] = { "backoff", "" },
+    [DEADLINE_CONNECT] = { "timeout_connect", "The upstream could not be connected to in time." },
+    [DEADLINE_FIRST_BYTE] = { "timeout_first_byte",
+                              "The upstream did not begin to answer in time." },
+    [DEADLINE_IDLE] = { "timeout_idle", "The upstream stopped in the middle of its answer." },
+    [DEADLINE_HOLD] = { "hold", "" },
+    [DEADLINE_FIRST_TOKEN] = { "timeout_first_token",
+                               "The upstream did not send a first token in time." },
+};
+
+/* Which deadline comes first of what is waited for now, and when. */
+struct patience {
+    uint64_t until;
+    enum deadline deadline;
+};
+
+static void no_longer_than(struct patience *p, uint64_t from, uint64_t ms, enum deadline deadline)
 {
     uint64_t until = from + ms * 1000000u;
-    if (until < p->until) *p = (struct patience){ until, why, text };
+    if (until < p->until) *p = (struct patience){ until, deadline };
 }
 
 static struct patience patience(const struct flow *f, uint64_t now)
 {
     const struct snap_upstream *u = f->upstream;
-    struct patience p = { f->total_deadline, "timeout_total",
-                          "The upstream took longer than the whole time an answer may take." };
+    struct patience p = { f->total_deadline, DEADLINE_TOTAL };
     if (f->exchange == NULL) {
         if (f->waiting) {
-            p.text = "No server became free within the whole time an answer may take.";
-            no_longer_than(&p, f->asked->waiter.since, u->queue_ms, "timeout_queue",
-                           "All servers are busy, and none became free in time.");
+            p.deadline = DEADLINE_TOTAL_QUEUED;
+            no_longer_than(&p, f->asked->waiter.since, u->queue_ms, DEADLINE_QUEUE);
         } else if (f->backing_off) {
-            no_longer_than(&p, f->attempt_began_ns, f->backoff_ms, "backoff", "");
+            no_longer_than(&p, f->attempt_began_ns, f->backoff_ms, DEADLINE_BACKOFF);
         }
         return p;
     }
     if (!exchange_is_connected(f->exchange)) {
-        no_longer_than(&p, f->attempt_began_ns, u->connect_ms, "timeout_connect",
-                       "The upstream could not be connected to in time.");
+        no_longer_than(&p, f->attempt_began_ns, u->connect_ms, DEADLINE_CONNECT);
         return p;
     }
     if (f->state == FLOW_WAIT) {
-        no_longer_than(&p, f->attempt_began_ns, u->first_byte_ms, "timeout_first_byte",
-                       "The upstream did not begin to answer in time.");
+        no_longer_than(&p, f->attempt_began_ns, u->first_byte_ms, DEADLINE_FIRST_BYTE);
         return p;
     }
     /* Activity does not move the timer; it is looked at when the timer fires. */
     uint64_t last = f->paused || f->token_paused ? now : f->last_byte_ns;
-    no_longer_than(&p, last, u->idle_ms, "timeout_idle",
-                   "The upstream stopped in the middle of its answer.");
+    no_longer_than(&p, last, u->idle_ms, DEADLINE_IDLE);
     if (f->opened_ns > 0 && !client_answer_begun(f->client))
-        no_longer_than(&p, f->opened_ns, u->retry.hold_ms, "hold", "");
+        no_longer_than(&p, f->opened_ns, u->retry.hold_ms, DEADLINE_HOLD);
     if (f->mode == RELAY_STREAM && answer_tokens(f->answer) == 0)
-        no_longer_than(&p, f->attempt_began_ns, u->first_token_ms, "timeout_first_token",
-                       "The upstream did not send a first token in time.");
+        no_longer_than(&p, f->attempt_began_ns, u->first_token_ms, DEADLINE_FIRST_TOKEN);
     return p;
 }
 
@@ -488,10 +512,11 @@ static void on_timer(void *ctx)
         flow_arm(f);
         return;
     }
+    const char *text = deadlines[p.deadline].text;
     if (f->waiting) {
         if (!flow_leave_queue(f)) return; /* a place came this very moment */
-        bool whole = str_eqz(STR("timeout_total"), p.why);
-        flow_refuse(f, whole ? REFUSE_UPSTREAM_TIMEOUT : REFUSE_OVERLOADED, str_of(p.text), NULL);
+        flow_refuse(f, p.deadline == DEADLINE_QUEUE ? REFUSE_OVERLOADED : REFUSE_UPSTREAM_TIMEOUT,
+                    str_of(text), NULL);
         return;
     }
     if (f->backing_off) {
@@ -499,17 +524,17 @@ static void on_timer(void *ctx)
         launch(f, true);
         return;
     }
-    if (str_eqz(STR("hold"), p.why)) {
+    if (p.deadline == DEADLINE_HOLD) {
         flow_hold_no_longer(f);
         return;
     }
     bool connected = exchange_is_connected(f->exchange);
     exchange_cancel(f->exchange);
-    flow_attempt_failed(f, p.why);
+    flow_attempt_failed(f, deadlines[p.deadline].why);
     if (flow_has_ended(f)) {
         flow_end_stream(f);
         return;
     }
     if (flow_try_again(f, connected ? SNAP_RETRY_TIMEOUT : SNAP_RETRY_CONNECT, 0)) return;
-    flow_fail_with(f, REFUSE_UPSTREAM_TIMEOUT, p.text);
+    flow_fail_with(f, REFUSE_UPSTREAM_TIMEOUT, text);
 }
