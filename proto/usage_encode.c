@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writing of the usage record. It is on the edge's hot path, twice per request: it writes straight
- * into the buffer, without a tree and without printf. Any thread, no state.
+ * into the buffer, without a tree and without printf. Any thread; what is kept from one record to
+ * the next (usage_places) is the caller's.
  */
 #include <stdlib.h>
 
@@ -299,38 +300,11 @@ static struct place *find_place(struct usage_places *p, const struct str where[W
     return &p->list[(h ^ where[8].n ^ where[9].n) >> 7 & (PLACES - 1)];
 }
 
-static inline bool same_bytes(const char *a, const char *b, size_t n)
-{
-    uint64_t v, u, odd = 0;
-    uint32_t c, d;
-    if (n >= 8) {
-        for (size_t i = 0; i + 8 < n; i += 8) {
-            memcpy(&v, a + i, 8);
-            memcpy(&u, b + i, 8);
-            odd |= v ^ u;
-        }
-        memcpy(&v, a + n - 8, 8);
-        memcpy(&u, b + n - 8, 8);
-        return (odd | (v ^ u)) == 0;
-    }
-    if (n >= 4) {
-        memcpy(&c, a, 4);
-        memcpy(&d, b, 4);
-        odd = c ^ d;
-        memcpy(&c, a + n - 4, 4);
-        memcpy(&d, b + n - 4, 4);
-        return (odd | (c ^ d)) == 0;
-    }
-    for (size_t i = 0; i < n; i++) odd |= (uint64_t)(a[i] ^ b[i]);
-    return odd == 0;
-}
-
 static bool is_place(const struct place *p, const struct str where[WHERE])
 {
     if (p->len == 0) return false;
     for (size_t i = 0; i < WHERE; i++)
-        if (p->n[i] != where[i].n || !same_bytes(p->text + p->at[i], where[i].p, where[i].n))
-            return false;
+        if (!str_eq(str_n(p->text + p->at[i], p->n[i]), where[i])) return false;
     return true;
 }
 

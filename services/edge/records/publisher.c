@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/uuid.h"
 #include "proto/subjects.h"
 #include "proto/usage_batch.h"
@@ -64,7 +65,7 @@ struct publisher {
 
     /* The thread's own. */
     struct filling filling[OPEN_MAX]; /* oldest first */
-    uint64_t keys[OPEN_MAX];          /* of their namespaces */
+    uint64_t keys[OPEN_MAX];          /* hash_tail() of their namespaces */
     size_t filling_n;
     size_t head_n;      /* of a batch: as long for each */
     size_t known_free;  /* so many messages at least */
@@ -299,16 +300,6 @@ static bool fits(const struct publisher *p, size_t n, size_t bytes)
     return usage_batch_fits(n, bytes) && bytes + 2 * n + USAGE_BATCH_HEAD <= p->payload_max;
 }
 
-/* The same for the same name; hardly ever for others. */
-static uint64_t key_of(struct str slug)
-{
-    uint64_t first = 0, last = 0;
-    size_t n = MIN(slug.n, sizeof first);
-    memcpy(&first, slug.p, n);
-    memcpy(&last, slug.p + slug.n - n, n);
-    return (first * UINT64_C(0x9e3779b97f4a7c15) ^ last) + slug.n;
-}
-
 /* The message that is being filled for a namespace, or filling_n. */
 static size_t find_filling(const struct publisher *p, uint64_t key, struct str slug)
 {
@@ -330,7 +321,7 @@ static void put(struct publisher *p, const struct spool_item *item)
         send(p, m);
         return;
     }
-    uint64_t key = key_of(slug);
+    uint64_t key = hash_tail(slug.p, slug.n);
     size_t i = find_filling(p, key, slug);
     if (i < p->filling_n &&
         !fits(p, p->filling[i].message->n + 1, p->filling[i].message->bytes + bytes)) {
