@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "support_vocab.h"
+#include "support_chars.h"
 #include "tokenizer/tokenizer.h"
 
 static struct support_vocab made;
@@ -139,6 +139,55 @@ static void what_is_not_exact_here_is_refused_with_the_reason(void **state)
         buf_done(&json);
         buf_done(&file);
     }
+}
+
+static uint64_t count_of(struct str json, const char *text)
+{
+    struct buf file;
+    struct why why = { "" };
+    struct vocab *v;
+    uint64_t n;
+    assert_int_equal(convert(json, (struct convert_opts){ 0 }, &file, &why), ERR_OK);
+    assert_int_equal(vocab_open_mem(file.data, file.len, &v, &why), ERR_OK);
+    assert_int_equal(token_count(v, str_of(text), SPECIAL_CONTROL, &n), ERR_OK);
+    vocab_unref(v);
+    buf_done(&file);
+    return n;
+}
+
+/* Strings that are not of the byte-level alphabet stand for no bytes: neither they nor merges of
+ * them occur in a text, whatever their ids. */
+static void merges_that_no_text_has_change_nothing(void **state)
+{
+    static const char text[] = "hello the \xe4\xb8\xad\xe4\xb8\xad";
+    struct buf json;
+    (void)state;
+    good_json(&json);
+    uint64_t n = count_of(buf_str(&json), text);
+    replace(&json, "\"vocab\":{",
+            "\"vocab\":{\"\xe4\xb8\xad\":4000000,\"\xe4\xb8\xad\xe4\xb8\xad\":4100000,");
+    replace(&json, "\"merges\":[", "\"merges\":[[\"\xe4\xb8\xad\",\"\xe4\xb8\xad\"],");
+    assert_int_equal(count_of(buf_str(&json), text), n);
+    buf_done(&json);
+}
+
+/* Text that spells a byte token would merge to it, and that one is another character here. */
+static void a_merge_that_spells_a_byte_token_is_refused(void **state)
+{
+    static struct support_vocab chars;
+    struct buf json, file;
+    struct why why = { "" };
+    (void)state;
+    chars_init(&chars);
+    buf_init(&json, 1 << 20);
+    chars_json(&chars, &chars_shapes[0], "", &json);
+    replace(&json, "\"vocab\":{", "\"vocab\":{\"<0x\":4000000,\"41>\":4000001,");
+    replace(&json, "\"merges\":[", "\"merges\":[[\"<0x\",\"41>\"],");
+    assert_int_equal(convert(buf_str(&json), (struct convert_opts){ 0 }, &file, &why),
+                     ERR_UNSUPPORTED);
+    assert_non_null(strstr(why.text, "byte tokens"));
+    buf_done(&json);
+    buf_done(&file);
 }
 
 /* The kind of model is the reason, whatever else of such a file is not known here. */
@@ -338,6 +387,8 @@ int main(void)
         cmocka_unit_test(added_tokens_take_white_space_along_and_know_what_follows),
         cmocka_unit_test(config_and_templates_are_found_again),
         cmocka_unit_test(what_is_not_exact_here_is_refused_with_the_reason),
+        cmocka_unit_test(merges_that_no_text_has_change_nothing),
+        cmocka_unit_test(a_merge_that_spells_a_byte_token_is_refused),
         cmocka_unit_test(a_model_of_another_kind_is_refused_as_that),
         cmocka_unit_test(a_file_cut_off_anywhere_is_invalid),
         cmocka_unit_test(a_damaged_vocabulary_is_not_opened),

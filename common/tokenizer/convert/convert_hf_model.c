@@ -148,10 +148,13 @@ static enum err add_merge(struct hf *h, uint32_t rank)
     void *l = map_get(&h->ids, left), *r = map_get(&h->ids, right), *w = map_get(&h->ids, whole);
     if (l == NULL || r == NULL || w == NULL) return ERR_INVALID;
     if (!h->byte_level) {
-        if (is_byte_token(left, &byte) || is_byte_token(right, &byte)) return ERR_UNSUPPORTED;
-        if (!decode_chars(h, whole, &h->bytes)) return ERR_OK; /* never happens in a text */
+        if (is_byte_token(left, &byte) || is_byte_token(right, &byte) ||
+            is_byte_token(whole, &byte))
+            return ERR_UNSUPPORTED;
         rank += CHARS_FIRST_RANK;
     }
+    /* A string that stands for no bytes (add_tokens() left it out) never happens in a text. */
+    if (build_bytes(&h->b, convert_id(w)).n == 0) return ERR_OK;
     return build_pair(&h->b, convert_id(l), convert_id(r), rank, convert_id(w));
 }
 
