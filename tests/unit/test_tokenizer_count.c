@@ -133,6 +133,41 @@ static void tokens_of_long_runs_are_the_right_ones(void **state)
     }
 }
 
+/* Counting alone keeps only the last prefixes: the same as with all of them, also where runs and
+ * other text meet at the places where it moves on. */
+static void counting_keeps_the_prefixes_it_needs(void **state)
+{
+    const char *const names[] = { NULL, "mistral_nemo", "qwen3", "o200k_base" };
+    const char *const words[] = { "bb", "bbbb", "bbbbbbb", "cdcd", "cdcdcdcdcdcdc", "\xef\xbf" };
+    const char *const units[] = { "b", "cd", "\xef\xbf\xbd", " ", "bcd", "=-" };
+    enum { N = 70000 };
+    static struct support_vocab own;
+    static uint32_t last[N], count[N];
+    static char p[N];
+    (void)state;
+    support_init(&own, words, ARRAY_LEN(words));
+    for (size_t k = 0; k < ARRAY_LEN(names); k++) {
+        struct vocab *v = names[k] == NULL ? support_open(&own, PATTERN_QWEN, false)
+                                           : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 110 + k);
+        for (size_t round = 0; round < 12; round++) {
+            for (size_t at = 0; at < N;) {
+                const char *unit = units[rng_below(&rng.rng, ARRAY_LEN(units))];
+                size_t some = round == 0 ? N : 1 + rng_below(&rng.rng, 1u << (6 + round));
+                for (size_t i = 0; i < some && at < N; i++) p[at++] = unit[i % strlen(unit)];
+            }
+            bpe_prefixes(v, p, N, last, count);
+            size_t n = N - rng_below(&rng.rng, round < 6 ? 10 : N - 1);
+            uint32_t counted;
+            assert_int_equal(bpe_prefixes_count(v, p, n, NULL, &counted), ERR_OK);
+            assert_int_equal(counted, count[n - 1]);
+        }
+        vocab_unref(v);
+    }
+}
+
 static void pieces_merged_together_come_out_alike(void **state)
 {
     const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3" };
@@ -546,6 +581,7 @@ int main(void)
         cmocka_unit_test(all_methods_merge_alike),
         cmocka_unit_test(tokens_that_come_again_are_the_right_ones),
         cmocka_unit_test(tokens_of_long_runs_are_the_right_ones),
+        cmocka_unit_test(counting_keeps_the_prefixes_it_needs),
         cmocka_unit_test(pieces_merged_together_come_out_alike),
         cmocka_unit_test(pieces_that_come_again_are_found),
         cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),

@@ -190,15 +190,20 @@ void token_list_done(struct token_list *l)
 static enum err linear_piece(const struct vocab *v, const char *p, size_t n,
                              const struct stop *stop, struct token_list *to, uint64_t *ret)
 {
-    uint32_t small[2 * BPE_STACK], *room = small;
+    uint32_t small[2 * BPE_STACK], *room = small, total = 0;
     if (n >= UINT32_MAX) return ERR_LIMIT;
+    if (n > BPE_STACK && to == NULL) {
+        enum err e = bpe_prefixes_count(v, p, n, stop, &total);
+        if (e == ERR_OK) *ret = total;
+        return e;
+    }
     if (n > BPE_STACK) {
         room = malloc(2 * n * sizeof *room);
         if (room == NULL) return ERR_NOMEM;
     }
     uint32_t *last = room, *count = room + n;
     enum err e = bpe_prefixes_until(v, p, n, stop, last, count);
-    uint32_t total = e == ERR_OK ? count[n - 1] : 0;
+    if (e == ERR_OK) total = count[n - 1];
     if (e == ERR_OK && to != NULL) e = list_reserve(to, total);
     if (e == ERR_OK && to != NULL) {
         size_t at = n;

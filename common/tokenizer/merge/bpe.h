@@ -59,6 +59,10 @@ void bpe_prefixes(const struct vocab *v, const char *p, size_t n, uint32_t *last
 /* The same, given up with ERR_CLOSED soon after stop (may be NULL) says so. */
 enum err bpe_prefixes_until(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
                             uint32_t *last, uint32_t *count) MUSTCHECK;
+/* The number of tokens of all of p alone, n > 0: of the prefixes it keeps only those that what
+ * follows may depend on. */
+enum err bpe_prefixes_count(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                            uint32_t *ret) MUSTCHECK;
 
 /*
  * Would merging leave `left` and `right` standing side by side? Undoes their merges from the last

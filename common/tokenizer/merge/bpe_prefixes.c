@@ -4,7 +4,10 @@
 
 #include <stdlib.h>
 
-enum { ASK = 64 << 10 }; /* bytes between two questions whether to stop */
+enum {
+    ASK = 64 << 10,    /* bytes between two questions whether to stop */
+    PERIOD_MOST = 256, /* bytes of a period that is looked for */
+};
 
 bool bpe_compatible(const struct vocab *v, uint32_t left, uint32_t right)
 {
@@ -175,13 +178,13 @@ static size_t alike(const char *p, const char *q, size_t n)
  */
 static size_t walk_again(struct walk *w, size_t n, size_t to, uint32_t *count)
 {
-    enum { MOST = 256, LEAST = 64 };
+    enum { LEAST = 64 };
     const struct vocab *v = w->v;
     const char *p = w->p;
     uint32_t *last = w->last;
     size_t longest = v->h->longest, period = 1, end;
     for (;; period++) {
-        if (period > MOST || n < 2 * longest + period) return n;
+        if (period > PERIOD_MOST || n < 2 * longest + period) return n;
         if (last[n - 1 - period] != last[n - 1]) continue;
         if (memcmp(p + n - longest, p + n - longest - period, longest) == 0 &&
             memcmp(last + n - longest, last + n - longest - period, longest * sizeof *last) == 0)
@@ -234,6 +237,38 @@ enum err bpe_prefixes_until(const struct vocab *v, const char *p, size_t n, cons
         walk_on(&w, v, p, at, at + MIN(n - at, (size_t)ASK), last, count);
     }
     return ERR_OK;
+}
+
+enum err bpe_prefixes_count(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                            uint32_t *ret)
+{
+    enum { ROOM = 12 << 10 };
+    size_t keep = 2 * (size_t)v->h->longest + PERIOD_MOST, room = MIN(n, keep + ROOM), have = 0;
+    uint32_t *last = malloc(2 * room * sizeof *last), *count = last + room;
+    if (last == NULL) return ERR_NOMEM;
+    enum err e = ERR_OK;
+    struct walk w;
+    walk_init(&w, n);
+    for (size_t asked = 0;;) {
+        size_t some = MIN(n, room - have);
+        walk_on(&w, v, p, have, have + some, last, count);
+        have += some;
+        n -= some;
+        asked += some;
+        if (n == 0) break;
+        if (asked >= ASK) {
+            if (stop_asked(stop)) e = ERR_CLOSED;
+            if (e != ERR_OK) break;
+            asked = 0;
+        }
+        memmove(last, last + have - keep, keep * sizeof *last);
+        memmove(count, count + have - keep, keep * sizeof *count);
+        p += have - keep;
+        have = keep;
+    }
+    if (e == ERR_OK) *ret = count[have - 1];
+    free(last);
+    return e;
 }
 
 enum { RUN_ANSWERS = 1024 }; /* bytes that make room for few answers: they are cleared once */
