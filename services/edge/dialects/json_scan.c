@@ -20,9 +20,9 @@ static bool is_hex(char c)
     return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
-static const char *skip_space(const char *p, const char *end)
+static inline const char *skip_space(const char *p, const char *end)
 {
-    while (p < end && is_space(*p)) p++;
+    while (p < end && (unsigned char)*p <= ' ' && is_space(*p)) p++;
     return p;
 }
 
@@ -46,6 +46,17 @@ static const char *check_string(const char *p, const char *end)
         }
     }
     return NULL;
+}
+
+/* The same, sooner for the short ones of plain letters that keys and most values are. */
+static inline const char *check_short(const char *p, const char *end)
+{
+    if (end - p > 16) {
+        skip_bytes v = skip_load(p + 1);
+        unsigned at = skip_first(skip_hits_json(v) | (skip_bytes)(v >= 0x80));
+        if (at < 16 && p[1 + at] == '"') return p + at + 2;
+    }
+    return check_string(p, end);
 }
 
 static const char *check_digits(const char *p, const char *end)
@@ -74,10 +85,10 @@ static const char *check_word(const char *p, const char *end, struct str word)
     return str_starts(str_n(p, (size_t)(end - p)), word) ? p + word.n : NULL;
 }
 
-static const char *check_scalar(const char *p, const char *end)
+static inline const char *check_scalar(const char *p, const char *end)
 {
     switch (*p) {
-    case '"': return check_string(p, end);
+    case '"': return check_short(p, end);
     case 't': return check_word(p, end, STR("true"));
     case 'f': return check_word(p, end, STR("false"));
     case 'n': return check_word(p, end, STR("null"));
@@ -130,34 +141,30 @@ static inline void mark_close(struct marker *m, size_t depth, const char *end)
     m->v[at].marks = (uint32_t)(m->n - at);
 }
 
-/* One pass with an explicit stack of brackets. What may stand at p: a value, a key, or what follows
- * a value. */
+/* Both kinds of brackets are two apart in ASCII. */
+static inline bool closes(char c, char bracket)
+{
+    return c == bracket + 2;
+}
+
+/* One pass with an explicit stack of brackets; each turn takes a value, with its key where it has
+ * one, and what ends with it. */
 static inline __attribute__((always_inline)) enum err parse(struct str text, struct js_seek *seek,
                                                             struct marker *marker,
                                                             struct js_val *ret, struct why *why)
 {
-    enum { WANT_VALUE, WANT_KEY, AFTER_VALUE } state = WANT_VALUE;
-    char stack[JS_MAX_DEPTH];
+    char stack[1 + JS_MAX_DEPTH];
     size_t depth = 0;
-    bool may_close = false; /* right behind an opening bracket */
+    bool opened = false; /* right behind an opening bracket */
     if (text.n == 0) return bad(why, text, text.p, "unexpected end"); /* text.p may be NULL */
-    const char *p = text.p, *end = text.p + text.n, *start;
-    p = start = skip_space(p, end);
-    while (state != AFTER_VALUE || depth > 0) {
+    const char *p = skip_space(text.p, text.p + text.n), *end = text.p + text.n, *start = p;
+    stack[0] = '\0'; /* the document is in none */
+    do {
         p = skip_space(p, end);
         if (p >= end) return bad(why, text, p, "unexpected end");
-        char c = *p;
-        if ((may_close || state == AFTER_VALUE) && (c == '}' || c == ']')) {
-            if (depth == 0 || stack[depth - 1] != (c == '}' ? '{' : '['))
-                return bad(why, text, p, "unexpected bracket");
-            if (seek != NULL) js_seek_close(seek, depth, c == ']' ? JS_ARRAY : JS_OBJECT, p + 1);
-            depth--, p++, may_close = false, state = AFTER_VALUE;
-            if (marker != NULL) mark_close(marker, depth, p);
-        } else if (state == AFTER_VALUE) {
-            if (c != ',') return bad(why, text, p, "expected a comma");
-            p++, state = stack[depth - 1] == '{' ? WANT_KEY : WANT_VALUE;
-        } else if (state == WANT_KEY) {
-            const char *key_end = c == '"' ? check_string(p, end) : NULL, *problem;
+        bool empty = opened && closes(*p, stack[depth]);
+        if (!empty && stack[depth] == '{') {
+            const char *key_end = *p == '"' ? check_short(p, end) : NULL, *problem;
             if (key_end == NULL) return bad(why, text, p, "expected a key");
             if (seek != NULL && (problem = js_seek_key(
                                      seek, depth, str_n(p + 1, (size_t)(key_end - p) - 2))) != NULL)
@@ -165,24 +172,40 @@ static inline __attribute__((always_inline)) enum err parse(struct str text, str
             if (marker != NULL) mark_one(marker, p, key_end);
             p = skip_space(key_end, end);
             if (p >= end || *p != ':') return bad(why, text, p, "expected a colon");
-            p++, may_close = false, state = WANT_VALUE;
-        } else if (c == '{' || c == '[') {
+            p = skip_space(p + 1, end);
+            if (p >= end) return bad(why, text, p, "unexpected end");
+        }
+        opened = !empty && (*p == '{' || *p == '[');
+        if (opened) {
             if (depth == JS_MAX_DEPTH)
                 return why_set(why, ERR_LIMIT, "nested deeper than %d levels", JS_MAX_DEPTH);
-            if (seek != NULL) js_seek_open(seek, depth, depth > 0 && stack[depth - 1] == '[', p);
+            if (seek != NULL) js_seek_open(seek, depth, stack[depth] == '[', p);
             if (marker != NULL) mark_open(marker, depth, p);
-            stack[depth++] = c;
-            p++, may_close = true, state = c == '{' ? WANT_KEY : WANT_VALUE;
-        } else {
+            stack[++depth] = *p++;
+            continue;
+        }
+        if (!empty) {
             const char *next = check_scalar(p, end);
             if (next == NULL) return bad(why, text, p, "unexpected character");
             if (seek != NULL)
-                js_seek_scalar(seek, depth, depth > 0 && stack[depth - 1] == '[',
-                               (struct js_val){ type_of(c), str_n(p, (size_t)(next - p)), NULL });
+                js_seek_scalar(seek, depth, stack[depth] == '[',
+                               (struct js_val){ type_of(*p), str_n(p, (size_t)(next - p)), NULL });
             if (marker != NULL) mark_one(marker, p, next);
-            p = next, may_close = false, state = AFTER_VALUE;
+            p = next;
         }
-    }
+        for (; depth > 0; depth--) {
+            p = skip_space(p, end);
+            if (p >= end) return bad(why, text, p, "unexpected end");
+            if (*p == ',') break;
+            if (!closes(*p, stack[depth]))
+                return bad(why, text, p,
+                           *p == '}' || *p == ']' ? "unexpected bracket" : "expected a comma");
+            p++;
+            if (seek != NULL) js_seek_close(seek, depth, p[-1] == ']' ? JS_ARRAY : JS_OBJECT, p);
+            if (marker != NULL) mark_close(marker, depth - 1, p);
+        }
+        if (depth > 0) p++; /* the comma */
+    } while (depth > 0);
     if (skip_space(p, end) != end) return bad(why, text, p, "bytes behind the document");
     bool marked = marker != NULL && marker->n <= marker->most;
     *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(p - start)),

@@ -56,11 +56,12 @@ struct js_val js_get(struct js_val object, const char *key);
 bool js_escaped_key_is(struct str raw_key, const char *name);
 static inline bool js_key_is(struct str raw_key, const char *name)
 {
-    size_t n = strlen(name); /* of most names the compiler knows it */
+    size_t n = strlen(name); /* of most names the compiler knows it, and that it has no backslash */
+    /* An escape is longer than what it stands for. */
     if (raw_key.n < n) return false;
-    if (raw_key.n == n && memcmp(raw_key.p, name, n) != 0) return false;
-    if (n == 0 || memchr(raw_key.p, '\\', raw_key.n) == NULL) return raw_key.n == n;
-    return js_escaped_key_is(raw_key, name);
+    if (raw_key.n == n) return memcmp(raw_key.p, name, n) == 0 && memchr(name, '\\', n) == NULL;
+    if (raw_key.p[0] != name[0] && raw_key.p[0] != '\\') return false;
+    return memchr(raw_key.p, '\\', raw_key.n) != NULL && js_escaped_key_is(raw_key, name);
 }
 /* The same without regard to case, as Go's encoding/json and others find their fields: also U+017F
  * is an s, and U+212A a k. name is in lower case. */
