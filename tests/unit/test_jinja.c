@@ -138,6 +138,16 @@ static void loops_know_where_they_are(void **state)
     expect("{% for x in l[::-1] %}{{ x }}{% if x == 1 %}{% break %}{% endif %}{% endfor %}", "21");
 }
 
+static void a_loop_keeps_its_variables_wherever_it_is_called(void **state)
+{
+    (void)state;
+    expect("{% macro m(l, with) %}{{ l(with) }}{% endmacro %}"
+           "{% set a = 1 %}{% set b = 2 %}{% set c = 3 %}{% set d = 4 %}"
+           "{% for x in [[8, 9], 7] recursive %}{{ loop.depth }}:"
+           "{{ m(loop, x) if x is iterable else x }},{{ a }}{{ d }} {% endfor %}",
+           "1:2:8,14 2:9,14 ,14 1:7,14 ");
+}
+
 static void macros_take_arguments_and_call_themselves(void **state)
 {
     (void)state;
@@ -243,6 +253,16 @@ static void work_is_bounded(void **state)
     expect_error("{% set n = namespace() %}{% set n.n = n %}{{ n }}", ERR_LIMIT, "deep");
     expect_error("{{ 'x' * 99999999999 }}", ERR_NOMEM, "memory");
     expect_error("{{ 2 ** 64 }}", ERR_LIMIT, "64 bits");
+    expect_error("{{ '%d' % 1e300 }}", ERR_LIMIT, "64 bits");
+    /* as trees, these have more items than can be compared in a lifetime */
+    expect_error("{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(60) %}"
+                 "{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}"
+                 "{{ ns.a == ns.b }}",
+                 ERR_LIMIT, "steps");
+    expect("{% set ns = namespace(a=(1,), b=(1,)) %}{% for i in range(60) %}"
+           "{% set ns.a = (ns.a, ns.a) %}{% set ns.b = (ns.b, ns.b) %}{% endfor %}"
+           "{{ ns.a in { ns.b: 1 } }}",
+           "False");
 }
 
 static void deep_nesting_is_refused_not_crashed(void **state)
@@ -380,6 +400,7 @@ int main(void)
         cmocka_unit_test(white_space_follows_trim_and_lstrip_blocks),
         cmocka_unit_test(scopes_are_those_of_jinja),
         cmocka_unit_test(loops_know_where_they_are),
+        cmocka_unit_test(a_loop_keeps_its_variables_wherever_it_is_called),
         cmocka_unit_test(macros_take_arguments_and_call_themselves),
         cmocka_unit_test(filters_and_tests_do_what_templates_use),
         cmocka_unit_test(strings_are_of_characters),

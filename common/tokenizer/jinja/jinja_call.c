@@ -109,18 +109,21 @@ static struct jv call_macro(struct jr *r, const struct jmacro_value *mv, const s
 static struct jv call_loop(struct jr *r, struct jloop *loop, const struct jargs *args)
 {
     const struct jn_for *f = loop->def;
+    struct jframe *caller = r->frame, *frame = loop->frame; /* a macro may have been given it */
     if (!f->recursive || args->npos != 1)
         return jfail(r, ERR_INVALID, "only a recursive loop can be called, with one argument");
     struct jv *saved = arena_alloc(r->a, (f->all + 1u) * sizeof *saved);
     if (saved == NULL) return jnomem(r);
     if (++r->depth > JINJA_MAX_DEPTH)
         return jfail(r, ERR_LIMIT, "macros or loops call each other too deep");
-    memcpy(saved, &r->frame->slots[f->first], f->all * sizeof *saved);
+    memcpy(saved, &frame->slots[f->first], f->all * sizeof *saved);
     struct jout *before = r->out, o = { NULL, 0, 0, true };
     r->out = &o;
+    r->frame = frame;
     (void)jrun_loop(r, f, args->pos[0], loop->depth + 1);
+    r->frame = caller;
     r->out = before;
-    memcpy(&r->frame->slots[f->first], saved, f->all * sizeof *saved);
+    memcpy(&frame->slots[f->first], saved, f->all * sizeof *saved);
     r->depth--;
     return jv_str(str_n(o.data != NULL ? o.data : "", o.len));
 }

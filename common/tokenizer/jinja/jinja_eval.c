@@ -213,7 +213,9 @@ struct jv jrun_loop(struct jr *r, const struct jn_for *f, struct jv over, unsign
     }
     struct jloop *loop = arena_alloc(r->a, sizeof *loop);
     if (loop == NULL) return jnomem(r);
-    *loop = (struct jloop){ .def = f, .items = l->items, .n = l->n, .depth = depth };
+    *loop = (struct jloop){
+        .def = f, .frame = r->frame, .items = l->items, .n = l->n, .depth = depth
+    };
     struct jv self = { .type = JV_LOOP, .p = loop };
     enum jflow flow = JFLOW_NEXT;
     for (uint32_t i = 0; i < l->n && r->err == ERR_OK; i++) {

@@ -156,8 +156,8 @@ static struct jv eval_compare(struct jr *r, const struct jn *n)
         bool yes = false;
         bool noted = r->run->record != NULL && jrec_compare(r, (enum jop)step->op, a, b, &yes);
         switch (noted ? JOP_NONE : (enum jop)step->op) {
-        case JOP_EQ: yes = jv_equal(a, b, 0); break;
-        case JOP_NE: yes = !jv_equal(a, b, 0); break;
+        case JOP_EQ: yes = jequal(r, a, b); break;
+        case JOP_NE: yes = !jequal(r, a, b); break;
         case JOP_LT: yes = jcompare(r, a, b) < 0; break;
         case JOP_LE: yes = jcompare(r, a, b) <= 0; break;
         case JOP_GT: yes = jcompare(r, a, b) > 0; break;

@@ -283,7 +283,7 @@ struct jv jf_unique(struct jr *r, struct jv v, const struct jargs *args)
     for (uint32_t i = 0; i < l->n && r->err == ERR_OK; i++) {
         struct jv key = sort_key(&s, l->items[i]);
         uint32_t k = 0;
-        while (k < n && jpay(r, 1) && !jv_equal(keys->items[k], key, 0)) k++;
+        while (k < n && jpay(r, 1) && !jequal(r, keys->items[k], key)) k++;
         if (k < n) continue;
         keys->items[n] = key;
         l->items[n++] = l->items[i];
@@ -341,7 +341,7 @@ struct jv jf_groupby(struct jr *r, struct jv v, const struct jargs *args)
     for (uint32_t i = 0, next; i < l->n && r->err == ERR_OK; i = next) {
         struct jv key = sort_key(&s, l->items[i]);
         for (next = i + 1; next < l->n && r->err == ERR_OK; next++)
-            if (!jv_equal(sort_key(&s, l->items[next]), key, 0)) break;
+            if (!jequal(r, sort_key(&s, l->items[next]), key)) break;
         struct jv_list *pair = jv_list_new(r->a, 2), *items = jv_list_new(r->a, next - i);
         if (pair == NULL || items == NULL) return jnomem(r);
         memcpy(items->items, l->items + i, (next - i) * sizeof *items->items);

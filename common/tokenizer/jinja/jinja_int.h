@@ -262,6 +262,7 @@ struct jmethod_value {
 
 struct jloop {
     const struct jn_for *def;
+    struct jframe *frame; /* its variables are there, whoever calls it */
     const struct jv *items;
     uint32_t index, n, depth;
     struct jv changed;
@@ -377,7 +378,11 @@ static inline bool jdecide(struct jr *r, struct jv v)
 {
     return v.mark == 0 ? jtruth(v) : jrec_truth(r, v);
 }
-bool jv_equal(struct jv a, struct jv b, unsigned depth);
+/* a == b; costs steps by what is in them, and sets the error when there are none left. */
+bool jequal(struct jr *r, struct jv a, struct jv b);
+/* The same of keys that are no strings; false, too, of ones that hold more than a few thousand
+ * values. */
+bool jv_same_key(struct jv a, struct jv b);
 bool jis_number(struct jv v);
 /* a and b in order: -1, 0, 1; sets the error when they cannot be compared. */
 int jcompare(struct jr *r, struct jv a, struct jv b);

@@ -264,7 +264,7 @@ METHOD(m_index)
         return at;
     }
     for (uint32_t i = 0; args->npos > 0 && i < self.list->n && jpay(r, 1); i++)
-        if (jv_equal(self.list->items[i], args->pos[0], 0)) return jv_int(i);
+        if (jequal(r, self.list->items[i], args->pos[0])) return jv_int(i);
     return jfail(r, ERR_INVALID, "index: the value is not in the list");
 }
 
@@ -280,7 +280,7 @@ METHOD(m_count)
         return jv_int(n);
     }
     for (uint32_t i = 0; i < self.list->n && jpay(r, 1); i++)
-        n += jv_equal(self.list->items[i], args->pos[0], 0);
+        n += jequal(r, self.list->items[i], args->pos[0]);
     return jv_int(n);
 }
 
@@ -454,7 +454,7 @@ METHOD(m_changed)
     if (now == NULL) return jnomem(r);
     if (args->npos > 0) memcpy(now->items, args->pos, args->npos * sizeof *now->items);
     struct jv v = jv_of_list(JV_TUPLE, now);
-    bool changed = !l->has_changed || !jv_equal(l->changed, v, 0);
+    bool changed = !l->has_changed || !jequal(r, l->changed, v);
     l->has_changed = true;
     l->changed = v;
     return jv_bool(changed);

@@ -5,7 +5,10 @@
 
 #include "tokenizer/jinja/jinja_int.h"
 
-enum { MAX_EQUAL_DEPTH = 130 };
+enum {
+    MAX_EQUAL_DEPTH = 130,
+    KEY_COST = 4096 /* of comparing two keys of a dict: values in them, and their strings */
+};
 
 const char *jtype_name(struct jv v)
 {
@@ -53,29 +56,46 @@ static double as_double(struct jv v)
     return v.type == JV_INT ? (double)v.i : (double)v.b;
 }
 
-static bool list_equal(const struct jv_list *a, const struct jv_list *b, unsigned depth)
+/* Values that share their parts are as trees far larger than in memory: *left is what comparing may
+ * still cost; 0: it ended for that. */
+static bool equal(struct jv a, struct jv b, unsigned depth, uint64_t *left);
+
+static bool pay(uint64_t *left, uint64_t n)
+{
+    *left -= MIN(*left, n);
+    return *left > 0;
+}
+
+static bool list_equal(const struct jv_list *a, const struct jv_list *b, unsigned depth,
+                       uint64_t *left)
 {
     if (a == b) return true;
     if (a->n != b->n) return false;
     for (uint32_t i = 0; i < a->n; i++)
-        if (!jv_equal(a->items[i], b->items[i], depth + 1)) return false;
+        if (!pay(left, 1) || !equal(a->items[i], b->items[i], depth + 1, left)) return false;
     return true;
 }
 
-static bool dict_equal(const struct jv_dict *a, const struct jv_dict *b, unsigned depth)
+static bool dict_equal(const struct jv_dict *a, const struct jv_dict *b, unsigned depth,
+                       uint64_t *left)
 {
     if (a == b) return true;
     if (a->n != b->n) return false;
     for (uint32_t i = 0; i < a->n; i++) {
-        const struct jv *other = jv_dict_get(b, a->pairs[i].key);
-        if (other == NULL || !jv_equal(a->pairs[i].value, *other, depth + 1)) return false;
+        const struct jv *other = pay(left, 1) ? jv_dict_get(b, a->pairs[i].key) : NULL;
+        if (other == NULL || !equal(a->pairs[i].value, *other, depth + 1, left)) return false;
     }
     return true;
 }
 
-bool jv_equal(struct jv a, struct jv b, unsigned depth)
+static bool str_equal(struct str a, struct str b, uint64_t *left)
 {
-    if (depth > MAX_EQUAL_DEPTH) return false;
+    return a.n == b.n && (a.n < 64 || pay(left, a.n / 64)) && str_eq(a, b);
+}
+
+static bool equal(struct jv a, struct jv b, unsigned depth, uint64_t *left)
+{
+    if (depth > MAX_EQUAL_DEPTH) return *left = 0, false;
     if (jis_number(a) && jis_number(b)) {
         int64_t x, y;
         if (as_int(a, &x) && as_int(b, &y)) return x == y;
@@ -87,14 +107,27 @@ bool jv_equal(struct jv a, struct jv b, unsigned depth)
     switch (a.type) {
     case JV_UNDEFINED:
     case JV_NONE: return true;
-    case JV_STR: return str_eq(jv_text(a), jv_text(b));
+    case JV_STR: return str_equal(jv_text(a), jv_text(b), left);
     case JV_LIST:
     case JV_TUPLE:
-    case JV_RANGE: return list_equal(a.list, b.list, depth);
-    case JV_DICT: return dict_equal(a.dict, b.dict, depth);
+    case JV_RANGE: return list_equal(a.list, b.list, depth, left);
+    case JV_DICT: return dict_equal(a.dict, b.dict, depth, left);
     case JV_FUNCTION: return a.n == b.n;
     default: return a.p == b.p;
     }
+}
+
+bool jequal(struct jr *r, struct jv a, struct jv b)
+{
+    uint64_t left = r->steps_left;
+    bool same = equal(a, b, 0, &left);
+    return jpay(r, r->steps_left - left) && same;
+}
+
+bool jv_same_key(struct jv a, struct jv b)
+{
+    uint64_t left = KEY_COST;
+    return equal(a, b, 0, &left);
 }
 
 int jcompare(struct jr *r, struct jv a, struct jv b)
@@ -111,7 +144,7 @@ int jcompare(struct jr *r, struct jv a, struct jv b)
         for (uint32_t i = 0; i < n && r->err == ERR_OK && jpay(r, 1); i++) {
             struct jv x = a.list->items[i], y = b.list->items[i];
             /* An element that holds lists itself goes one level of C deeper. */
-            if (jv_equal(x, y, 0)) continue;
+            if (jequal(r, x, y)) continue;
             if (++r->depth > JINJA_MAX_DEPTH) break;
             int c = jcompare(r, x, y);
             r->depth--;
@@ -225,7 +258,11 @@ static struct jv format(struct jr *r, struct str f, struct jv with)
             if (c != 's' && !jis_number(v[used]))
                 return jfail(r, ERR_INVALID, "%%%c of a %s", c, jtype_name(v[used]));
             struct jv item = v[used++];
-            if (c != 's' && item.type == JV_FLOAT) item = jv_int((int64_t)item.f);
+            if (c != 's' && item.type == JV_FLOAT) {
+                if (!(fabs(item.f) < 9e18))
+                    return jfail(r, ERR_LIMIT, "an integer of more than 64 bits");
+                item = jv_int((int64_t)item.f);
+            }
             if (c != 's' && item.type == JV_BOOL) item = jv_int(item.b);
             struct str s = jto_str(r, item);
             if (r->err == ERR_OK) (void)jsb_add(r, &b, s);
@@ -268,7 +305,7 @@ bool jcontains(struct jr *r, struct jv needle, struct jv hay)
     }
     struct jv_list *l = jiterate(r, hay);
     for (uint32_t i = 0; l != NULL && i < l->n && jpay(r, 1); i++)
-        if (jv_equal(l->items[i], needle, 0)) return true;
+        if (jequal(r, l->items[i], needle)) return true;
     return false;
 }
 

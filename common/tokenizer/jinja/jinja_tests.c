@@ -109,11 +109,11 @@ TEST(t_divisibleby)
 
 TEST(t_eq)
 {
-    return jv_equal(v, operand(r, args), 0);
+    return jequal(r, v, operand(r, args));
 }
 TEST(t_ne)
 {
-    return !jv_equal(v, operand(r, args), 0);
+    return !jequal(r, v, operand(r, args));
 }
 TEST(t_lt)
 {
@@ -139,7 +139,7 @@ TEST(t_in)
 TEST(t_sameas)
 {
     struct jv o = operand(r, args);
-    return o.type == v.type && jv_equal(v, o, 0);
+    return o.type == v.type && jequal(r, v, o);
 }
 
 /* str.islower(): there are letters, and none of the other case */

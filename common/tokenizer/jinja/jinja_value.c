@@ -69,7 +69,7 @@ static struct jv_pair *find_pair(const struct jv_dict *d, struct jv key)
         return NULL;
     }
     for (uint32_t i = 0; i < d->n; i++)
-        if (d->pairs[i].key.type != JV_STR && jv_equal(d->pairs[i].key, key, 0))
+        if (d->pairs[i].key.type != JV_STR && jv_same_key(d->pairs[i].key, key))
             return &d->pairs[i];
     return NULL;
 }
