@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -53,8 +55,7 @@ static char *lookup(const struct opt *o, struct opt_problems *problems)
             opt_problem(problems, "set %s or %s, not both", o->name, file_name);
         return xstrdup(value);
     }
-    if (path != NULL && *path != '\0' && (o->type == OPT_STR || o->type == OPT_SECRET))
-        return read_file(o->name, path, problems);
+    if (path != NULL && *path != '\0') return read_file(o->name, path, problems);
     return NULL;
 }
 
@@ -78,13 +79,34 @@ static void read_int(const struct opt *o, const char *text, void *settings,
     }
 }
 
+static bool is_text(const struct opt *o)
+{
+    return o->type == OPT_STR || o->type == OPT_SECRET || o->type == OPT_URL ||
+           o->type == OPT_ADDRESS;
+}
+
+/* By the function that listeners take it apart with, so that none is refused later. */
+static bool is_address(const char *text)
+{
+    struct addrinfo hints = { .ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM }, *list;
+    if (getaddrinfo(text, NULL, &hints, &list) != 0) return false;
+    freeaddrinfo(list);
+    return true;
+}
+
 static void set_value(const struct opt *o, const char *text, void *settings,
                       struct opt_problems *problems)
 {
     enum log_level level;
     switch (o->type) {
+    case OPT_ADDRESS:
+        if (*text != '\0' && !is_address(text))
+            opt_problem(problems, "%s: \"%s\" is not an IPv4 or IPv6 address", o->name, text);
+        *(char **)field(o, settings) = xstrdup(text);
+        break;
     case OPT_STR:
-    case OPT_SECRET: *(char **)field(o, settings) = xstrdup(text); break;
+    case OPT_SECRET:
+    case OPT_URL: *(char **)field(o, settings) = xstrdup(text); break;
     case OPT_INT:
         if (*text != '\0') read_int(o, text, settings, problems);
         break;
@@ -118,11 +140,22 @@ void opt_read(const struct opt *table, size_t n, void *settings, struct opt_prob
 void opt_done(const struct opt *table, size_t n, void *settings)
 {
     for (size_t i = 0; i < n; i++) {
-        if (table[i].type != OPT_STR && table[i].type != OPT_SECRET) continue;
+        if (!is_text(&table[i])) continue;
         char **s = field(&table[i], settings);
         free(*s);
         *s = NULL;
     }
+}
+
+/* Between the scheme and the last '@' everything may be a password, so of several URLs with
+ * credentials the hosts between these are not told either. */
+static enum err print_url(const char *name, const char *url, struct buf *out)
+{
+    const char *at = strrchr(url, '@'), *scheme = strchr(url, ':');
+    if (at == NULL) return buf_printf(out, "%s=%s\n", name, url);
+    bool is_url = scheme != NULL && scheme < at && strncmp(scheme, "://", 3) == 0;
+    int head = is_url ? (int)(scheme + 3 - url) : 0;
+    return buf_printf(out, "%s=%.*s***%s\n", name, head, url, at);
 }
 
 enum err opt_print(const struct opt *table, size_t n, const void *settings, struct buf *out)
@@ -130,13 +163,13 @@ enum err opt_print(const struct opt *table, size_t n, const void *settings, stru
     enum err e = ERR_OK;
     for (size_t i = 0; i < n && e == ERR_OK; i++) {
         const void *f = (const char *)settings + table[i].offset;
-        const char *z = table[i].type == OPT_STR || table[i].type == OPT_SECRET ? *(char *const *)f
-                                                                                : NULL;
+        const char *z = is_text(&table[i]) ? *(char *const *)f : NULL;
+        if (z == NULL) z = "";
         switch (table[i].type) {
-        case OPT_STR: e = buf_printf(out, "%s=%s\n", table[i].name, z != NULL ? z : ""); break;
-        case OPT_SECRET:
-            e = buf_printf(out, "%s=%s\n", table[i].name, z != NULL && *z ? "***" : "");
-            break;
+        case OPT_STR:
+        case OPT_ADDRESS: e = buf_printf(out, "%s=%s\n", table[i].name, z); break;
+        case OPT_SECRET: e = buf_printf(out, "%s=%s\n", table[i].name, *z ? "***" : ""); break;
+        case OPT_URL: e = print_url(table[i].name, z, out); break;
         case OPT_BOOL:
             e = buf_printf(out, "%s=%s\n", table[i].name, *(const bool *)f ? "true" : "false");
             break;

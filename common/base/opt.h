@@ -13,11 +13,13 @@
 #include "base/buf.h"
 
 enum opt_type {
-    OPT_STR,    /* const char *; "" is the same as unset */
-    OPT_SECRET, /* const char *, never printed */
-    OPT_INT,    /* int64_t */
-    OPT_BOOL,   /* bool */
-    OPT_LEVEL,  /* int64_t, an enum log_level */
+    OPT_STR,     /* const char *; unset it is "" */
+    OPT_SECRET,  /* the same, never printed */
+    OPT_URL,     /* the same, printed without its credentials: one URL or several, by commas */
+    OPT_ADDRESS, /* the same: an IPv4 or IPv6 address in numbers, or "" */
+    OPT_INT,     /* int64_t */
+    OPT_BOOL,    /* bool */
+    OPT_LEVEL,   /* int64_t, an enum log_level */
 };
 
 struct opt {
@@ -40,7 +42,8 @@ void opt_problem(struct opt_problems *p, const char *fmt, ...) PRINTF_LIKE(2, 3)
 /* Fills *settings from the environment. Strings belong to the settings: free with opt_done(). */
 void opt_read(const struct opt *table, size_t n, void *settings, struct opt_problems *problems);
 void opt_done(const struct opt *table, size_t n, void *settings);
-/* NAME=value lines with secrets as "***" (set) or "" (unset). */
+/* NAME=value lines with secrets, and credentials of URLs, as "***"; secrets that are unset as "".
+ */
 enum err opt_print(const struct opt *table, size_t n, const void *settings,
                    struct buf *out) MUSTCHECK;
 /* The help text: name, default, unit, bounds, sentence. */

@@ -401,8 +401,11 @@ enum err library_new(const struct library_options *o, struct library **ret, stru
     l->wake = eventfd(0, EFD_CLOEXEC);
     enum err e = l->wake < 0 ? why_set(why, ERR_IO, "eventfd: %s", strerror(errno)) : ERR_OK;
     struct stat st;
-    if (l->dir[0] == '\0' || stat(l->dir, &st) != 0 || !S_ISDIR(st.st_mode))
-        report(l, LOG_WARN, "no vocabularies: tokens are estimated", l->dir, NULL);
+    const char *lacks = l->dir[0] == '\0'        ? "VOCAB_DIR is not set"
+                        : stat(l->dir, &st) != 0 ? strerror(errno)
+                        : !S_ISDIR(st.st_mode)   ? "it is no folder"
+                                                 : NULL;
+    if (lacks != NULL) report(l, LOG_WARN, "no vocabularies: tokens are estimated", l->dir, lacks);
     if (e == ERR_OK && models_new(NULL, 0, &l->models) != ERR_OK)
         e = why_set(why, ERR_NOMEM, "out of memory for vocabularies");
     if (e == ERR_OK) (void)round_trip(l);

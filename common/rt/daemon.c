@@ -25,13 +25,13 @@ static const struct opt common_opts[] = {
       "Name of this process among all: log lines, $SRV id, `from` of messages. Default: the service and the host's name." },
     { "LOG_LEVEL", OPT_LEVEL, F(log_level), "info", 0, 0, NULL,
       "debug, info, warn, error or off." },
-    { "OPS_BIND", OPT_STR, F(ops_bind), "127.0.0.1", 0, 0, NULL,
+    { "OPS_BIND", OPT_ADDRESS, F(ops_bind), "127.0.0.1", 0, 0, NULL,
       "Address of the ops listener (/healthz, /readyz, /metrics)." },
     { "OPS_PORT", OPT_INT, F(ops_port), NULL, 0, 65535, NULL,
       "Port of the ops listener; 0: any free one." },
     { "STATE_DIR", OPT_STR, F(state_dir), "state", 0, 0, NULL,
       "Folder of everything this daemon keeps on disk; made when it is not there." },
-    { "NATS_URL", OPT_STR, F(nats_url), "nats://127.0.0.1:4222", 0, 0, NULL,
+    { "NATS_URL", OPT_URL, F(nats_url), "nats://127.0.0.1:4222", 0, 0, NULL,
       "Servers of the bus, separated by commas." },
     { "NATS_USER", OPT_STR, F(nats_user), NULL, 0, 0, NULL,
       "User at the bus; its permissions are in nats.conf." },
@@ -289,6 +289,21 @@ static bool instance_is_valid(struct str s)
     return s.n > 0 && s.n <= 128;
 }
 
+/* Servers by commas; what is wrong with one shows only as a bus that never comes. */
+static void check_nats_url(const char *url, struct opt_problems *problems)
+{
+    struct str rest = str_of(url);
+    while (rest.n > 0) {
+        struct str one = str_trim(str_cut(&rest, ','));
+        if (!str_contains(one, STR("://")) || str_starts(one, STR("nats://")) ||
+            str_starts(one, STR("tls://")))
+            continue;
+        opt_problem(problems, "NATS_URL: must be nats://host:port or tls://host:port, several by "
+                              "commas");
+        return;
+    }
+}
+
 static bool read_settings(struct daemon *d)
 {
     struct opt_problems problems = { 0 };
@@ -301,6 +316,7 @@ static bool read_settings(struct daemon *d)
                     d->common.instance);
     if (!subject_prefix_is_valid(d->common.prefix))
         opt_problem(&problems, "SUBJECT_PREFIX: \"%s\" is not [a-z0-9-]{1,32}", d->common.prefix);
+    check_nats_url(d->common.nats_url, &problems);
     if (d->desc->check != NULL) d->desc->check(d->settings, &problems);
     bool ok = problems.count == 0;
     if (!ok)
@@ -333,7 +349,8 @@ static enum err make_dir(const char *path, struct why *why)
         char was = *c;
         *c = '\0';
         if (mkdir(partial, 0700) != 0 && errno != EEXIST)
-            return why_set(why, ERR_IO, "cannot make the folder %s: %s", partial, strerror(errno));
+            return why_set(why, ERR_IO, "STATE_DIR: cannot make the folder %s: %s", partial,
+                           strerror(errno));
         *c = was;
         if (was == '\0') return ERR_OK;
     }

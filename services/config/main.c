@@ -24,7 +24,7 @@ struct settings {
 static const struct opt opts[] = {
     { "CONFIG_CENTER_PORT", OPT_INT, F(port), "8001", 0, 65535, NULL,
       "Port of the admin API; 0: any free one." },
-    { "CONFIG_CENTER_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL,
+    { "CONFIG_CENTER_BIND", OPT_ADDRESS, F(bind), "127.0.0.1", 0, 0, NULL,
       "Address that the admin API listens on." },
     { "CONFIG_CENTER_THREADS", OPT_INT, F(threads), "4", 1, 64, NULL,
       "Threads that answer the admin API." },

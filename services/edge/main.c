@@ -32,7 +32,7 @@
 #define F(member) offsetof(struct edge_settings, member)
 /* clang-format off */
 static const struct opt opts[] = {
-    { "GATEWAY_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the proxy's listener." },
+    { "GATEWAY_BIND", OPT_ADDRESS, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the proxy's listener." },
     { "GATEWAY_PORT", OPT_INT, F(port), "8081", 1, 65535, NULL, "Port of the proxy's listener." },
     { "TLS_CERT_FILE", OPT_STR, F(tls_cert), NULL, 0, 0, NULL, "Certificate chain of the proxy's listener (PEM): set, the listener speaks TLS. A renewed file is taken without a restart." },
     { "TLS_KEY_FILE", OPT_STR, F(tls_key), NULL, 0, 0, NULL, "The certificate's key (PEM)." },
@@ -52,7 +52,7 @@ static const struct opt opts[] = {
     { "IDLE_TIMEOUT_MS", OPT_INT, F(idle_timeout_ms), "75000", 100, 3600000, "ms", "How long a client's connection may be idle between requests." },
     { "WRITE_TIMEOUT_MS", OPT_INT, F(write_timeout_ms), "60000", 100, 3600000, "ms", "How long a client may take nothing of its answer." },
     { "VOCAB_DIR", OPT_STR, F(vocab_dir), "vocab", 0, 0, NULL, "Folder of the vocabularies (*.aigwvocab and models' folders), which is watched." },
-    { "TOKEN_SERVICE_URL", OPT_STR, F(token_service_url), NULL, 0, 0, NULL, "Address of a token service, such as http://token:8002: long prompts are counted there over HTTP instead of over the bus." },
+    { "TOKEN_SERVICE_URL", OPT_URL, F(token_service_url), NULL, 0, 0, NULL, "Address of a token service, such as http://token:8002: long prompts are counted there over HTTP instead of over the bus." },
     { "USE_PRECISE_TOKEN_CALCULATION", OPT_BOOL, F(precise), "true", 0, 0, NULL, "false: estimate tokens (marked as such) instead of counting them." },
     { "REMOTE_COUNT_BYTES", OPT_INT, F(remote_count_bytes), "65536", 0, 1073741824, "bytes", "Prompts above this are counted off the worker's thread, so that they do not stall its streams." },
     { "ASK_TIMEOUT_MS", OPT_INT, F(ask_timeout_ms), "50", 5, 10000, "ms", "How long a request waits for the policy engine when leases do not cover it; then on_unavailable of its policies decides." },
@@ -198,8 +198,12 @@ static void check(const void *settings, struct opt_problems *problems)
         opt_problem(problems, "MASTER_KEY: %s", why.text);
     if (crypto_parse_key(str_of(s->key_pepper), key, &why) != ERR_OK)
         opt_problem(problems, "KEY_PEPPER: %s", why.text);
-    if ((s->tls_cert != NULL) != (s->tls_key != NULL))
-        opt_problem(problems, "TLS_CERT_FILE and TLS_KEY_FILE go together");
+    if ((*s->tls_cert != '\0') != (*s->tls_key != '\0'))
+        opt_problem(problems, "TLS_CERT_FILE and TLS_KEY_FILE go together: %s is not set",
+                    *s->tls_cert != '\0' ? "TLS_KEY_FILE" : "TLS_CERT_FILE");
+    if (*s->token_service_url != '\0' && strncmp(s->token_service_url, "http://", 7) != 0 &&
+        strncmp(s->token_service_url, "https://", 8) != 0)
+        opt_problem(problems, "TOKEN_SERVICE_URL: must be http://host:port or https://host:port");
     enum address_field field;
     struct address_networks networks;
     if (address_networks_parse(s->trusted_proxies, &networks, &why) != ERR_OK)

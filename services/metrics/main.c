@@ -7,7 +7,7 @@
 
 #define F(member) offsetof(struct metrics_settings, member)
 static const struct opt opts[] = {
-    { "METRICS_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the query API." },
+    { "METRICS_BIND", OPT_ADDRESS, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the query API." },
     { "METRICS_PORT", OPT_INT, F(port), "8003", 0, 65535, NULL,
       "Port of the query API; 0: any free one." },
     { "METRICS_TOKEN", OPT_SECRET, F(token), NULL, 0, 0, NULL,

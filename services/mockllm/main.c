@@ -15,7 +15,7 @@ struct settings {
 
 #define F(member) offsetof(struct settings, member)
 static const struct opt opts[] = {
-    { "MOCKLLM_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address to listen on." },
+    { "MOCKLLM_BIND", OPT_ADDRESS, F(bind), "127.0.0.1", 0, 0, NULL, "Address to listen on." },
     { "MOCKLLM_PORT", OPT_INT, F(port), "8010", 0, 65535, NULL, "Port; 0: any free one." },
     { "MOCKLLM_THREADS", OPT_INT, F(threads), "1", 1, 64, NULL, "Worker threads." },
     { "MOCKLLM_DEFAULT", OPT_STR, F(behaviour), NULL, 0, 0, NULL,

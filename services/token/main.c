@@ -18,7 +18,7 @@
 #define F(member) offsetof(struct settings, member)
 /* clang-format off */
 static const struct opt opts[] = {
-    { "TOKEN_SERVICE_BIND", OPT_STR, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the HTTP listener." },
+    { "TOKEN_SERVICE_BIND", OPT_ADDRESS, F(bind), "127.0.0.1", 0, 0, NULL, "Address of the HTTP listener." },
     { "TOKEN_SERVICE_PORT", OPT_INT, F(port), "8002", 0, 65535, NULL, "Port of the HTTP listener; 0: any." },
     { "TOKEN_THREADS", OPT_INT, F(threads), "0", 0, 64, NULL, "Threads that count requests of up to 64 KiB, and as many for larger ones; 0: one per CPU." },
     { "TOKEN_QUEUE_MAX", OPT_INT, F(queue_jobs), "1024", 1, 1000000, NULL, "Requests that may wait to be counted, of each of both sizes: 503 beyond." },

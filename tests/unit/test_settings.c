@@ -16,7 +16,7 @@
 #include "base/opt.h"
 
 struct settings {
-    const char *name, *secret;
+    const char *name, *secret, *url, *bind;
     int64_t port, level;
     bool on;
 };
@@ -24,6 +24,8 @@ struct settings {
 static const struct opt table[] = {
     { "T_NAME", OPT_STR, F(name), "anna", 0, 0, NULL, "A name." },
     { "T_SECRET", OPT_SECRET, F(secret), NULL, 0, 0, NULL, "A secret." },
+    { "T_URL", OPT_URL, F(url), "nats://127.0.0.1:4222", 0, 0, NULL, "Servers." },
+    { "T_BIND", OPT_ADDRESS, F(bind), "127.0.0.1", 0, 0, NULL, "An address." },
     { "T_PORT", OPT_INT, F(port), "80", 1, 65535, "port", "A port." },
     { "T_ON", OPT_BOOL, F(on), "true", 0, 0, NULL, "A switch." },
     { "T_LEVEL", OPT_LEVEL, F(level), "info", 0, 0, NULL, "A level." },
@@ -33,6 +35,7 @@ static void clear(void)
 {
     for (size_t i = 0; i < ARRAY_LEN(table); i++) unsetenv(table[i].name);
     unsetenv("T_SECRET_FILE");
+    unsetenv("T_PORT_FILE");
 }
 
 static void defaults_and_values(void **state)
@@ -101,6 +104,74 @@ static void a_secret_comes_from_a_file(void **state)
     buf_done(&p.text);
     opt_done(table, ARRAY_LEN(table), &s);
     unlink(path);
+    clear();
+}
+
+static void a_number_comes_from_a_file_too(void **state)
+{
+    struct settings s = { 0 };
+    struct opt_problems p = { 0 };
+    char path[] = "/tmp/test_settings_XXXXXX";
+    int fd = mkstemp(path);
+    (void)state;
+    clear();
+    assert_true(fd >= 0 && write(fd, "8123\n", 5) == 5);
+    close(fd);
+    setenv("T_PORT_FILE", path, 1);
+    opt_read(table, ARRAY_LEN(table), &s, &p);
+    assert_true(p.count == 0 && s.port == 8123);
+    opt_done(table, ARRAY_LEN(table), &s);
+    unlink(path);
+    clear();
+}
+
+static void credentials_of_urls_are_not_printed(void **state)
+{
+    static const char *const cases[][2] = {
+        { "nats://a:4222,tls://b:4222", "T_URL=nats://a:4222,tls://b:4222\n" },
+        { "nats://joe:hush@a:4222", "T_URL=nats://***@a:4222\n" },
+        { "nats://hush@a:4222,nats://joe:hu/sh,hush@b:4222", "T_URL=nats://***@b:4222\n" },
+        { "joe:hush@a:4222", "T_URL=***@a:4222\n" },
+        { "joe:hu://sh@a//b", "T_URL=***@a//b\n" },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct settings s = { 0 };
+        struct opt_problems p = { 0 };
+        struct buf b;
+        clear();
+        setenv("T_URL", cases[i][0], 1);
+        opt_read(table, ARRAY_LEN(table), &s, &p);
+        assert_true(p.count == 0);
+        assert_string_equal(s.url, cases[i][0]);
+        buf_init(&b, 4096);
+        assert_int_equal(opt_print(table, ARRAY_LEN(table), &s, &b), ERR_OK);
+        assert_non_null(strstr(buf_z(&b), cases[i][1]));
+        buf_done(&b);
+        opt_done(table, ARRAY_LEN(table), &s);
+    }
+    clear();
+}
+
+static void addresses_are_numbers(void **state)
+{
+    static const char *const good[] = { "127.0.0.1", "0.0.0.0", "::", "::1", "fe80::1", "" };
+    static const char *const bad[] = { "banana", "localhost", "300.1.1.1", "127.0.0.1:80",
+                                       "::1::",  "[::1]",     "127.0.0.1 " };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(good) + ARRAY_LEN(bad); i++) {
+        bool is_good = i < ARRAY_LEN(good);
+        const char *text = is_good ? good[i] : bad[i - ARRAY_LEN(good)];
+        struct settings s = { 0 };
+        struct opt_problems p = { 0 };
+        clear();
+        setenv("T_BIND", text, 1);
+        opt_read(table, ARRAY_LEN(table), &s, &p);
+        assert_int_equal(p.count, is_good ? 0 : 1);
+        if (!is_good) assert_non_null(strstr(buf_z(&p.text), "T_BIND: "));
+        if (!is_good) buf_done(&p.text);
+        opt_done(table, ARRAY_LEN(table), &s);
+    }
     clear();
 }
 
@@ -219,9 +290,15 @@ static void label_sets_are_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_and_values),        cmocka_unit_test(all_problems_at_once),
-        cmocka_unit_test(a_secret_comes_from_a_file), cmocka_unit_test(series_add_up_over_sets),
-        cmocka_unit_test(a_series_has_a_second_name), cmocka_unit_test(label_sets_are_bounded),
+        cmocka_unit_test(a_number_comes_from_a_file_too),
+        cmocka_unit_test(credentials_of_urls_are_not_printed),
+        cmocka_unit_test(addresses_are_numbers),
+        cmocka_unit_test(defaults_and_values),
+        cmocka_unit_test(all_problems_at_once),
+        cmocka_unit_test(a_secret_comes_from_a_file),
+        cmocka_unit_test(series_add_up_over_sets),
+        cmocka_unit_test(a_series_has_a_second_name),
+        cmocka_unit_test(label_sets_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
