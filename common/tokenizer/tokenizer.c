@@ -11,10 +11,21 @@
 #include "tokenizer/scan/words.h"
 
 enum {
-    FEED = 4096,      /* bytes that join the tail at least, as long as there is one */
-    ASK = 64 << 10,   /* bytes between two questions whether to stop */
-    ASK_PIECES = 8192 /* the same in pieces */
+    FEED = 4096,       /* bytes that join the tail at least, as long as there is one */
+    ASK = 64 << 10,    /* bytes between two questions whether to stop */
+    ASK_PIECES = 8192, /* the same in pieces */
+    END = 16,          /* bytes */
 };
+
+/* Some bytes of ASCII: their pieces would be known by now, were it known what stands behind them.
+ */
+static bool is_end_of_ascii(const char *p, size_t n)
+{
+    unsigned char all = 0;
+    if (n > END) return false;
+    for (size_t i = 0; i < n; i++) all |= (unsigned char)p[i];
+    return all < 0x80;
+}
 
 /* All pieces up to where the text is undecided. */
 static enum err walk(struct pieces *it, const struct stop *stop, struct token_list *to,
@@ -25,9 +36,14 @@ static enum err walk(struct pieces *it, const struct stop *stop, struct token_li
     enum err e;
     for (;;) {
         const char *p;
-        if (cache != NULL) *count += it->v->count_windows(cache, it);
-        size_t left = cache != NULL ? pieces_left(it, &p) : 0;
-        if (left > 0) {
+        size_t left = 0;
+        e = pieces_load(it);
+        if (e != ERR_OK) break;
+        if (cache != NULL) {
+            *count += it->v->count_windows(cache, it);
+            left = pieces_left(it, &p);
+        }
+        if (left > 0 && !is_end_of_ascii(p, left)) {
             size_t some = it->v->count_mixed(cache, it->v, p, left, count);
             if (some == 0) some = it->v->count_words(cache, it->v, p, left, count);
             if (some == 0) some = it->v->count_scripts(cache, it->v, p, left, count);

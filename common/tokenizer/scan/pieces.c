@@ -330,14 +330,17 @@ uint64_t pieces_window(struct pieces *it, const char **ret_p)
     return it->v->window(p);
 }
 
+enum err pieces_load(struct pieces *it)
+{
+    if (!it->stretch_known) find_stretch(it);
+    return it->loaded ? ERR_OK : load(it);
+}
+
 enum err pieces_next(struct pieces *it, struct piece *ret)
 {
     for (;;) {
-        if (!it->stretch_known) find_stretch(it);
-        if (!it->loaded) {
-            enum err e = load(it);
-            if (e != ERR_OK) return e;
-        }
+        enum err e = pieces_load(it);
+        if (e != ERR_OK) return e;
         bool all = it->block_end == it->stretch_end;
         size_t left = it->clean_n - it->pos;
         if (left > 0) {

@@ -71,6 +71,9 @@ struct pieces {
 void pieces_init(struct pieces *it, const struct vocab *v, enum special_mode mode,
                  struct pieces_scratch *scratch, struct str raw, bool final, size_t skip);
 
+/* Makes what comes next ready to be looked at, if it is not: pieces_next() does so too. */
+enum err pieces_load(struct pieces *it) MUSTCHECK;
+
 /* The next piece; ERR_AGAIN at the end of what can be decided (with `final`: of the text). */
 enum err pieces_next(struct pieces *it, struct piece *ret) MUSTCHECK;
 
