@@ -151,12 +151,14 @@ static enum err take_member(const struct scan_member *m, struct js_val v, void *
 static enum err scan_member_of(struct str key, struct js_val v, const struct scan_member *members,
                                size_t n, void *into, const char **ret_param, struct why *why)
 {
-    bool plain = is_spelled_plainly(key);
+    for (size_t i = 0; i < n; i++) /* names have no escapes */
+        if (str_eq(key, str_n(members[i].name, members[i].name_n)))
+            return take_member(&members[i], v, into, ret_param, why);
+    if (is_spelled_plainly(key)) return ERR_OK;
     for (size_t i = 0; i < n; i++) {
         const struct scan_member *m = &members[i];
-        bool same = plain ? str_eq(key, str_n(m->name, m->name_n)) : js_key_is(key, m->name);
-        if (same) return take_member(m, v, into, ret_param, why);
-        enum err e = plain ? ERR_OK : scan_spelling(key, m->name, ret_param, why);
+        if (js_key_is(key, m->name)) return take_member(m, v, into, ret_param, why);
+        enum err e = scan_spelling(key, m->name, ret_param, why);
         if (e != ERR_OK) return e;
     }
     return ERR_OK;

@@ -319,29 +319,17 @@ static void take_value(struct js_iter *it, struct js_val *ret)
     *ret = (struct js_val){ type_of(*start), str_n(start, (size_t)(it->p - start)), NULL };
 }
 
-bool js_next_element(struct js_iter *it, struct js_val *ret)
+/* Without marks; apart, so that those who have them do not pay for it. */
+static __attribute__((noinline)) bool find_element(struct js_iter *it, struct js_val *ret)
 {
-    if (it->members) return false;
-    if (it->mark != NULL) {
-        if (it->mark == it->mark_end) return false;
-        take_marked(it, ret);
-        return true;
-    }
     if (!at_next(it)) return false;
     take_value(it, ret);
     return true;
 }
 
-bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret)
+static __attribute__((noinline)) bool find_member(struct js_iter *it, struct str *ret_key,
+                                                  struct js_val *ret)
 {
-    if (!it->members) return false;
-    if (it->mark != NULL) {
-        if (it->mark == it->mark_end) return false;
-        *ret_key = str_n(it->mark->p + 1, it->mark->n - 2);
-        it->mark++;
-        take_marked(it, ret);
-        return true;
-    }
     if (!at_next(it)) return false;
     const char *key = it->p + 1;
     it->p = skip_string(it->p, it->end);
@@ -349,6 +337,26 @@ bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret)
     it->p = skip_space(it->p, it->end) + 1; /* the colon */
     it->p = skip_space(it->p, it->end);
     take_value(it, ret);
+    return true;
+}
+
+bool js_next_element(struct js_iter *it, struct js_val *ret)
+{
+    if (it->members) return false;
+    if (it->mark == NULL) return find_element(it, ret);
+    if (it->mark == it->mark_end) return false;
+    take_marked(it, ret);
+    return true;
+}
+
+bool js_next_member(struct js_iter *it, struct str *ret_key, struct js_val *ret)
+{
+    if (!it->members) return false;
+    if (it->mark == NULL) return find_member(it, ret_key, ret);
+    if (it->mark == it->mark_end) return false;
+    *ret_key = str_n(it->mark->p + 1, it->mark->n - 2);
+    it->mark++;
+    take_marked(it, ret);
     return true;
 }
 
