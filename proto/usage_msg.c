@@ -23,12 +23,6 @@ const char *usage_outcome_name(enum usage_outcome o)
     return outcome_names[o];
 }
 
-const char *usage_source_name(enum usage_source s)
-{
-    ASSERT(s < USAGE_SOURCE_MAX);
-    return source_names[s];
-}
-
 enum err usage_outcome_parse(struct str s, enum usage_outcome *ret)
 {
     for (unsigned i = 0; i < USAGE_OUTCOME_MAX; i++) {

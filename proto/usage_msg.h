@@ -120,7 +120,6 @@ static inline void usage_record_init(struct usage_record *r)
 }
 
 const char *usage_outcome_name(enum usage_outcome o);
-const char *usage_source_name(enum usage_source s);
 enum err usage_outcome_parse(struct str s, enum usage_outcome *ret) MUSTCHECK;
 
 /* Appends the message as JSON text. Strings are cut at USAGE_TEXT_MAX bytes on a character's

@@ -278,11 +278,6 @@ void json_set_i64(struct json *o, const char *key, int64_t v)
     json_set(o, key, new_i64(v < 0, v < 0 ? 0 - (uint64_t)v : (uint64_t)v));
 }
 
-void json_set_double(struct json *o, const char *key, double v)
-{
-    json_set(o, key, out(made(cJSON_CreateNumber(v))));
-}
-
 void json_set_bool(struct json *o, const char *key, bool v)
 {
     json_set(o, key, out(made(cJSON_CreateBool(v))));
@@ -309,11 +304,6 @@ void json_push_str(struct json *array, struct str s)
     json_push(array, json_new_str(s));
 }
 
-void json_push_u64(struct json *array, uint64_t v)
-{
-    json_push(array, new_i64(false, v));
-}
-
 struct json *json_copy(const struct json *n)
 {
     return out(made(cJSON_Duplicate(in(n), 1)));
@@ -324,20 +314,11 @@ bool json_equal(const struct json *a, const struct json *b)
     return cJSON_Compare(in(a), in(b), 1);
 }
 
-static enum err print(char *text, struct buf *b)
+enum err json_print(const struct json *n, struct buf *b)
 {
+    char *text = cJSON_PrintUnformatted(in(n));
     if (text == NULL) return ERR_NOMEM;
     enum err e = buf_appendz(b, text);
     cJSON_free(text);
     return e;
-}
-
-enum err json_print(const struct json *n, struct buf *b)
-{
-    return print(cJSON_PrintUnformatted(in(n)), b);
-}
-
-enum err json_print_pretty(const struct json *n, struct buf *b)
-{
-    return print(cJSON_Print(in(n)), b);
 }

@@ -52,20 +52,16 @@ void json_setz(struct json *o, const char *key, const char *z);
 void json_set_u64(struct json *o, const char *key,
                   uint64_t v); /* printed exactly, whatever its size */
 void json_set_i64(struct json *o, const char *key, int64_t v);
-void json_set_double(struct json *o, const char *key, double v);
 void json_set_bool(struct json *o, const char *key, bool v);
 void json_set_null(struct json *o, const char *key);
 void json_remove(struct json *o, const char *key);
 void json_push(struct json *array, struct json *takes);
 void json_push_str(struct json *array, struct str s);
-void json_push_u64(struct json *array, uint64_t v);
 struct json *json_copy(const struct json *n);
 struct json *json_new_str(struct str s);
 
 bool json_equal(const struct json *a, const struct json *b);
 /* Compact text; members in insertion order. */
 enum err json_print(const struct json *n, struct buf *out) MUSTCHECK;
-/* Indented text for people. */
-enum err json_print_pretty(const struct json *n, struct buf *out) MUSTCHECK;
 
 #endif

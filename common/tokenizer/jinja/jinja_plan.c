@@ -86,11 +86,6 @@ void jinja_plan_free(struct jinja_plan *p)
     free(p);
 }
 
-size_t jinja_plan_given(const struct jinja_plan *p)
-{
-    return p->given;
-}
-
 static struct str literal(const struct jinja_plan *p, struct jplan_text t)
 {
     return str_n(p->literals + t.at, t.n);

@@ -78,7 +78,6 @@ struct jv jinja_record_given(size_t i);
 struct jinja_plan *jinja_record_plan(const struct jinja_record *rec) MUSTCHECK;
 
 void jinja_plan_free(struct jinja_plan *p);
-size_t jinja_plan_given(const struct jinja_plan *p);
 /* Appends what the template would make of given, as many strings as were recorded. ERR_AGAIN: it
  * looked at one of them, and would go another way; ERR_LIMIT, ERR_NOMEM: of out. */
 enum err jinja_plan_write(const struct jinja_plan *p, const struct str *given,

@@ -232,11 +232,6 @@ static void try_request(struct client *c)
     begin_body(c);
 }
 
-struct str client_body(const struct client *c)
-{
-    return str_n(c->in.data + c->request->head.len, c->in.len - c->request->head.len);
-}
-
 /* How much may be read now: what the head or body still need, and a little ahead: a read that finds
  * less than it has room for has taken all there is. */
 static size_t room(const struct client *c)

@@ -76,9 +76,6 @@ void client_stop(struct client *c);
 
 /* --- for the flow --- */
 
-/* Makes the bytes of the body readable as one piece: [*ret]. Valid until client_release_request().
- */
-struct str client_body(const struct client *c);
 /* Begins the answer. fields: further header lines, each with CRLF. length: of FRAME_LENGTH. The
  * client adds connection and framing fields. FRAME_CHUNKED becomes FRAME_CLOSE with HTTP/1.0. */
 void client_answer(struct client *c, int status, struct str fields, enum client_framing framing,

@@ -438,11 +438,6 @@ void spool_done(struct spool *s, const struct spool_ref *refs, size_t n)
 
 /* --- life --- */
 
-const char *spool_path(const struct spool *s)
-{
-    return s->own.path;
-}
-
 void spool_stats(struct spool *s, struct spool_stats *ret)
 {
     *ret = (struct spool_stats){

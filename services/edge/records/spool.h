@@ -47,7 +47,6 @@ struct spool_options {
 enum err spool_new(const struct spool_options *o, struct spool **ret, struct why *why) MUSTCHECK;
 /* No other call may be under way. What is not delivered stays on disk for a successor. */
 void spool_free(struct spool *s);
-const char *spool_path(const struct spool *s); /* of this incarnation */
 
 /* Opens a record: id (36 bytes), name (a slug) and text are copied. text is what is delivered if
  * the edge dies before the record is settled. ERR_LIMIT: the spool is full, or the record too

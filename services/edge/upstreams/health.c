@@ -5,12 +5,6 @@
 enum { SHARE_LEAST = 100, DOUBLINGS = 16 };
 static const uint64_t ms = 1000000;
 
-const char *health_bar_name(enum health_bar b)
-{
-    static const char *const names[] = { "fit", "down", "ejected", "open", "cooling" };
-    return names[b];
-}
-
 void health_init(struct health *h, uint64_t now)
 {
     *h = (struct health){ .back_since = now };

@@ -48,7 +48,6 @@ struct health {
 
 /* Why a server is not asked. */
 enum health_bar { HEALTH_FIT, HEALTH_DOWN, HEALTH_EJECTED, HEALTH_OPEN, HEALTH_COOLING };
-const char *health_bar_name(enum health_bar b);
 
 /* What an observation changed. */
 enum health_change {
