@@ -204,15 +204,16 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus s, vo
 {
     struct bus *b = ctx;
     const char *text = NULL;
-    char why[256];
+    char why[256], name[160];
     if (b->o.on_error == NULL) return;
     natsConnection_GetLastError(nc, &text);
-    if (s == NATS_SLOW_CONSUMER)
-        snprintf(why, sizeof why, "messages dropped on %s: their handler is too slow",
-                 sub != NULL ? natsSubscription_GetSubject(sub) : "a subscription");
-    else
+    if (s == NATS_SLOW_CONSUMER) {
+        bus_sub_name(b, sub, name, sizeof name);
+        snprintf(why, sizeof why, "messages dropped on %s: their handler is too slow", name);
+    } else {
         snprintf(why, sizeof why, "%s%s%s", natsStatus_GetText(s),
                  text != NULL && text[0] != '\0' ? ": " : "", text != NULL ? text : "");
+    }
     b->o.on_error(b->o.ctx, why);
 }
 
@@ -263,21 +264,20 @@ static natsStatus make_options(struct bus *b, natsOptions **ret)
     return s;
 }
 
-/* Adds what a connection has counted. */
-static void add_counts(natsConnection *nc, struct bus_stats *to)
+bool bus_add_counts(natsConnection *nc, struct bus_stats *to)
 {
     natsStatistics *stats = NULL;
     uint64_t in_msgs = 0, in_bytes = 0, out_msgs = 0, out_bytes = 0;
-    if (natsStatistics_Create(&stats) != NATS_OK) return;
-    if (natsConnection_GetStats(nc, stats) == NATS_OK &&
-        natsStatistics_GetCounts(stats, &in_msgs, &in_bytes, &out_msgs, &out_bytes, NULL) ==
-            NATS_OK) {
-        to->in_msgs += in_msgs;
-        to->in_bytes += in_bytes;
-        to->out_msgs += out_msgs;
-        to->out_bytes += out_bytes;
-    }
+    if (natsStatistics_Create(&stats) != NATS_OK) return false;
+    bool known = natsConnection_GetStats(nc, stats) == NATS_OK &&
+                 natsStatistics_GetCounts(stats, &in_msgs, &in_bytes, &out_msgs, &out_bytes,
+                                          NULL) == NATS_OK;
     natsStatistics_Destroy(stats);
+    to->in_msgs += in_msgs;
+    to->in_bytes += in_bytes;
+    to->out_msgs += out_msgs;
+    to->out_bytes += out_bytes;
+    return known;
 }
 
 /* Tells on_error why there is no connection, unless it was told the same last. */
@@ -319,7 +319,7 @@ static natsStatus live_once(struct bus *b, natsOptions *o)
 
     pthread_mutex_lock(&b->lock);
     bus_subs_detach(b);
-    add_counts(nc, &b->past);
+    (void)bus_add_counts(nc, &b->past);
     pthread_rwlock_wrlock(&b->nc_lock);
     b->nc = NULL;
     pthread_rwlock_unlock(&b->nc_lock);
@@ -553,6 +553,7 @@ void bus_free(struct bus *b)
     pthread_mutex_destroy(&b->spent_lock);
     for (char **s = b->servers; *s != NULL; s++) free(*s);
     free(b->servers);
+    free(b->ended);
     free(b->inbox_prefix);
     free_copy(b->o.url);
     free_copy(b->o.user);
@@ -578,7 +579,7 @@ void bus_stats(const struct bus *b, struct bus_stats *ret)
             out.dropped += (uint64_t)MAX(dropped, 0);
     }
     natsConnection *nc = bus_nc_get(m);
-    if (nc != NULL) add_counts(nc, &out);
+    if (nc != NULL) (void)bus_add_counts(nc, &out);
     bus_nc_put(m);
     pthread_mutex_unlock(&m->lock);
     out.reconnects = atomic_load(&m->reconnects);

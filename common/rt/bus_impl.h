@@ -35,6 +35,12 @@ struct services;
 
 enum { BUS_SPENT = 64, BUS_SPENT_BYTES = 64 * 1024 };
 
+/* A subscription of cnats that has ended, and how many messages had been received by then. */
+struct ended_sub {
+    natsSubscription *sub;
+    uint64_t in_msgs;
+};
+
 struct bus {
     struct bus_options o; /* its strings are ours */
     char *inbox_prefix;   /* such as _INBOX_edge */
@@ -46,8 +52,10 @@ struct bus {
     atomic_uint_least64_t breaks; /* counts connections lost: what waited for an answer lost it */
 
     pthread_mutex_t lock;
-    struct list_node subs; /* bus_sub.node */
-    bool drained;          /* subscriptions of the caller are ended for good */
+    struct list_node subs;   /* bus_sub.node */
+    bool drained;            /* subscriptions of the caller are ended for good */
+    struct ended_sub *ended; /* on nc, not freed yet */
+    size_t ended_n, ended_cap;
     struct bus_stats past; /* of connections that are no more */
 
     pthread_t connector;
@@ -99,6 +107,8 @@ void bus_msg_done(struct bus *b, natsMsg *m);
 enum err bus_err(natsStatus s);
 /* With the library's own words. */
 enum err bus_why(struct why *why, natsStatus s, const char *what);
+/* Adds what a connection has counted. False, and nothing added, without memory. */
+bool bus_add_counts(natsConnection *nc, struct bus_stats *to);
 /* Waits for a change of state or the stop, at most ms. False when the bus stops. */
 bool bus_wait_change(struct bus *b, int ms);
 /* A subject with a NUL behind it in out; ERR_INVALID when it is none. */
@@ -113,7 +123,13 @@ enum err bus_sub_new(struct bus *b, const char *subject, const char *queue, bus_
 /* --- bus_sub.c */
 /* All of them, on a connection. Holding bus.lock. */
 void bus_subs_attach(struct bus *b, natsConnection *nc);
+/* ... which is closed. */
 void bus_subs_detach(struct bus *b);
+/* Ends a subscription of cnats, which may be NULL, and frees it when its connection is done with
+ * it. Holding bus.lock. */
+void bus_sub_end(struct bus *b, natsSubscription *sub);
+/* Writes the subject of the one that is sub's, which is only compared: it may be freed by now. */
+void bus_sub_name(struct bus *b, const natsSubscription *sub, char *out, size_t cap);
 
 /* --- bus_request.c */
 struct requests *requests_new(struct bus *b);

@@ -253,7 +253,7 @@ static enum err ready(struct bus_consumer *c, natsConnection *nc, struct why *wh
     if (nc == NULL || natsConnection_Status(nc) != NATS_CONN_STATUS_CONNECTED)
         return why_set(why, ERR_UNAVAILABLE, "no connection");
     if (c->sub == NULL || c->epoch != c->bus->epoch) {
-        natsSubscription_Destroy(c->sub);
+        natsSubscription_Destroy(c->sub); /* its connection is closed */
         c->sub = NULL;
         natsStatus s = natsConnection_SubscribeSync(&c->sub, nc, c->inbox);
         if (s != NATS_OK) return bus_why(why, s, c->inbox);
@@ -299,8 +299,9 @@ enum err bus_consumer_open(struct bus *b, const struct bus_consumer_options *o,
 void bus_consumer_close(struct bus_consumer *c)
 {
     if (c == NULL) return;
-    if (c->sub != NULL) (void)natsSubscription_Unsubscribe(c->sub);
-    natsSubscription_Destroy(c->sub);
+    pthread_mutex_lock(&c->bus->lock);
+    bus_sub_end(c->bus, c->sub);
+    pthread_mutex_unlock(&c->bus->lock);
     free(c->stream);
     free(c->durable);
     free(c);

@@ -93,6 +93,58 @@ static enum err attach(struct bus *b, natsConnection *nc, struct bus_sub *s)
     return ERR_OK;
 }
 
+/* Frees the ended ones of before that count; all of them when it is NULL. Holding b->lock. */
+static void free_ended(struct bus *b, const struct bus_stats *now)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < b->ended_n; i++) {
+        if (now != NULL && now->in_msgs <= b->ended[i].in_msgs)
+            b->ended[kept++] = b->ended[i];
+        else
+            natsSubscription_Destroy(b->ended[i].sub);
+    }
+    b->ended_n = kept;
+}
+
+/*
+ * The thread that reads from the server counts a message, looks its subscription up, lets go of the
+ * table's lock and then takes the subscription's, holding no reference to it (until 3.6 of cnats):
+ * one that is unsubscribed and freed in between is used after. So ours stays until the count has
+ * moved on, by when that thread is done with what it was at, or the connection is closed.
+ */
+void bus_sub_end(struct bus *b, natsSubscription *sub)
+{
+    struct bus_stats now = { 0 };
+    if (sub == NULL) return;
+    (void)natsSubscription_Unsubscribe(sub);
+    natsConnection *nc = bus_nc_get(b);
+    if (nc == NULL) {
+        natsSubscription_Destroy(sub);
+    } else {
+        bool known = bus_add_counts(nc, &now);
+        free_ended(b, &now);
+        if (b->ended_n == b->ended_cap) {
+            b->ended_cap = MAX(b->ended_cap * 2, 16);
+            b->ended = xrealloc(b->ended, b->ended_cap * sizeof *b->ended);
+        }
+        b->ended[b->ended_n++] = (struct ended_sub){ sub, known ? now.in_msgs : UINT64_MAX };
+    }
+    bus_nc_put(b);
+}
+
+void bus_sub_name(struct bus *b, const natsSubscription *sub, char *out, size_t cap)
+{
+    const char *name = "a subscription";
+    pthread_mutex_lock(&b->lock);
+    LIST_EACH(n, &b->subs)
+    {
+        struct bus_sub *s = LIST_ENTRY(n, struct bus_sub, node);
+        if (sub != NULL && s->sub == sub) name = s->subject;
+    }
+    (void)str_copyz(out, cap, str_of(name));
+    pthread_mutex_unlock(&b->lock);
+}
+
 /* Holding b->lock. */
 static void detach(struct bus *b, struct bus_sub *s)
 {
@@ -100,8 +152,7 @@ static void detach(struct bus *b, struct bus_sub *s)
     if (s->sub == NULL) return;
     if (natsSubscription_GetDropped(s->sub, &dropped) == NATS_OK && dropped > 0)
         b->past.dropped += (uint64_t)dropped;
-    (void)natsSubscription_Unsubscribe(s->sub);
-    natsSubscription_Destroy(s->sub);
+    bus_sub_end(b, s->sub);
     s->sub = NULL;
 }
 
@@ -117,6 +168,7 @@ void bus_subs_attach(struct bus *b, natsConnection *nc)
 void bus_subs_detach(struct bus *b)
 {
     LIST_EACH(n, &b->subs) detach(b, LIST_ENTRY(n, struct bus_sub, node));
+    free_ended(b, NULL); /* that thread has ended */
 }
 
 enum err bus_sub_new(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn,
