@@ -20,7 +20,7 @@ static enum err publish_wait(struct bus *b, const char *subject, const char *id,
     box_init(&got);
     enum err e = bus_js_publish(b, subject, id, data, SOON_MS, box_ack, &got);
     if (e != ERR_OK) return e;
-    assert_true(box_wait(&got, 1, SOON_MS + 1000));
+    ASSERT(box_wait(&got, 1, SOON_MS + 1000));
     if (ret_dup != NULL) *ret_dup = got.dup;
     return got.e;
 }
@@ -140,6 +140,7 @@ static void a_message_comes_until_it_is_acknowledged(void **state)
 struct late_publish {
     struct bus *bus;
     int ms;
+    enum err e;
 };
 
 static void *publish_later(void *ctx)
@@ -147,7 +148,7 @@ static void *publish_later(void *ctx)
     struct late_publish *p = ctx;
     struct timespec t = { 0, p->ms * 1000000L };
     nanosleep(&t, NULL);
-    assert_int_equal(publish_wait(p->bus, "t.usage.a", NULL, STR("later"), NULL), ERR_OK);
+    p->e = publish_wait(p->bus, "t.usage.a", NULL, STR("later"), NULL);
     return NULL;
 }
 
@@ -162,12 +163,14 @@ static void fetch_waits_for_the_first_and_takes_many(void **state)
     assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
     assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
     pthread_t thread;
-    struct late_publish late_one = { f->bus, 200 };
+    struct late_publish late_one = { f->bus, 200, ERR_OK };
     uint64_t start = clock_mono_ns(clock_system());
     assert_int_equal(pthread_create(&thread, NULL, publish_later, &late_one), 0);
-    assert_int_equal(bus_consumer_fetch(c, 64, SOON_MS, m, &n), ERR_OK);
+    enum err e = bus_consumer_fetch(c, 64, SOON_MS, m, &n);
     double took = ms_since(start, clock_mono_ns(clock_system()));
     pthread_join(thread, NULL);
+    assert_int_equal(late_one.e, ERR_OK);
+    assert_int_equal(e, ERR_OK);
     assert_int_equal(n, 1);
     print_message("one message sent after 200 ms was fetched after %.1f ms\n", took);
     assert_true(took < SOON_MS / 2);
@@ -365,7 +368,7 @@ static void a_fetch_that_waits_notices_the_kill_and_goes_on(void **state)
     const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 100 };
     assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
     assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
-    struct late_publish late_one = { f->bus, 500 };
+    struct late_publish late_one = { f->bus, 500, ERR_OK };
     pthread_t thread;
     int n = 0;
     assert_null(fetch_one(c, 50));
@@ -373,8 +376,10 @@ static void a_fetch_that_waits_notices_the_kill_and_goes_on(void **state)
     nats_server_start(&f->server, NULL);
     assert_true(box_wait(&f->up, 2, 10000));
     assert_int_equal(pthread_create(&thread, NULL, publish_later, &late_one), 0);
-    assert_int_equal(bus_consumer_fetch(c, 1, SOON_MS, &m, &n), ERR_OK);
+    enum err e = bus_consumer_fetch(c, 1, SOON_MS, &m, &n);
     pthread_join(thread, NULL);
+    assert_int_equal(late_one.e, ERR_OK);
+    assert_int_equal(e, ERR_OK);
     bus_js_ack(m);
     bus_consumer_close(c);
 }

@@ -29,7 +29,7 @@ struct fixture {
 static void changed(void *ctx, struct models *vocabularies)
 {
     struct fixture *f = ctx;
-    assert_true(models_count(vocabularies) < 100);
+    ASSERT(models_count(vocabularies) < 100);
     atomic_fetch_add(&f->changes, 1);
 }
 

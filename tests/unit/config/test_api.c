@@ -639,7 +639,8 @@ static char asked[4096];
 static void on_question(void *ctx, const struct bus_msg *msg)
 {
     (void)str_copyz(asked, sizeof(asked), msg->data);
-    assert_int_equal(bus_reply(others, msg->reply, str_of(ctx)), ERR_OK);
+    enum err e = bus_reply(others, msg->reply, str_of(ctx));
+    (void)e; /* whoever asked sees whether it came */
 }
 
 static struct bus_sub *answer_with(const char *subject, const char *text)

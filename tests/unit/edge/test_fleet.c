@@ -30,7 +30,7 @@ static void on_event(void *ctx, const struct fleet_event *ev)
     struct fixture *x = ctx;
     x->last = ev->what;
     x->news++;
-    assert_non_null(ev->why);
+    ASSERT(ev->why != NULL);
 }
 
 static int setup(void **state)

@@ -97,8 +97,8 @@ static struct spool_ticket *begin(struct spool *s, unsigned worker, unsigned n)
     char id[UUID_LEN + 1], text[64];
     struct spool_ticket *t = NULL;
     int len = snprintf(text, sizeof text, "open %u", n);
-    assert_int_equal(
-        spool_begin(s, worker, id_of(id, n), STR("team-a"), str_n(text, (size_t)len), &t), ERR_OK);
+    ASSERT(spool_begin(s, worker, id_of(id, n), STR("team-a"), str_n(text, (size_t)len), &t) ==
+           ERR_OK);
     return t;
 }
 
@@ -106,7 +106,7 @@ static void settle(struct spool *s, struct spool_ticket *t, unsigned n)
 {
     char text[64];
     int len = snprintf(text, sizeof text, "settled %u", n);
-    assert_int_equal(spool_settle(s, t, str_n(text, (size_t)len)), ERR_OK);
+    ASSERT(spool_settle(s, t, str_n(text, (size_t)len)) == ERR_OK);
 }
 
 static void wait_ms(long ms)

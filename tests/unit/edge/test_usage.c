@@ -281,7 +281,7 @@ static void *work(void *arg)
         struct usage_handle *h = NULL;
         struct made m;
         struct usage_record r = *make(&m, w->index * PER_WORKER + i);
-        if (usage_open(w->u, w->index, &r, &h) != ERR_OK) abort();
+        ASSERT(usage_open(w->u, w->index, &r, &h) == ERR_OK);
         usage_progress(h, i, 2, 3);
         r.outcome = USAGE_OK;
         r.output_tokens = 7;

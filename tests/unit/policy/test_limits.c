@@ -106,7 +106,7 @@ static struct admit_outcome admit(struct limiter *l, struct admit_ticket *t, siz
     _Atomic int called = 0;
     if (limiter_admit(l, &r, t, done_fn, &called) == ADMIT_WAIT)
         for (int i = 0; atomic_load(&called) == 0; i++) {
-            assert_true(i < 60000);
+            ASSERT(i < 60000);
             poll(NULL, 0, 1);
         }
     return t->outcome;
