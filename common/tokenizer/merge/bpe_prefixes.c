@@ -244,8 +244,9 @@ enum err bpe_prefixes_count(const struct vocab *v, const char *p, size_t n, cons
 {
     enum { ROOM = 12 << 10 };
     size_t keep = 2 * (size_t)v->h->longest + PERIOD_MOST, room = MIN(n, keep + ROOM), have = 0;
-    uint32_t *last = malloc(2 * room * sizeof *last), *count = last + room;
+    uint32_t *last = malloc(2 * room * sizeof *last);
     if (last == NULL) return ERR_NOMEM;
+    uint32_t *count = last + room;
     enum err e = ERR_OK;
     struct walk w;
     walk_init(&w, n);

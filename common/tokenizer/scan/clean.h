@@ -26,6 +26,20 @@ size_t clean_prefix(const char *p, size_t n, unsigned how);
  * where it does not know. */
 size_t clean_plain(const char *p, size_t n);
 
+/*
+ * CLEAN_WINDOW bytes cleaned at once, which begin with a cluster: most of them, as long as nothing
+ * needs a closer look; what follows begins with a cluster, too. `out` has CLEAN_ROOM bytes; returns
+ * how many bytes were taken, and 0 where it does not know or this processor has no such
+ * instructions. Bits stand for raw bytes: where clusters begin, and which of these are faults, each
+ * of which became U+FFFD. All others stayed as they are.
+ */
+enum { CLEAN_WINDOW = 64, CLEAN_ROOM = 4 * CLEAN_WINDOW };
+struct clean_bits {
+    uint64_t begins, faults;
+};
+size_t clean_window(const char *p, unsigned how, char *out, size_t *ret_clean,
+                    struct clean_bits *ret_bits);
+
 /* True for ASCII characters that normalization never joins with what follows: a cluster ends behind
  * them whatever comes. */
 static inline bool clean_settled(char c)

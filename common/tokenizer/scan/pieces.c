@@ -2,21 +2,14 @@
 /* Walks a text piece by piece. One owner thread. */
 #include "tokenizer/scan/pieces.h"
 
-#include "base/utf8.h"
 #include "tokenizer/added.h"
 #include "tokenizer/merge/chars.h"
 #include "tokenizer/scan/clean.h"
-#include "tokenizer/scan/unicode.h"
+#include "tokenizer/scan/pieces_clean.h"
 
 enum {
     BLOCK = 4096, /* raw bytes; more where a piece is longer */
     FIRST = 64,   /* of a stretch that gets a space in front: it is copied */
-    SOME = 32,    /* faulty bytes that are cleaned together */
-};
-
-/* The ends of one cluster, counted from the beginning of its block. */
-struct pieces_mark {
-    uint32_t raw, clean;
 };
 
 void pieces_scratch_init(struct pieces_scratch *s)
@@ -101,116 +94,6 @@ static bool lead_due(const struct vocab *v, const char *p, size_t n)
     return !space || (v->h->lead & VOCAB_LEAD_SPACES) != 0;
 }
 
-/* A byte that is no text, whatever follows it. */
-static inline bool never_text(unsigned char c)
-{
-    return (c >= 0x80 && c < 0xc2) || c > 0xf4;
-}
-
-/* SOME bytes at p, and the one behind them? */
-static inline bool all_never_text(const char *p)
-{
-    for (int i = 0; i <= SOME; i++)
-        if (!never_text((unsigned char)p[i])) return false;
-    return true;
-}
-
-/* What the character at p is, of which n > 0 bytes are there. */
-enum plain {
-    PLAIN_NOT,   /* to be looked at more closely */
-    PLAIN_FAULT, /* faulty bytes: become one U+FFFD */
-    PLAIN_TEXT,  /* stays as it is, and begins a cluster */
-    PLAIN_MARK,  /* text that may change or be part of the cluster before it */
-};
-
-struct plain_at {
-    enum plain is;
-    size_t len;
-    uint32_t cp;
-};
-
-/* What is no whole character. */
-static __attribute__((noinline)) struct plain_at broken_at(const char *p, size_t n)
-{
-    struct plain_at x = { .is = PLAIN_FAULT };
-    bool open;
-    x.len = clean_point(p, n, &x.cp, &open);
-    if (open) x.is = PLAIN_NOT;
-    return x;
-}
-
-static inline __attribute__((always_inline)) struct plain_at plain_at(const char *p, size_t n,
-                                                                      unsigned how)
-{
-    unsigned char c = (unsigned char)*p;
-    struct plain_at x = { .is = PLAIN_TEXT, .len = 1, .cp = c };
-    if (c < 0x80) return x;
-    x.is = PLAIN_FAULT;
-    if (never_text(c) || (n > 1 && ((unsigned char)p[1] & 0xc0) != 0x80)) return x;
-    x.len = utf8_decode(p, n, &x.cp);
-    if (x.len == 0) return broken_at(p, n);
-    bool space = x.cp == 0x2581 && (how & CLEAN_SPACE) != 0;
-    bool care = (how & CLEAN_NFC) != 0 && (unicode_class(x.cp) & UC_CARE) != 0;
-    x.is = space ? PLAIN_NOT : care ? PLAIN_MARK : PLAIN_TEXT;
-    return x;
-}
-
-/* Cleans some of what needs no closer look from raw p + *i on, as long as that is clusters of one
- * character, or of one and a mark that nothing is done with; what is last is left. */
-static enum err load_plain(struct pieces_scratch *s, const char *p, size_t n, unsigned how,
-                           size_t *i)
-{
-    char *out, *marks;
-    size_t at = *i, clusters = 0;
-    n = MIN(n, at + BLOCK);
-    if (at + 1 >= n) return ERR_OK;
-    enum err e = buf_reserve(&s->clean, 3 * (n - at), &out);
-    if (e == ERR_OK) e = buf_reserve(&s->map, (n - at) * sizeof(struct pieces_mark), &marks);
-    if (e != ERR_OK) return e;
-    size_t len = s->clean.len;
-    struct plain_at x = plain_at(p + at, n - at, how);
-    while (x.is == PLAIN_FAULT || x.is == PLAIN_TEXT) {
-        while (x.is == PLAIN_FAULT && n - at > SOME && all_never_text(p + at)) {
-            struct pieces_mark some[SOME];
-            for (uint32_t k = 0; k < SOME; k++) {
-                memcpy(out + 3 * k, "\xef\xbf\xbd", 3);
-                some[k] = (struct pieces_mark){ (uint32_t)at + k + 1, (uint32_t)len + 3 * (k + 1) };
-            }
-            memcpy(marks + clusters * sizeof some[0], some, sizeof some);
-            clusters += SOME;
-            at += SOME;
-            out += 3 * SOME;
-            len += 3 * SOME;
-        }
-        size_t end = at + x.len;
-        if (end >= n) break;
-        struct plain_at next = plain_at(p + end, n - end, how);
-        if (next.is == PLAIN_MARK && x.is == PLAIN_TEXT && clean_stays(x.cp, next.cp)) {
-            end += next.len;
-            if (end >= n) break;
-            next = plain_at(p + end, n - end, how);
-        }
-        if ((how & CLEAN_NFC) != 0 && next.is != PLAIN_FAULT && next.is != PLAIN_TEXT) break;
-        if (x.is == PLAIN_FAULT) {
-            memcpy(out, "\xef\xbf\xbd", 3);
-            out += 3;
-            len += 3;
-        } else {
-            memcpy(out, p + at, end - at);
-            out += end - at;
-            len += end - at;
-        }
-        struct pieces_mark mark = { (uint32_t)end, (uint32_t)len };
-        memcpy(marks + clusters++ * sizeof mark, &mark, sizeof mark);
-        at = end;
-        x = next;
-    }
-    s->clean.len = len;
-    s->map.len += clusters * sizeof(struct pieces_mark);
-    *i = at;
-    return ERR_OK;
-}
-
 static enum err load_changed(struct pieces *it, size_t n, bool closed)
 {
     struct pieces_scratch *s = it->scratch;
@@ -223,19 +106,9 @@ static enum err load_changed(struct pieces *it, size_t n, bool closed)
         if (e != ERR_OK) return e;
         it->lead = 1;
     }
-    size_t i = 0;
-    while (i < n) {
-        enum err e = load_plain(s, p, n, how, &i);
-        if (e != ERR_OK) return e;
-        size_t len = clean_cluster(p + i, n - i, !closed, how);
-        if (len == 0) break;
-        e = clean_append(p + i, len, how, &s->points, &s->clean);
-        if (e != ERR_OK) return e;
-        i += len;
-        struct pieces_mark mark = { (uint32_t)i, (uint32_t)s->clean.len };
-        e = buf_append(&s->map, &mark, sizeof mark);
-        if (e != ERR_OK) return e;
-    }
+    size_t i;
+    enum err e = pieces_clean(s, p, n, how, closed, &i);
+    if (e != ERR_OK) return e;
     it->clean = s->clean.data;
     it->clean_n = i > 0 ? s->clean.len : 0;
     it->block_end = it->at + i;
@@ -268,20 +141,6 @@ static enum err load(struct pieces *it)
     return e;
 }
 
-static const struct pieces_mark *mark_before(const struct pieces *it, size_t pos)
-{
-    const struct pieces_mark *m = (const struct pieces_mark *)(const void *)it->scratch->map.data;
-    size_t lo = 0, hi = it->scratch->map.len / sizeof *m;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if (m[mid].clean <= pos)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo > 0 ? &m[lo - 1] : NULL;
-}
-
 void pieces_position(const struct pieces *it, size_t *ret_at, size_t *ret_skip)
 {
     *ret_at = it->at;
@@ -292,17 +151,18 @@ void pieces_position(const struct pieces *it, size_t *ret_at, size_t *ret_skip)
         *ret_skip = 0;
         return;
     }
-    const struct pieces_mark *m = mark_before(it, it->pos);
-    *ret_at = it->at + (m != NULL ? m->raw : 0);
-    *ret_skip = it->pos - (m != NULL ? m->clean : it->lead);
+    size_t raw, clean;
+    pieces_clean_boundary(it->scratch, it->pos, it->lead, &raw, &clean);
+    *ret_at = it->at + raw;
+    *ret_skip = it->pos - clean;
 }
 
 size_t pieces_raw_offset(const struct pieces *it, size_t back)
 {
-    size_t pos = it->pos - back;
+    size_t pos = it->pos - back, raw, clean;
     if (it->identity) return it->at + pos;
-    const struct pieces_mark *m = mark_before(it, pos);
-    return it->at + (m != NULL ? m->raw : 0);
+    pieces_clean_boundary(it->scratch, pos, it->lead, &raw, &clean);
+    return it->at + raw;
 }
 
 /* Moves the block up to where the walk stands. */

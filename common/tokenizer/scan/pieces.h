@@ -16,7 +16,7 @@
 /* Kept by who walks, so that it is not allocated again and again. */
 struct pieces_scratch {
     struct buf clean;  /* a block that had to be changed */
-    struct buf map;    /* struct pieces_mark of its clusters */
+    struct buf map;    /* where its clusters came from: pieces_clean.h */
     struct buf points; /* of clean.c */
 };
 void pieces_scratch_init(struct pieces_scratch *s);
