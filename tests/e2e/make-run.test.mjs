@@ -9,24 +9,11 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { ROOT, redisServer } from './lib/servers.mjs';
-import { freePorts, http, randomPort, sseData, until } from './lib/util.mjs';
+import { freePorts, http, portFamily, sseData, until } from './lib/util.mjs';
 
 const BIN = process.env.AIGW_BIN ?? path.join(ROOT, 'build/asan/bin');
 let dir, state, env, redis, gateway;
 
-const isFree = (port) => new Promise((resolve) => {
-  const s = net.createServer().once('error', () => resolve(false)).listen(port, '127.0.0.1', () => s.close(() => resolve(true)));
-});
-// A port whose companions (ops: + 1000, the second edge's: + 100 and + 1100) are free too.
-async function portFamily(taken) {
-  for (;;) {
-    const p = randomPort(1100);
-    const family = [p, p + 100, p + 1000, p + 1100];
-    if (family.some((x) => taken.has(x)) || !(await Promise.all(family.map(isFree))).every(Boolean)) continue;
-    family.forEach((x) => taken.add(x));
-    return p;
-  }
-}
 function run(command, more = {}) {
   return new Promise((resolve) => execFile(path.join(ROOT, 'services/run/run.sh'), [command, BIN], { env: { ...process.env, ...env, ...more } },
     (e, stdout, stderr) => resolve({ code: e ? e.code : 0, stdout, stderr })));
@@ -40,11 +27,10 @@ before(async () => {
   state = path.join(dir, 'state');
   const [redisPort, nats, monitor] = await freePorts(3);
   redis = await redisServer(dir, redisPort, 'redis-secret');
-  const taken = new Set([redisPort, nats, monitor]);
   env = { STATE: state, VOCAB_DIR: process.env.AIGW_VOCAB_DIR ?? path.join(ROOT, 'vocab'), NATS_PORT: nats, NATS_MONITOR_PORT: monitor,
     EDGES: 2, POLICIES: 2, COUNTER_URL: `redis://:redis-secret@127.0.0.1:${redisPort}/0` };
   for (const name of ['GATEWAY_PORT', 'CONFIG_CENTER_PORT', 'TOKEN_SERVICE_PORT', 'METRICS_PORT', 'MOCKLLM_PORT', 'POLICY_OPS_PORT'])
-    env[name] = await portFamily(taken);
+    env[name] = await portFamily([100, 1000, 1100]); // the second edge's, those of ops
   gateway = `http://127.0.0.1:${env.GATEWAY_PORT}`;
   for (const k of Object.keys(env)) env[k] = String(env[k]);
 });

@@ -36,24 +36,38 @@ function portRange() {
   return 32768 - FIRST_PORT;
 }
 
-// One of them, with so much room behind it.
-export const randomPort = (room = 0) => FIRST_PORT + randomInt(portRange() - room);
-
-const listening = (port) => new Promise((resolve, reject) => {
+const listening = (where) => new Promise((resolve, reject) => {
   const s = net.createServer();
   s.once('error', (e) => (e.code === 'EADDRINUSE' ? resolve(null) : reject(e)));
-  s.listen(port, '127.0.0.1', () => resolve(s));
+  s.listen(where, () => resolve(s));
 });
 
-// n ports that nobody listens on. They are held all at once, so that no two are the same.
-export async function freePorts(n) {
-  const servers = [];
-  while (servers.length < n) {
-    const s = await listening(randomPort());
-    if (s) servers.push(s);
+// Whether a port is ours until this process ends: nobody else has the socket of that name (in the abstract namespace, which
+// goes with its process; tests/unit/support_port.h does the same), and nobody listens there. So no two tests that run at the
+// same time are given one port, though servers come, go and come again on it.
+async function claim(port) {
+  const name = await listening({ path: `\0aigw-test-port-${port}` });
+  if (!name) return false;
+  name.unref();
+  const s = await listening({ port, host: '127.0.0.1' });
+  if (s) await new Promise((resolve) => s.close(resolve));
+  return s !== null;
+}
+
+// A port whose companions, so far above it, are free too.
+export async function portFamily(offsets = []) {
+  for (;;) {
+    const port = FIRST_PORT + randomInt(portRange() - Math.max(0, ...offsets));
+    let free = await claim(port);
+    for (const o of offsets) free = free && await claim(port + o);
+    if (free) return port;
   }
-  const ports = servers.map((s) => s.address().port);
-  await Promise.all(servers.map((s) => new Promise((resolve) => s.close(resolve))));
+}
+
+// n ports that nobody listens on, and nobody else is given.
+export async function freePorts(n) {
+  const ports = [];
+  while (ports.length < n) ports.push(await portFamily());
   return ports;
 }
 
