@@ -9,7 +9,10 @@ cd "$(dirname "$0")/.." || exit 2
 # Where Debian puts servers is not on everybody's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 CMOCKA_MESSAGE_OUTPUT=STDOUT
-export PATH CMOCKA_MESSAGE_OUTPUT ASAN_OPTIONS="${ASAN_OPTIONS-abort_on_error=0:detect_stack_use_after_return=1}" \
+# A signal is the sanitizer's to report, with the stack of the thread that got it: cmocka's own handler ends the program with
+# 255 and no word when that thread is not the test's, as its assertions do.
+signals=handle_segv=2:handle_sigbus=2:handle_sigfpe=2:handle_sigill=2:handle_abort=2
+export PATH CMOCKA_MESSAGE_OUTPUT ASAN_OPTIONS="${ASAN_OPTIONS-abort_on_error=0:detect_stack_use_after_return=1:$signals}" \
     UBSAN_OPTIONS="${UBSAN_OPTIONS-print_stacktrace=1}"
 passed=0 failed=0
 run() { # NAME PROGRAM ARGUMENTS… : output to PROGRAM.log
@@ -24,6 +27,7 @@ run() { # NAME PROGRAM ARGUMENTS… : output to PROGRAM.log
 # that failed), the test that was running at a crash, and the last lines.
 tell() { # NAME PROGRAM
     echo "FAILED  $1 (exit $rc; all of it: $2.log)"
+    [ $rc != 255 ] || echo "        255: an assertion of cmocka's, or a signal, on a thread that is not the test's"
     awk -v name="$1" -v rc="$rc" '
         function short(s) { gsub(/[[:space:]]+/, " ", s); return substr(s, 1, 300) }
         { last[NR % 10] = $0 }

@@ -26,7 +26,7 @@ export class Proc {
     this.child = spawn(this.command, this.args, {
       cwd: this.cwd, stdio: ['ignore', out, out],
       env: { PATH: process.env.PATH, HOME: process.env.HOME ?? '/', LANG: 'C.UTF-8',
-        ASAN_OPTIONS: 'abort_on_error=0:detect_stack_use_after_return=1', UBSAN_OPTIONS: 'print_stacktrace=1', ...this.env },
+        ASAN_OPTIONS: 'abort_on_error=0:detect_stack_use_after_return=1:handle_abort=1', UBSAN_OPTIONS: 'print_stacktrace=1', ...this.env },
     });
     fs.closeSync(out);
     const child = this.child;
