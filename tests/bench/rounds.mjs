@@ -14,11 +14,27 @@ export async function rounds(n, targets, measure) {
   return results;
 }
 
+// Measures two at the same time, n times: what disturbs one disturbs the other, and their ratio tells hundredths where turns
+// tell tenths. Resolves to the results of each.
+export async function together(n, pair, measure) {
+  const results = pair.map(() => []);
+  for (let k = 0; k < n; k++) {
+    const got = turns(k, await Promise.all(turns(k, pair).map(measure)));
+    got.forEach((g, i) => results[i].push(g));
+  }
+  return results;
+}
+
 const digits = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2));
 export const spread = (v) => `${digits(median(v))} (${digits(Math.min(...v))}–${digits(Math.max(...v))})`;
 // Of each round to the same round of another target.
 export const ratios = (v, of) => v.map((x, i) => x / of[i]);
 export const ratio = (v, of) => median(ratios(v, of));
+// The median of many, and how far from it the true one may be in 95 of 100 cases, judged by the middle of them.
+export const certain = (v) => {
+  const m = median(v), apart = 1.4826 * median(v.map((x) => Math.abs(x - m)));
+  return `${m.toFixed(3)} ± ${((1.96 * 1.2533 * apart) / Math.sqrt(v.length)).toFixed(3)}`;
+};
 
 export function table(title, head, lines) {
   console.log(`\n### ${title}\n`);

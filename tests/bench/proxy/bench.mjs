@@ -1,18 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // `make bench`: what the proxy costs, beside nginx, in one run. bench.mjs BUILD. BENCH_ONLY="requests streams" picks rows,
-// BENCH_TARGETS="nginx full" some of the proxies, BENCH_ROUNDS and BENCH_SECONDS say how often and how long each is measured. Nothing here fails because it was slow.
+// BENCH_TARGETS="nginx full" some of the proxies, BENCH_ROUNDS and BENCH_SECONDS say how often and how long each is measured. BENCH_AGAINST=BUILD
+// compares with the edge of another build instead (rows requests, prompts, streams, bulk). Nothing here fails because it was slow.
 import path from 'node:path';
 import { Stage } from './stage.mjs';
 import { WAYS } from './config.mjs';
-import { compare, median, ratios, rounds, spread, table } from '../rounds.mjs';
+import { certain, compare, median, ratios, rounds, spread, table, together } from '../rounds.mjs';
 
-const build = path.resolve(process.argv[2]);
-const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5), SECONDS = Number(process.env.BENCH_SECONDS ?? 1.5);
+const build = path.resolve(process.argv[2]), other = process.env.BENCH_AGAINST;
+const ROUNDS = Number(process.env.BENCH_ROUNDS ?? (other ? 60 : 5)), SECONDS = Number(process.env.BENCH_SECONDS ?? (other ? 0.2 : 1.5));
+const warm = Math.min(0.3, SECONDS / 3), CONNS = (process.env.BENCH_CONNS ?? '64 1 256').split(/[ ,]+/).map(Number);
 const only = (process.env.BENCH_ONLY ?? '').split(/[ ,]+/).filter(Boolean);
-const wanted = (process.env.BENCH_TARGETS ?? 'relay nginx nginx-lua bare-no-records bare full').split(/[ ,]+/).filter(Boolean);
-const ALL = ['relay', 'nginx', 'nginx-lua', 'bare-no-records', 'bare', 'full'].filter((t) => wanted.includes(t)), AGAINST = ['nginx', 'nginx-lua'];
+const wanted = (process.env.BENCH_TARGETS ?? (other ? 'bare full' : 'relay nginx nginx-lua bare-no-records bare full')).split(/[ ,]+/).filter(Boolean);
+const PEERS = ['relay', 'nginx', 'nginx-lua'].filter((t) => wanted.includes(t)), EDGES = ['bare-no-records', 'bare', 'full'].filter((t) => wanted.includes(t));
+const ALL = [...PEERS, ...EDGES], AGAINST = ['nginx', 'nginx-lua'].filter((t) => wanted.includes(t));
 const perRequest = (r) => r.us_per, few = Math.max(2, Math.ceil(ROUNDS * 0.6));
-const REQUEST = { length: 1500 }, HELD = Number(process.env.BENCH_HELD ?? 5000);
+const REQUEST = { length: 1500, warm }, HELD = Number(process.env.BENCH_HELD ?? 5000);
+
+// All targets in turns; against another build, each edge at the same time as its counterpart.
+async function compared(title, unit, n, measure, more) {
+  if (!other) return compare(title, unit, await rounds(n, ALL, measure), perRequest, AGAINST, more);
+  const lines = [];
+  for (const t of EDGES) {
+    const [of, and] = (await together(n, [t, `${t}@${other}`], measure)).map((r) => r.map(perRequest));
+    lines.push([t, spread(of), spread(and), certain(ratios(of, and))]);
+  }
+  table(`${title}, at the same time as ${other}`, ['', `${unit}: median (spread)`, 'of the other', '×: median ± 95 %'], lines);
+}
 
 // Of a request's cost, what each thread had.
 function addParts(parts, before, after, us) {
@@ -59,32 +73,32 @@ async function idleOverTls(s, held) {
 
 const rows = {
   async requests(s) {
-    for (const conns of [64, 1, 256]) {
-      const r = await rounds(conns === 64 ? ROUNDS : few, ALL, (t) => s.load(t, { ...REQUEST, conns, seconds: SECONDS }));
-      compare(`600-byte requests, 1.5 KB answers, ${conns} connection${conns > 1 ? 's' : ''}`, 'CPU µs per request', r, perRequest, AGAINST, [['per second', (x) => x.per_s]]);
+    for (const conns of CONNS) {
+      await compared(`600-byte requests, 1.5 KB answers, ${conns} connection${conns > 1 ? 's' : ''}`, 'CPU µs per request', conns === CONNS[0] ? ROUNDS : few,
+        (t) => s.load(t, { ...REQUEST, conns, seconds: SECONDS }), [['per second', (x) => x.per_s]]);
     }
   },
 
   async prompts(s) {
     for (const kb of [16, 100]) {
-      const r = await rounds(few, ALL, (t) => s.load(t, { ...REQUEST, bytes: kb * 1024, seconds: SECONDS }));
-      compare(`Prompts of ${kb} KB, 64 connections`, 'CPU µs per request', r, perRequest, AGAINST, [['per second', (x) => x.per_s]]);
+      await compared(`Prompts of ${kb} KB, 64 connections`, 'CPU µs per request', few,
+        (t) => s.load(t, { ...REQUEST, bytes: kb * 1024, seconds: SECONDS }), [['per second', (x) => x.per_s]]);
     }
   },
 
   async streams(s) {
-    const r = await rounds(few, ALL, (t) => s.load(t, { mode: 'streams', conns: 1000, stream: true, bench: 'stream 100000 50', warm: 0.5, seconds: SECONDS * 2 }));
-    compare('1,000 streams of 20 events/s each', 'CPU µs per event', r, perRequest, AGAINST, [['events/s', (x) => x.per_s]]);
+    await compared('1,000 streams of 20 events/s each', 'CPU µs per event', few,
+      (t) => s.load(t, { mode: 'streams', conns: 1000, stream: true, bench: 'stream 100000 50', warm: 0.5, seconds: SECONDS * 2 }), [['events/s', (x) => x.per_s]]);
   },
 
   async bulk(s) {
-    const r = await rounds(ROUNDS, ALL, (t) => s.load(t, { mode: 'streams', spread: 50, conns: 100, stream: true, bench: 'stream 200 0', seconds: SECONDS }));
-    compare('Streams whose 200 events come at once, 100 connections', 'CPU µs per event', r, perRequest, AGAINST, [['events/s', (x) => x.per_s]]);
+    await compared('Streams whose 200 events come at once, 100 connections', 'CPU µs per event', ROUNDS,
+      (t) => s.load(t, { mode: 'streams', spread: 50, conns: 100, stream: true, bench: 'stream 200 0', warm, seconds: SECONDS }), [['events/s', (x) => x.per_s]]);
   },
 
   async latency(s) {
     const r = await rounds(ROUNDS, ['direct', ...ALL], (t) => s.load(t, { ...REQUEST, rate: 1000, seconds: SECONDS }));
-    compare('Latency at 1,000 requests/s, 64 connections', 'median, µs', r, (x) => x.p50, ['nginx', 'nginx-lua'],
+    compare('Latency at 1,000 requests/s, 64 connections', 'median, µs', r, (x) => x.p50, AGAINST,
       [['added to direct, µs', (x) => x.p50 - median(r.direct.map((d) => d.p50))], ['99th, µs', (x) => x.p99]]);
   },
 
@@ -119,7 +133,7 @@ const rows = {
   async idle(s) {
     const lines = [], seconds = SECONDS / 3, sides = ['alone', 'among'];
     const loads = [{ ...REQUEST, warm: 0.15, seconds }, { mode: 'streams', conns: 200, spread: 100, stream: true, bench: 'stream 100000 20', warm: 0.3, seconds }];
-    for (const t of ALL.filter((x) => x !== 'relay')) {
+    for (const t of [...PEERS.filter((x) => x !== 'relay'), ...EDGES]) {
       await s.restart(t);
       const twin = await s.twin(t), r = { alone: [], among: [] };
       let kb;
@@ -149,11 +163,12 @@ const rows = {
   'idle-tls': (s) => idleOverTls(s, HELD),
 };
 
-const picked = only.length ? only : Object.keys(rows);
+const picked = only.length ? only : other ? ['requests'] : Object.keys(rows);
 for (const name of picked) if (!rows[name]) throw new Error(`no row "${name}": ${Object.keys(rows).join(', ')}`);
 const stage = await Stage.start(build, { ledger: false, unrecorded: wanted.includes('bare-no-records') });
 let failed = true;
 try {
+  if (other) await stage.beside(other, EDGES);
   stage.pauseLedger();
   for (const name of picked) {
     await rows[name](stage);

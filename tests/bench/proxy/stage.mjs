@@ -14,7 +14,7 @@ import { holdOverTls } from './held.mjs';
 import { nginx, pin, redis, relay, tlsUpstream, upstream } from './servers.mjs';
 
 const PEERS = ['relay', 'nginx', 'nginx-lua'];
-const TWIN = ', twin', original = (target) => target.replace(TWIN, '');
+const TWIN = ', twin', original = (target) => target.replace(TWIN, '').replace(/@.*/, '');
 const edgeOf = (target) => (target === 'bare-no-records' ? 2 : 1);
 
 export class Stage {
@@ -81,21 +81,34 @@ export class Stage {
 
   // Another process like a target's: a target itself, until endTwin(). One at a time.
   async twin(target) {
-    const name = `${target}${TWIN}`, [port, ops] = await freePorts(2);
-    this.ports[name] = port;
+    const name = `${target}${TWIN}`;
     if (PEERS.includes(target)) {
+      [this.ports[name]] = await freePorts(1);
       this.procs[name] = await this.startPeer(name);
       return name;
     }
-    const p = this.proc(target), id = `edge-twin-${port}`, dir = path.join(this.suite.dir, id);
-    const twin = new Proc({ name: id, command: p.command, log: `${dir}.log`, cwd: p.cwd, ready: `http://127.0.0.1:${ops}/readyz`,
-      env: { ...p.env, INSTANCE: id, STATE_DIR: dir, GATEWAY_PORT: `${port}`, OPS_PORT: `${ops}` } });
-    Object.assign(twin, { service: 'edge', url: `http://127.0.0.1:${port}`, ops: `http://127.0.0.1:${ops}` });
-    this.suite.procs[id] = this.procs[name] = twin;
-    await twin.start().waitReady();
-    pin(twin);
-    await this.#firstLeases(twin);
+    this.procs[name] = await this.#another(this.proc(target), 'twin');
     return name;
+  }
+  // Edges of another build beside this one's, with the same settings: targets named TARGET@BUILD, to the end.
+  async beside(build, targets) {
+    const edges = new Map();
+    for (const t of targets) {
+      const p = this.proc(t);
+      if (!edges.has(p)) edges.set(p, await this.#another(p, 'beside', path.join(build, 'bin/aigw-edge')));
+      this.procs[`${t}@${build}`] = edges.get(p);
+    }
+  }
+  async #another(p, what, command = p.command) {
+    const [port, ops] = await freePorts(2), id = `edge-${what}-${port}`, dir = path.join(this.suite.dir, id);
+    const edge = new Proc({ name: id, command, log: `${dir}.log`, cwd: p.cwd, ready: `http://127.0.0.1:${ops}/readyz`,
+      env: { ...p.env, INSTANCE: id, STATE_DIR: dir, GATEWAY_PORT: `${port}`, OPS_PORT: `${ops}` } });
+    Object.assign(edge, { service: 'edge', url: `http://127.0.0.1:${port}`, ops: `http://127.0.0.1:${ops}` });
+    this.suite.procs[id] = edge;
+    await edge.start().waitReady();
+    pin(edge);
+    await this.#firstLeases(edge);
+    return edge;
   }
   async endTwin(name) {
     const p = this.procs[name];
@@ -105,7 +118,7 @@ export class Stage {
   }
 
   // Figures of an edge whose records did not get away would be of another edge: an error.
-  async published(edges = Array.from({ length: this.suite.edges }, (_, i) => `edge-${i + 1}`)) {
+  async published(edges = this.suite.daemons().filter((p) => p.service === 'edge' && p.running).map((p) => p.name)) {
     await until('usage records are published', async () => {
       const metrics = await Promise.all(edges.map((e) => this.suite.metricsOf(e)));
       const of = (what) => metrics.reduce((sum, m) => sum + sumOf(m, 'gateway_usage_spool', { what }), 0);
