@@ -14,6 +14,8 @@ const streamHead = (more = '') => Buffer.from(`HTTP/1.1 200 OK\r\ncontent-type: 
 const event = (content) => `data: ${JSON.stringify({ id: 'x', object: 'chat.completion.chunk', choices: [{ index: 0, delta: { content } }] })}\n\n`;
 const words = (n) => 'word '.repeat(n).trim();
 
+const GUSH = 30000;
+
 let freeze = () => {};
 const refusal = JSON.stringify({ error: { message: 'said plainly', type: 'invalid_request_error' } });
 const servers = {
@@ -31,6 +33,8 @@ const servers = {
   boastful: await rawServer(() => whole(200, JSON.stringify({ ...JSON.parse(completion('ok')), usage: '#' }).replace('"#"', '{"prompt_tokens":18446744073709551615,"completion_tokens":18446744073709551615,"prompt_tokens_details":{"cached_tokens":18446744073709551615}}'))),
   // An event that does not end.
   endless: await rawServer(() => Buffer.concat([streamHead(), chunk(event('hello')), chunk(`data: {"choices":[{"index":0,"delta":{"content":"${'x'.repeat(24 << 20)}`)])),
+  // Far more at once than may wait for tokens, and than is read in one turn.
+  gushing: await rawServer(() => Buffer.concat([streamHead(), chunk(event('word ').repeat(GUSH)), chunk('data: [DONE]\n\n'), Buffer.from('0\r\n\r\n')])),
   // Every connection is good for one request; the next one on it is read, and not answered.
   forgetful: await rawServer((_, here) => (here === 0 ? whole(200, completion('ok')) : null)),
 };
@@ -40,9 +44,10 @@ const config = (suite) => {
   const upstream = (slug, n) => ({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, ejection: { failures: 0 }, breaker: { error_percent: 0 },
     retries: n - 1, servers: Array.from({ length: n }, (_, i) => ({ slug: `s${i + 1}`, url: servers[slug].url })) });
   const route = (slug, more = {}) => ({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug, ...more });
-  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1), upstream('boastful', 1)],
-    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('boastful'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
-    policies: [{ slug: 'some', namespace: 'test-channel', kind: 'token_rate', count: 'output', limit: 4000, window: '10m', on_unavailable: 'deny' }] };
+  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1), upstream('boastful', 1), upstream('gushing', 1)],
+    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('boastful'), route('gushing'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
+    policies: [['some', 4000, 'Qwen3-8B'], ['plenty', 2000000, 'gpt-4o']].map(([slug, limit, model]) =>
+      ({ slug, namespace: 'test-channel', models: [model], kind: 'token_rate', count: 'output', limit, window: '10m', on_unavailable: 'deny' })) };
 };
 
 suiteTest('one attempt after another', { config, only: ['mockllm', 'config', 'metrics', 'policy', 'edge'], env: { edge: { EDGE_WORKERS: '1', ASK_TIMEOUT_MS: '3000' } } }, async (suite, step) => {
@@ -70,6 +75,19 @@ suiteTest('one attempt after another', { config, only: ['mockllm', 'config', 'me
       assert.equal(r.status, 503, text); // the lease had ended by then
     }
     await until('all is well again', async () => (await suite.chat({ path: '/forgetful/chat', max_tokens: 10 })).status === 200);
+  });
+
+  await step('a stream that comes faster than its tokens is not read on, and not broken off', async () => {
+    for (let i = 0; i < 10; i++) {
+      const r = await suite.chat({ path: '/gushing/chat', stream: true, model: 'gpt-4o' });
+      const text = await partial(r);
+      if (r.status === 503) continue; // the engine took longer than a request waits for it
+      assert.equal(r.status, 200, text);
+      assert.ok(text.endsWith('data: [DONE]\n\n'), text.slice(-500));
+      // Cut only for the same reason.
+      const events = text.split('"content":"word "').length - 1;
+      assert.ok(events === GUSH || /"finish_reason":"length"/.test(text.slice(-500)), `${events}: ${text.slice(-500)}`);
+    }
   });
 
   await step('an event that does not end is broken off', async () => {

@@ -271,6 +271,15 @@ static enum err take_body(struct flow *f, struct str data)
     return buf_append_str(&f->gather, data);
 }
 
+/* The upstream is read as long as the client takes its answer, and tokens are had for it. */
+static void set_paused(struct flow *f, bool *which, bool paused)
+{
+    if (*which == paused || f->exchange == NULL) return;
+    *which = paused;
+    if (!paused) f->last_byte_ns = loop_now_ns(f->w->loop);
+    exchange_pause(f->exchange, f->paused || f->token_paused);
+}
+
 static void on_body(void *ctx, struct str data)
 {
     struct flow *f = ctx;
@@ -279,6 +288,9 @@ static void on_body(void *ctx, struct str data)
     if (f->mode == RELAY_STREAM && flow_tokens_limited(f))
         answer_allow(f->answer, flow_tokens_had(f));
     enum err e = flow_decode(f, data, take_body);
+    /* A turn reads more than may be held: what waits for tokens ends it. */
+    if (e == ERR_OK && f->mode == RELAY_STREAM && answer_waits(f->answer))
+        set_paused(f, &f->token_paused, true);
     if (e == ERR_CLOSED)
         client_kill(f->client); /* it is gone, or much too slow: no fault of the server's */
     else if (e == ERR_INVALID)
@@ -300,15 +312,6 @@ static void note_progress(struct flow *f)
     f->progress_ns = now;
     uint64_t tokens = answer_tokens(f->answer);
     usage_progress(f->usage, tokens, flow_cost(f, 0, tokens), (now - f->began_ns) / 1000000u);
-}
-
-/* The upstream is read as long as the client takes its answer, and tokens are had for it. */
-static void set_paused(struct flow *f, bool *which, bool paused)
-{
-    if (*which == paused || f->exchange == NULL) return;
-    *which = paused;
-    if (!paused) f->last_byte_ns = loop_now_ns(f->w->loop);
-    exchange_pause(f->exchange, f->paused || f->token_paused);
 }
 
 /* What a stream has brought goes to the client as one piece. */
