@@ -28,13 +28,14 @@ static size_t make_text(const struct rng *rng, char *t)
         { 0x1e00, 256 }, { 0x1f00, 256 },   { 0x2c80, 0x80 }, { 0x4e00, 300 },  { 0xac00, 300 },
         { 0x3041, 180 }, { 0x300, 0x70 },   { 0x2000, 0x70 }, { 0x660, 10 },    { 0xff00, 0x60 },
         { 0x1f600, 80 }, { 0x10400, 0x50 }, { 0x1d400, 256 }, { 'a', 26 },      { 'A', 26 },
+        { 0xfffd, 1 },
     };
     static const char *const others[] = {
         " ",  " ",        " ",      "  ",     "\n",       "\r\n",   " \n",     "\t", "'",
         "'s", "'S",       "'ll",    "'re",    "a",        "A",      "The",     "x",  "1",
         "12", "12345",    "-",      "--",     "/",        "/\n",    "!",       "?!", ", ",
         ". ", "“",        "”",      "\u00a0", "\xc2\x85", "\u017f", "'\u017f", "²",  "½",
-        "٣",  "\xcc\x81", "\u200d", "ʼ",      "ǅ",        "İ",
+        "٣",  "\xcc\x81", "\u200d", "ʼ",      "ǅ",        "İ",      "\ufffd",
     };
     size_t n = 0, want = rng_below(rng, TEXT), a = rng_below(rng, ARRAY_LEN(scripts));
     size_t b = rng_below(rng, ARRAY_LEN(scripts));

@@ -154,8 +154,7 @@ size_t clean_window(const char *p, unsigned how, char *out, size_t *ret_clean,
                     struct clean_bits *ret_bits)
 {
 #if defined(__x86_64__)
-    if (scan_isa_supported(SCAN_AVX512) && __builtin_cpu_supports("avx512vbmi2"))
-        return window_avx512(p, how, out, ret_clean, ret_bits);
+    if (scan_compress_supported()) return window_avx512(p, how, out, ret_clean, ret_bits);
 #endif
     (void)p, (void)how, (void)out, (void)ret_clean, (void)ret_bits;
     return 0;

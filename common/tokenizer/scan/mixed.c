@@ -409,19 +409,10 @@ TARGET static unsigned char kind_of(const char *p, size_t n)
 
 #endif
 
-static bool supported(void)
-{
-#if defined(__x86_64__)
-    return scan_isa_supported(SCAN_AVX512) && __builtin_cpu_supports("avx512vbmi2");
-#else
-    return false;
-#endif
-}
-
 int mixed_kind(const char *p, size_t n)
 {
 #if defined(__x86_64__)
-    if (supported()) return kind_of(p, n);
+    if (scan_compress_supported()) return kind_of(p, n);
 #endif
     (void)p, (void)n;
     return -1;
@@ -432,7 +423,7 @@ words_fn *mixed_best(const struct vocab *v)
 #if defined(__x86_64__)
     bool plain = v->h->shape == SCAN_CL100K || v->h->shape == SCAN_QWEN ||
                  v->h->shape == SCAN_O200K || v->h->shape == SCAN_TEKKEN;
-    if (plain && v->h->joins > 0 && supported()) return count_avx512;
+    if (plain && v->h->joins > 0 && scan_compress_supported()) return count_avx512;
 #endif
     (void)v;
     return count_nothing;

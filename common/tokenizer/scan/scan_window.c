@@ -342,6 +342,15 @@ bool scan_isa_supported(enum scan_isa isa)
     return false;
 }
 
+bool scan_compress_supported(void)
+{
+#if defined(__x86_64__)
+    return scan_isa_supported(SCAN_AVX512) && __builtin_cpu_supports("avx512vbmi2");
+#else
+    return false;
+#endif
+}
+
 /* A shape without a window of its own: everything is left to scan_piece(). */
 static uint64_t unknown_shape(const char *p)
 {

@@ -23,6 +23,8 @@ typedef uint64_t scan_window_fn(const char *p);
 enum scan_isa { SCAN_PORTABLE, SCAN_SSE2, SCAN_AVX2, SCAN_AVX512, SCAN_ISA_END };
 
 bool scan_isa_supported(enum scan_isa isa);
+/* SCAN_AVX512, and bytes of a register can be moved together (VBMI2)? */
+bool scan_compress_supported(void);
 
 /* NULL when this processor does not have the instructions. */
 scan_window_fn *scan_window_for(enum scan_shape shape, enum scan_isa isa);

@@ -2,6 +2,10 @@
 /* Windows of characters of any script. Pure; the cache is its owner's. */
 #include "tokenizer/scan/scripts.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "tokenizer/scan/piece_first.h"
 #include "tokenizer/scan/unicode.h"
 
@@ -14,9 +18,10 @@ enum {
 #define UNKNOWN '\xff'
 #define INLINE static inline __attribute__((always_inline))
 
+/* SCAN_WINDOW characters, and room for as many that are written together with the last one. */
 struct window {
-    char chars[SCAN_WINDOW];
-    uint16_t at[SCAN_WINDOW + 1]; /* where they begin */
+    char chars[2 * SCAN_WINDOW];
+    uint16_t at[2 * SCAN_WINDOW]; /* where they begin, and where the last one ends */
 };
 
 /* Stands for a character where case does not matter. */
@@ -46,6 +51,55 @@ INLINE bool is_theirs(uint32_t cp)
            cp - 0xac00 < 0xd7a4 - 0xac00;
 }
 
+#if defined(__x86_64__)
+
+/* Within 64 bytes. */
+__attribute__((
+    target("avx2,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vbmi,avx512vbmi2"))) static unsigned
+read_faulty_avx512(const char *p, size_t n, size_t at, unsigned i, struct window *w)
+{
+#define EQUAL(c) _mm512_cmpeq_epi8_mask(x, _mm512_set1_epi8((char)(c)))
+    static const unsigned char numbers[64] __attribute__((aligned(64))) = {
+        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+        22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+        44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
+    };
+    const __m512i base = _mm512_set1_epi16((short)at);
+    uint64_t there = n - at >= 64 ? UINT64_MAX : ((uint64_t)1 << (n - at)) - 1;
+    __m512i x = _mm512_maskz_loadu_epi8(there, p + at);
+    uint64_t begins = _mm512_cmpge_epi8_mask(x, _mm512_set1_epi8((char)0xc0));
+    uint64_t fault = EQUAL(0xef) & EQUAL(0xbf) >> 1 & EQUAL(0xbd) >> 2;
+    uint64_t other = (begins & _mm512_movepi8_mask(x) & ~fault) | ~there;
+    unsigned end = other != 0 ? (unsigned)__builtin_ctzll(other) : 64;
+    begins &= other != 0 ? (other & -other) - 1 : UINT64_MAX;
+    unsigned count = (unsigned)__builtin_popcountll(begins);
+    x = _mm512_maskz_compress_epi8(begins, _mm512_mask_mov_epi8(x, fault, _mm512_set1_epi8('#')));
+    _mm512_storeu_si512(w->chars + i, x);
+    x = _mm512_maskz_compress_epi8(begins, _mm512_load_si512((const void *)numbers));
+    __m512i low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(x));
+    __m512i high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(x, 1));
+    _mm512_storeu_si512(w->at + i, _mm512_add_epi16(low, base));
+    _mm512_storeu_si512(w->at + i + 32, _mm512_add_epi16(high, base));
+    w->at[i + count] = (uint16_t)(at + end);
+    return MIN(count, SCAN_WINDOW - i);
+#undef EQUAL
+}
+
+#endif
+
+/* Characters i and on, which begin with U+FFFD at p + at: that one, and of the others some that are
+ * U+FFFD or ASCII. Returns how many they are; w->at says where they end, too. */
+INLINE unsigned read_faulty(const char *p, size_t n, size_t at, unsigned i, struct window *w)
+{
+#if defined(__x86_64__)
+    if (scan_compress_supported()) return read_faulty_avx512(p, n, at, i, w);
+#endif
+    (void)p, (void)n;
+    w->chars[i] = '#';
+    w->at[i + 1] = (uint16_t)(at + 3);
+    return 1;
+}
+
 /* The characters from p on, of which n bytes are there. */
 INLINE void read_window(const char *p, size_t n, bool cases, bool leave, struct window *w)
 {
@@ -64,8 +118,8 @@ INLINE void read_window(const char *p, size_t n, bool cases, bool leave, struct 
         }
         if (c == 0xef && memcmp(p + at, "\xef\xbf\xbd", 3) == 0) { /* a faulty byte, mostly */
             both = false;
-            w->chars[i] = '#';
-            at += 3;
+            i += read_faulty(p, n, at, i, w) - 1;
+            at = w->at[i + 1];
             continue;
         }
         uint32_t cp;
