@@ -15,10 +15,21 @@
 
 static struct support_vocab made;
 
+static const struct support_vocab *made_now(void)
+{
+    support_init(&made, support_words, ARRAY_LEN(support_words));
+    return &made;
+}
+
 static struct vocab *open_made(bool nfc)
 {
-    support_init(&made, support_words, sizeof support_words / sizeof support_words[0]);
-    return support_open(&made, PATTERN_QWEN, nfc);
+    return support_open(made_now(), PATTERN_QWEN, nfc);
+}
+
+/* A real vocabulary, NULL when it was not fetched; of no name, the one that was made. */
+static struct vocab *open_named(const char *name, const struct support_vocab *own, bool nfc)
+{
+    return name == NULL ? support_open(own, PATTERN_QWEN, nfc) : support_real(name);
 }
 
 static void all_methods_merge_alike(void **state)
@@ -69,8 +80,7 @@ static void tokens_that_come_again_are_the_right_ones(void **state)
     (void)state;
     support_init(&own, words, ARRAY_LEN(words));
     for (size_t k = 0; k < ARRAY_LEN(names); k++) {
-        struct vocab *v = names[k] == NULL ? support_open(&own, PATTERN_QWEN, false)
-                                           : support_real(names[k]);
+        struct vocab *v = open_named(names[k], &own, false);
         struct rng_fake rng;
         if (v == NULL) continue; /* not fetched */
         assert_int_equal(v->h->linear, 1);
@@ -106,8 +116,7 @@ static void tokens_of_long_runs_are_the_right_ones(void **state)
     (void)state;
     support_init(&own, words, ARRAY_LEN(words));
     for (size_t k = 0; k < ARRAY_LEN(names); k++) {
-        struct vocab *v = names[k] == NULL ? support_open(&own, PATTERN_QWEN, false)
-                                           : support_real(names[k]);
+        struct vocab *v = open_named(names[k], &own, false);
         struct rng_fake rng;
         if (v == NULL) continue; /* not fetched */
         rng_fake_init(&rng, 90 + k);
@@ -147,8 +156,7 @@ static void counting_keeps_the_prefixes_it_needs(void **state)
     (void)state;
     support_init(&own, words, ARRAY_LEN(words));
     for (size_t k = 0; k < ARRAY_LEN(names); k++) {
-        struct vocab *v = names[k] == NULL ? support_open(&own, PATTERN_QWEN, false)
-                                           : support_real(names[k]);
+        struct vocab *v = open_named(names[k], &own, false);
         struct rng_fake rng;
         if (v == NULL) continue; /* not fetched */
         rng_fake_init(&rng, 110 + k);
@@ -175,7 +183,7 @@ static void pieces_merged_together_come_out_alike(void **state)
     static char p[MANY][BPE_MANY];
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
-        struct vocab *v = names[k] == NULL ? open_made(false) : support_real(names[k]);
+        struct vocab *v = open_named(names[k], made_now(), false);
         struct rng_fake rng;
         if (v == NULL) continue; /* not fetched */
         rng_fake_init(&rng, 9 + k);
@@ -251,7 +259,7 @@ static void parts_of_a_piece_merge_like_the_whole(void **state)
     const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3", "llama3_2" };
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
-        struct vocab *v = names[k] == NULL ? open_made(false) : support_real(names[k]);
+        struct vocab *v = open_named(names[k], made_now(), false);
         struct rng_fake rng;
         if (v == NULL) continue; /* not fetched */
         rng_fake_init(&rng, 11 + k);
@@ -295,7 +303,7 @@ static void long_pieces_merge_like_the_whole(void **state)
     static uint32_t heap[MOST];
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
-        struct vocab *v = names[k] == NULL ? open_made(false) : support_real(names[k]);
+        struct vocab *v = open_named(names[k], made_now(), false);
         struct rng_fake rng;
         if (v == NULL) continue; /* not fetched */
         rng_fake_init(&rng, 5 + k);
@@ -466,7 +474,7 @@ static void a_text_in_pieces_counts_like_the_whole(void **state)
     const char *const names[] = { NULL, "qwen3", "o200k_base", "deepseek_v3", "mistral_nemo" };
     (void)state;
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
-        struct vocab *v = names[k] == NULL ? open_made(true) : support_real(names[k]);
+        struct vocab *v = open_named(names[k], made_now(), true);
         struct rng_fake rng;
         char text[4000];
         if (v == NULL) continue; /* not fetched */
