@@ -54,6 +54,7 @@ void answer_free(struct answer *a)
     vocab_unref(a->o.vocab);
     free(a);
 }
+
 /* --- events --- */
 
 /* The members that an ending repeats: taken from the first event that has them, when a limit is in

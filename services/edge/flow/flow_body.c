@@ -80,8 +80,7 @@ static struct str body_of(const struct flow *f)
     return str_n(input(f)->data + head_len(f), f->body_len);
 }
 
-/* --- read
- * --- */
+/* --- reading it --- */
 
 static bool is_json(struct str type)
 {
