@@ -218,6 +218,78 @@ static void the_clock_is_the_callers(void **state)
     buf_done(&r.text);
 }
 
+static void numbers_in_strings_are_read_as_python_reads_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *filter, *want;
+    } cases[] = {
+        { "'42' | int", "42" },
+        { "' 42\\n' | int", "42" },
+        { "'\xc2\xa0"
+          "12\xe2\x80\x83' | int",
+          "12" },
+        { "'+7' | int", "7" },
+        { "'-0' | int", "0" },
+        { "'007' | int", "7" },
+        { "'-7.9' | int", "-7" },
+        { "'1e3' | int", "1000" },
+        { "'1_000' | int", "1000" },
+        { "'-1_0' | int", "-10" },
+        { "'1__0' | int(5)", "5" },
+        { "'_1' | int(5)", "5" },
+        { "'1_' | int(5)", "5" },
+        { "'' | int(5)", "5" },
+        { "'- 7' | int(5)", "5" },
+        { "'--5' | int(5)", "5" },
+        { "'0x10' | int", "0" },
+        { "'0x10' | int(5)", "5" },
+        { "'0x1p3' | int(5)", "5" },
+        { "'inf' | int(5)", "5" },
+        { "'nan' | int(5)", "5" },
+        { "'1e400' | int(4)", "4" },
+        { "'12345678901234567890' | int", "12345678901234567890" },
+        { "'-0000000000000000000000012' | int", "-12" },
+        { "'-9223372036854775808' | int", "-9223372036854775808" },
+        { "'9223372036854775807' | int", "9223372036854775807" },
+        { "'9223372036854775808' | int", "9223372036854775808" },
+        { "'1e30' | int", "1000000000000000019884624838656" },
+        { "1e30 | int", "1000000000000000019884624838656" },
+        { "'0x10' | int(0, 16)", "16" },
+        { "'0x_f' | int(0, 16)", "15" },
+        { "'ff' | int(0, base=16)", "255" },
+        { "'z' | int(0, 36)", "35" },
+        { "'0b101' | int(0, 0)", "5" },
+        { "'010' | int(5, 0)", "10" },
+        { "'0_0' | int(3, 0)", "0" },
+        { "'12' | int(1, 1)", "12" },
+        { "'99' | int(3, 2)", "99" },
+        { "'0x10' | float", "0.0" },
+        { "'0x1p3' | float(2.0)", "2.0" },
+        { "'inf' | float", "inf" },
+        { "'-Infinity' | float", "-inf" },
+        { "'-nan' | float", "nan" },
+        { "'nan(1)' | float(2.0)", "2.0" },
+        { "'infinit' | float(2.0)", "2.0" },
+        { "'1e400' | float", "inf" },
+        { "'1_000.5' | float", "1000.5" },
+        { "'1_.5' | float(2.0)", "2.0" },
+        { "'1e1_0' | float", "10000000000.0" },
+        { "' .5 ' | float", "0.5" },
+        { "'5.' | float", "5.0" },
+        { "'.' | float(2.0)", "2.0" },
+        { "'e5' | float(2.0)", "2.0" },
+        { "'+-5' | float(2.0)", "2.0" },
+        { "big | float", "1.2345678901234568e+22" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char source[100];
+        (void)snprintf(source, sizeof source, "{{ %s }}", cases[i].filter);
+        expect(source, cases[i].want);
+    }
+    expect_error("{{ ('f' * 20) | int(0, 16) }}", ERR_LIMIT, "64 bits");
+}
+
 static void what_is_wrong_is_refused_when_compiling(void **state)
 {
     (void)state;
@@ -406,6 +478,7 @@ int main(void)
         cmocka_unit_test(strings_are_of_characters),
         cmocka_unit_test(a_template_refuses_with_its_own_words),
         cmocka_unit_test(the_clock_is_the_callers),
+        cmocka_unit_test(numbers_in_strings_are_read_as_python_reads_them),
         cmocka_unit_test(what_is_wrong_is_refused_when_compiling),
         cmocka_unit_test(work_is_bounded),
         cmocka_unit_test(deep_nesting_is_refused_not_crashed),

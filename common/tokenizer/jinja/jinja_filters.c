@@ -102,22 +102,21 @@ FILTER(f_replace)
     return jstr_replace(r, s, old, with, max);
 }
 
-/* int(value): of a number, or of a string that is one; else the default. */
+/* int(value, default=0, base=10): of a number, or of a string that is one; else the default. */
 FILTER(f_int)
 {
-    int64_t i;
     const struct jv *d = jarg(args, 0, "default");
+    struct jv i;
+    double f;
     if (v.type == JV_INT || v.type == JV_BIGINT) return v;
     if (v.type == JV_BOOL) return jv_int(v.b);
-    if (v.type == JV_FLOAT && fabs(v.f) < 9e18) return jv_int((int64_t)v.f);
+    if (v.type == JV_FLOAT && isfinite(v.f)) return jnumber_truncated(r, v.f);
     if (v.type == JV_STR) {
-        struct str s = jstr_strip(jv_text(v), NULL, 3);
-        if (s.n > 0 && s.p[0] == '+') s = str_n(s.p + 1, s.n - 1);
-        if (str_to_i64(s, &i) == ERR_OK) return jv_int(i);
-        char *end, *z = arena_dupz(r->a, s);
-        if (z == NULL) return jnomem(r);
-        double f = strtod(z, &end);
-        if (s.n > 0 && *end == '\0' && fabs(f) < 9e18) return jv_int((int64_t)f);
+        int64_t base = jarg_int(r, args, 1, "base", 10);
+        bool is_base = base == 0 || (base >= 2 && base <= 36);
+        if (r->err == ERR_OK && is_base && jnumber_int(r, jv_text(v), (int)base, &i)) return i;
+        if (r->err == ERR_OK && jnumber_float(r, jv_text(v), &f) && isfinite(f))
+            return jnumber_truncated(r, f);
     }
     return d != NULL ? *d : jv_int(0);
 }
@@ -125,16 +124,12 @@ FILTER(f_int)
 FILTER(f_float)
 {
     const struct jv *d = jarg(args, 0, "default");
+    double f;
     if (v.type == JV_FLOAT) return v;
     if (v.type == JV_INT) return jv_float((double)v.i);
     if (v.type == JV_BOOL) return jv_float(v.b);
-    if (v.type == JV_STR) {
-        struct str s = jstr_strip(jv_text(v), NULL, 3);
-        char *end, *z = arena_dupz(r->a, s);
-        if (z == NULL) return jnomem(r);
-        double f = strtod(z, &end);
-        if (s.n > 0 && *end == '\0') return jv_float(f);
-    }
+    if ((v.type == JV_STR || v.type == JV_BIGINT) && jnumber_float(r, jv_text(v), &f))
+        return jv_float(f);
     return d != NULL ? *d : jv_float(0.0);
 }
 

@@ -425,6 +425,16 @@ bool jchar_is_alpha(uint32_t cp);
 size_t jstr_find(struct str s, struct str needle, size_t from);
 struct jv jstr_replace(struct jr *r, struct str s, struct str old, struct str with, int64_t max);
 
+/* ---- numbers in strings, as Python's int(s, base) and float(s) read them ---- */
+
+/* base: 2 to 36, or 0 for what its prefix (0x, 0o, 0b) says. False when s is no such number; true
+ * with a failure of r for one that does not fit. */
+bool jnumber_int(struct jr *r, struct str s, int base, struct jv *ret);
+/* False when s is no number; of r's error when memory is out. */
+bool jnumber_float(struct jr *r, struct str s, double *ret);
+/* int(f) of one that is finite. */
+struct jv jnumber_truncated(struct jr *r, double f);
+
 /* A growing string in the arena. */
 struct jsb {
     char *p;
