@@ -60,24 +60,46 @@ export const DEGREES = {
   ...Object.fromEntries(Object.entries(WAYS).map(([name, { slug }]) => [name, { path: `/${slug}`, headers: [`Authorization: Bearer ${KEY}1`] }])),
 };
 
-// Words that follow no pattern, so that no cache has seen the text before.
-function prose(bytes) {
-  const words = 'the of and a in is it you that he was for on are with as his they at be this from have or by one had not but what all were when we there can an your which their said if do will each about how up out them then she many some so these would other into has more her two like him see time could no make than first been its who now people my made over did down only way find use may water long little very after words called just where most know get through back much before go good new write our me man too any day same right look think also around another came come work three word must because does part even place well such here take why things help put years different away again off went old number great tell men say small every found still between name should home big give air line set own under read last never us left end along while might next sound below saw something thought both few those always looked show large often together asked house world going want school important until form food keep children feet land side without boy once animals life enough took sometimes four head above kind began almost live page got earth need far hand high year mother light parts country father let night following picture being study second eyes soon times story boys since white days ever paper hard near sentence better best across during today others however sure means knew it’s try told young miles sun ways thing whole hear example heard several change answer room sea against top turned learn point city play toward five using himself usually'.split(' ');
-  let seed = 2463534242, text = '', sentence = 0;
-  const next = () => { seed ^= seed << 13; seed ^= seed >>> 17; seed ^= seed << 5; return seed >>> 0; };
-  while (Buffer.byteLength(text) < bytes) {
-    const word = words[next() % words.length];
-    text += sentence === 0 ? word[0].toUpperCase() + word.slice(1) : ` ${word}`;
-    if (++sentence > 6 + (next() % 12)) { text += next() % 5 === 0 ? '.\n\n' : '. '; sentence = 0; }
+const WORDS = 'the of and a in is it you that he was for on are with as his they at be this from have or by one had not but what all were when we there can an your which their said if do will each about how up out them then she many some so these would other into has more her two like him see time could no make than first been its who now people my made over did down only way find use may water long little very after words called just where most know get through back much before go good new write our me man too any day same right look think also around another came come work three word must because does part even place well such here take why things help put years different away again off went old number great tell men say small every found still between name should home big give air line set own under read last never us left end along while might next sound below saw something thought both few those always looked show large often together asked house world going want school important until form food keep children feet land side without boy once animals life enough took sometimes four head above kind began almost live page got earth need far hand high year mother light parts country father let night following picture being study second eyes soon times story boys since white days ever paper hard near sentence better best across during today others however sure means knew it’s try told young miles sun ways thing whole hear example heard several change answer room sea against top turned learn point city play toward five using himself usually'.split(' ');
+
+// Words in no order, the same in each run. One in ten is two of them in one, of which there are 85,000: a rare word or a name.
+function* wordsAndSigns() {
+  let seed = 2463534242;
+  const next = (n) => { seed ^= seed << 13; seed ^= seed >>> 17; seed ^= seed << 5; return (seed >>> 0) % n; };
+  for (;;) {
+    for (let n = 7 + next(12), first = true; n > 0; n--, first = false) {
+      const word = next(10) === 0 ? WORDS[next(WORDS.length)] + WORDS[next(WORDS.length)] : WORDS[next(WORDS.length)];
+      yield first ? word[0].toUpperCase() + word.slice(1) : ` ${word}`;
+    }
+    yield next(5) === 0 ? '.\n\n' : '. ';
   }
-  return Buffer.from(text).subarray(0, bytes).toString('utf8').replace(/�$/, '.');
 }
 
-// A request of so many bytes.
-export function request(bytes, { stream = false, model = 'Qwen3-8B' } = {}) {
-  const make = (content) => JSON.stringify({ model, messages: [{ role: 'system', content: 'You answer briefly, and say so when you do not know.' },
-    { role: 'user', content }], temperature: 0.7, ...(stream ? { stream: true, stream_options: { include_usage: true } } : { max_tokens: 512 }) });
-  let text = prose(Math.max(bytes - Buffer.byteLength(make('')), 1));
-  while (Buffer.byteLength(make(text)) > bytes && text.length > 1) text = text.slice(0, -1);
-  return make(text);
+// Text that takes so many bytes in JSON.
+function prose(bytes, from) {
+  let text = '', left = bytes;
+  for (;;) {
+    const more = from.next().value, n = Buffer.byteLength(JSON.stringify(more)) - 2;
+    if (n > left) return text + ' notwithstanding that'.slice(0, left);
+    text += more;
+    left -= n;
+  }
 }
+
+// n texts of so many bytes, each make(prose).
+function different(n, bytes, make) {
+  const from = wordsAndSigns(), room = Math.max(bytes - Buffer.byteLength(make('')), 0);
+  return Array.from({ length: n }, () => make(prose(room, from)));
+}
+
+// n bodies of requests, each of so many bytes.
+export const requests = (n, bytes, { stream = false, model = 'Qwen3-8B' } = {}) => different(n, bytes, (content) => JSON.stringify({ model,
+  messages: [{ role: 'system', content: 'You answer briefly, and say so when you do not know.' }, { role: 'user', content }],
+  temperature: 0.7, ...(stream ? { stream: true, stream_options: { include_usage: true } } : { max_tokens: 512 }) }));
+export const request = (bytes, options) => requests(1, bytes, options)[0];
+
+// What the upstream answers: bodies of whole answers, and what the events of streams say.
+export const answers = (n, bytes) => different(n, bytes, (content) => JSON.stringify({ id: 'chatcmpl-bench', object: 'chat.completion', created: 1700000000,
+  model: 'Qwen3-8B', choices: [{ index: 0, message: { role: 'assistant', content }, logprobs: null, finish_reason: 'stop' }],
+  usage: { prompt_tokens: 130, completion_tokens: 240, total_tokens: 370 } }));
+export const deltas = (n) => Array.from(wordsAndSigns().take(n), (text) => JSON.stringify(text).slice(1, -1));

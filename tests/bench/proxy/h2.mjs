@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What upstream.c answers, over TLS, in HTTP/2 and 1.1: h2.mjs PORT UPSTREAM_PORT CERT KEY. Each answer is fetched there
-// once, and goes out as one piece; but for streams that stay open. Ends with its input.
+// What upstream.c answers, over TLS, in HTTP/2 and 1.1: h2.mjs PORT UPSTREAM_PORT CERT KEY. Some of each kind are
+// fetched there once, and go out in turns as one piece; but for streams that stay open. Ends with its input.
 import fs from 'node:fs';
 import http from 'node:http';
 import http2 from 'node:http2';
 
 const [port, behind, cert, key] = process.argv.slice(2);
-const answers = new Map();
+const KEPT = 64, kept = new Map();
+let turn = 0;
 
 function fetched(bench) {
   return new Promise((resolve, reject) => {
@@ -35,8 +36,9 @@ const server = http2.createSecureServer({ cert: fs.readFileSync(cert), key: fs.r
   const bench = req.headers['x-bench'] ?? '';
   req.resume();
   if (bench === 'idle') { passOn(bench, res); return; }
-  if (!answers.has(bench)) answers.set(bench, fetched(bench));
-  const { type, body } = await answers.get(bench);
+  const which = `${turn++ % KEPT} ${bench}`;
+  if (!kept.has(which)) kept.set(which, fetched(bench));
+  const { type, body } = await kept.get(which);
   const end = () => { res.writeHead(200, bench.startsWith('stream') ? { 'content-type': type } : { 'content-type': type, 'content-length': body.length }); res.end(body); };
   if (req.complete) end(); else req.on('end', end);
 });

@@ -3,7 +3,8 @@
  * The load of `make bench`: one thread that keeps many connections to a proxy busy, and says what
  * that cost the proxy. Options are NAME=VALUE:
  *
- *      port, path, body=FILE, header="Name: value" (may be repeated)
+ *      port, path, header="Name: value" (may be repeated)
+ *      bodies=FILE       a body on each line; each request takes the next one, in a circle
  *      conns=64  seconds=2  warm=0.3
  *      rate=0            requests per second over all connections; 0: each sends when it has its
  *                        answer. Latency counts from when a request was due.
@@ -32,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH = 256, REQUEST_KINDS = 5, HEADERS_MAX = 2048 };
+enum { BATCH = 256, REQUEST_KINDS = 5 };
 enum mode { REQUESTS, STREAMS, HOLD, SOAK };
 /* What one request of a soak is. */
 enum kind { PLAIN, BULK, LEFT, ERROR, RESET };
@@ -41,6 +42,7 @@ struct conn {
     int fd; /* -1: not open */
     bool busy, writing;
     enum kind kind;
+    const struct request *request;
     size_t sent;
     uint64_t due_ns, events_before;
     struct reader reader;
@@ -49,9 +51,9 @@ struct conn {
 
 static struct {
     unsigned port, conns;
-    const char *path;
-    char *body, headers[HEADERS_MAX];
-    size_t body_n, length;
+    const char *path, *bodies;
+    char headers[HEADERS_MAX];
+    size_t length;
     double seconds, warm;
     uint64_t rate, spread_ms;
     enum mode mode;
@@ -62,8 +64,8 @@ static struct {
 static struct {
     int ep;
     struct conn *conns, *free;
-    char *request[REQUEST_KINDS];
-    size_t request_n[REQUEST_KINDS];
+    struct request *requests[REQUEST_KINDS]; /* of each kind one for each body */
+    size_t bodies, next_body;
     uint64_t now, next_due, random;
     bool stopping;
     unsigned busy, open_streams;
@@ -85,16 +87,6 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void read_body(const char *file)
-{
-    FILE *f = fopen(file, "r");
-    if (f == NULL) die(file);
-    o.body = malloc(1 << 20);
-    if (o.body == NULL) die("malloc");
-    o.body_n = fread(o.body, 1, 1 << 20, f);
-    fclose(f);
-}
-
 static void option(const char *arg)
 {
     static const char *const modes[] = { "requests", "streams", "hold", "soak" };
@@ -106,8 +98,8 @@ static void option(const char *arg)
         o.port = (unsigned)strtoul(v, NULL, 10);
     else if (IS("path"))
         o.path = v;
-    else if (IS("body"))
-        read_body(v);
+    else if (IS("bodies"))
+        o.bodies = v;
     else if (IS("header") && strlen(o.headers) + strlen(v) + 3 < HEADERS_MAX) {
         size_t n = strlen(o.headers);
         snprintf(o.headers + n, HEADERS_MAX - n, "%s\r\n", v);
@@ -143,21 +135,13 @@ static void make_requests(void)
                                                     "x-bench: status 500\r\n",
                                                     "x-bench: reset 20\r\n" };
     for (size_t i = 0; i < REQUEST_KINDS; i++) {
-        /* A soak's streams ask for one in their body; the file is a request for a whole answer. */
-        bool stream = i == BULK || i == LEFT || i == RESET;
-        const char *more = stream ? "\"stream\":true," : "";
-        size_t cap = o.body_n + HEADERS_MAX + 400, more_n = strlen(more);
-        char *p = malloc(cap);
-        if (p == NULL) die("malloc");
-        int n = snprintf(p, cap,
-                         "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-                         "%s%sContent-Length: %zu\r\n\r\n",
-                         o.path, o.headers, how[i], o.body_n + more_n);
-        memcpy(p + n, "{", 1);
-        memcpy(p + n + 1, more, more_n);
-        memcpy(p + n + 1 + more_n, o.body + 1, o.body_n - 1);
-        r.request[i] = p;
-        r.request_n[i] = (size_t)n + o.body_n + more_n;
+        /* A soak's streams ask for one in their body; the file is of requests for whole answers. */
+        struct request_form form = { .path = o.path,
+                                     .headers = o.headers,
+                                     .how = how[i],
+                                     .stream = i == BULK || i == LEFT || i == RESET };
+        r.bodies = requests_make(o.bodies, &form, &r.requests[i]);
+        if (r.bodies == 0) die(o.bodies);
         if (o.mode != SOAK) break;
     }
 }
@@ -211,9 +195,8 @@ static void watch(struct conn *c, bool writing)
 
 static void write_more(struct conn *c)
 {
-    while (c->sent < r.request_n[c->kind]) {
-        ssize_t n = send(c->fd, r.request[c->kind] + c->sent, r.request_n[c->kind] - c->sent,
-                         MSG_NOSIGNAL);
+    while (c->sent < c->request->n) {
+        ssize_t n = send(c->fd, c->request->p + c->sent, c->request->n - c->sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EAGAIN) return watch(c, true);
         if (n < 0) return; /* reading tells */
         c->sent += (size_t)n;
@@ -239,6 +222,8 @@ static void send_request(uint64_t due)
     c->busy = true;
     r.busy++;
     c->kind = some_kind();
+    c->request = &r.requests[c->kind][r.next_body++];
+    if (r.next_body == r.bodies) r.next_body = 0;
     c->sent = 0;
     c->due_ns = due;
     c->events_before = 0;
@@ -373,8 +358,8 @@ static void hold(void)
 int main(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) option(argv[i]);
-    if (o.port == 0 || o.body_n == 0) {
-        fprintf(stderr, "load: port and body are needed\n");
+    if (o.port == 0 || o.bodies == NULL) {
+        fprintf(stderr, "load: port and bodies are needed\n");
         return 2;
     }
     make_requests();

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the load generator share: load.c (options, connections, the run), load_http.c
- * (reading answers), load_result.c (CPU time of the measured processes, percentiles, the report).
+/* What the files of the load generator share: load.c (options, connections, the run),
+ * load_request.c (what is sent), load_http.c (reading answers), load_result.c (CPU time of the
+ * measured processes, percentiles).
  */
 #ifndef BENCH_LOAD_H
 #define BENCH_LOAD_H
@@ -9,7 +10,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LOAD_PIDS_MAX = 8 };
+enum { LOAD_PIDS_MAX = 8, HEADERS_MAX = 2048, REQUEST_HEAD_MAX = HEADERS_MAX + 1024 };
+
+/* --- load_request.c --- */
+
+struct request {
+    char *p;
+    size_t n;
+};
+
+/* What all of them have in common. */
+struct request_form {
+    const char *path;
+    const char *headers, *how; /* lines of the head */
+    bool stream;               /* the body asks for one, beside what it has */
+};
+
+/* A request for each line of a file, which is its body: an object of JSON. *ret starts as NULL and
+ * is never freed. Returns how many; 0 when the file cannot be read or has none. */
+size_t requests_make(const char *file, const struct request_form *f, struct request **ret);
 
 /* --- load_http.c --- */
 

@@ -9,6 +9,7 @@ import path from 'node:path';
 import { Proc } from '../../e2e/lib/proc.mjs';
 import { Authority } from '../../e2e/lib/tls.mjs';
 import { until } from '../../e2e/lib/util.mjs';
+import { answers, deltas } from './config.mjs';
 
 export const PROXY_CPU = process.env.BENCH_PROXY_CPU ?? '0';
 
@@ -23,7 +24,12 @@ async function listening(port) {
 }
 
 export async function upstream(build, dir, port) {
-  const p = new Proc({ name: 'upstream', command: path.join(build, 'bench/proxy/upstream'), args: [`${port}`], log: path.join(dir, 'upstream.log') }).start();
+  const files = Object.entries({ answers: answers(256, 1500), words: deltas(4096) }).map(([name, lines]) => {
+    const file = path.join(dir, `upstream-${name}`);
+    fs.writeFileSync(file, lines.map((l) => `${l}\n`).join(''));
+    return file;
+  });
+  const p = new Proc({ name: 'upstream', command: path.join(build, 'bench/proxy/upstream'), args: [`${port}`, ...files], log: path.join(dir, 'upstream.log') }).start();
   await listening(port);
   return p;
 }

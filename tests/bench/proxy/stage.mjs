@@ -9,7 +9,7 @@ import { Suite } from '../../e2e/lib/suite.mjs';
 import { Authority } from '../../e2e/lib/tls.mjs';
 import { Proc } from '../../e2e/lib/proc.mjs';
 import { freePorts, sumOf, until } from '../../e2e/lib/util.mjs';
-import { DEGREES, document, request, ways } from './config.mjs';
+import { DEGREES, document, request, requests, ways } from './config.mjs';
 import { holdOverTls } from './held.mjs';
 import { nginx, pin, redis, relay, tlsUpstream, upstream } from './servers.mjs';
 
@@ -185,10 +185,13 @@ export class Stage {
 
   #args(target, { bytes = 600, stream, bench, ...options }) {
     const degree = DEGREES[original(target)] ?? DEGREES.full;
-    // The same bytes whatever the model's name.
-    const file = path.join(this.suite.dir, `body-${bytes}-${stream ? 's' : ''}-${degree.model ?? ''}`);
-    if (!fs.existsSync(file)) fs.writeFileSync(file, request(bytes, { stream, ...(degree.model ? { model: degree.model } : {}) }));
-    return [`port=${this.port(target)}`, `path=${degree.path}`, `body=${file}`, `pid=${this.proc(target).pid}`,
+    // The same bytes whatever the model's name. Long ones are fewer: a megabyte or two of them.
+    const file = path.join(this.suite.dir, `bodies-${bytes}-${stream ? 's' : ''}-${degree.model ?? ''}`);
+    if (!fs.existsSync(file)) {
+      const n = Math.min(512, Math.max(16, Math.floor(2 ** 20 / bytes)));
+      fs.writeFileSync(file, requests(n, bytes, { stream, ...(degree.model ? { model: degree.model } : {}) }).map((b) => `${b}\n`).join(''));
+    }
+    return [`port=${this.port(target)}`, `path=${degree.path}`, `bodies=${file}`, `pid=${this.proc(target).pid}`,
       ...degree.headers.map((h) => `header=${h}`), ...(bench ? [`header=x-bench: ${bench}`] : []),
       ...Object.entries(options).map(([k, v]) => `${k}=${v}`)];
   }

@@ -3,13 +3,15 @@
  * What stands behind the proxies in `make bench`: a server that does as little as it can, so that
  * the proxy is what is measured. One thread. Answers any POST as the header x-bench asks:
  *
- *      (none)            a whole answer of 1500 bytes, with usage
+ *      (none)            a whole answer: the next line of the file ANSWERS, in a circle
  *      stream N MS       N events of 200 bytes, MS ms apart; 0: all of them at once
  *      idle              one event, and then nothing until the client goes
  *      status S          an error with this status
  *      reset N           N events at once, then a reset
  *
- * GET /stats tells how many requests it answered. Usage: upstream PORT
+ * What events say are the lines of the file WORDS in turn, strings of JSON without their quotes.
+ * Streams begin at several places there. All bytes are made before the first request comes.
+ * GET /stats tells how many requests it answered. Usage: upstream PORT ANSWERS WORDS
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,9 +30,9 @@
 enum {
     HEAD_MAX = 16 * 1024,
     EVENT_BYTES = 200,
-    EVENTS_MAX = 1000,
-    ANSWER_BYTES = 1500,
-    WHEEL = 4096, /* slots of a millisecond */
+    EVENTS_MAX = 1000, /* that come at once */
+    STREAMS = 16,      /* that differ */
+    WHEEL = 4096,      /* slots of a millisecond */
     BATCH = 256
 };
 
@@ -42,17 +44,20 @@ struct conn {
     size_t out_n;
     bool writable_wanted, reset_after;
     /* a stream */
-    unsigned left, every_ms, next_event;
+    unsigned left, every_ms;
+    size_t next_event;
     struct conn *next, **prev; /* in a slot of the wheel */
+};
+
+struct text {
+    char *p;
+    size_t n;
 };
 
 static struct {
     int ep;
-    char answer[2048];
-    size_t answer_n;
-    char events[EVENTS_MAX][EVENT_BYTES + 8]; /* each a chunk */
-    char *bulk;                               /* stream head, events, end */
-    size_t stream_head_n;
+    struct text *answers, *events; /* an event: a chunk */
+    size_t answers_n, events_n, next_answer, next_stream;
     struct conn *wheel[WHEEL];
     uint64_t now_ms, done_ms, requests, gone;
     char reply[512];
@@ -76,49 +81,57 @@ static uint64_t clock_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static void make_answers(void)
+/* A text of each line of a file. */
+static size_t read_lines(const char *file, struct text make(const char *p, size_t n),
+                         struct text **ret)
 {
-    static const char prose[] =
-        "The harbour was quiet when the first boats came back, and the men on the quay counted "
-        "them twice before anyone said a word. Seven had left, and seven lights stood on the "
-        "water, small and steady. A gateway does much the same: it knows what went out, it waits "
-        "for what returns, and it writes down each of them once. ";
-    static const char *const words[] = { " harbour", " light", " seven", " boats",
-                                         " water",   " quay",  " night", " count" };
-    char text[1400], body[ANSWER_BYTES + 1];
-    static const char before[] =
-        "{\"id\":\"chatcmpl-bench\",\"object\":\"chat.completion\",\"created\":1700000000,"
-        "\"model\":\"Qwen3-8B\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","
-        "\"content\":\"";
-    static const char after[] =
-        "\"},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":130,"
-        "\"completion_tokens\":240,\"total_tokens\":370}}";
-    size_t n = ANSWER_BYTES - (sizeof before - 1) - (sizeof after - 1);
-    for (size_t i = 0; i < n; i++) text[i] = prose[i % (sizeof prose - 1)];
-    snprintf(body, sizeof body, "%s%.*s%s", before, (int)n, text, after);
-    s.answer_n = (size_t)snprintf(s.answer, sizeof s.answer,
-                                  "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                                  "Content-Length: %d\r\n\r\n%s",
-                                  ANSWER_BYTES, body);
-
-    s.stream_head_n = sizeof stream_head - 1;
-    s.bulk = calloc(1, s.stream_head_n + EVENTS_MAX * chunk_bytes);
-    if (s.bulk == NULL) die("calloc");
-    memcpy(s.bulk, stream_head, s.stream_head_n);
-    for (size_t i = 0; i < EVENTS_MAX; i++) {
-        const char *word = words[i % 8];
-        char event[EVENT_BYTES + 64];
-        int have = snprintf(
-            event, sizeof event,
-            "data: {\"id\":\"c-bench\",\"object\":\"chat.completion.chunk\","
-            "\"created\":1700000000,\"model\":\"Qwen3-8B\",\"choices\":[{\"index\":0,"
-            "\"delta\":{\"content\":\"%s\"},\"finish_reason\":null}],\"fp\":\"\"}\n\n",
-            word);
-        snprintf(s.events[i], sizeof s.events[i], "%x\r\n%.*s%.*s\"}\n\n\r\n", EVENT_BYTES,
-                 have - 4, event, EVENT_BYTES - have,
-                 "--------------------------------------------------------");
-        memcpy(s.bulk + s.stream_head_n + i * chunk_bytes, s.events[i], chunk_bytes);
+    FILE *f = fopen(file, "r");
+    if (f == NULL) die(file);
+    char *line = NULL;
+    size_t line_cap = 0, n = 0, cap = 0;
+    for (ssize_t got; (got = getline(&line, &line_cap, f)) > 0;) {
+        if (n == cap) {
+            cap = cap > 0 ? cap * 2 : 64;
+            *ret = realloc(*ret, cap * sizeof **ret);
+            if (*ret == NULL) die("realloc");
+        }
+        (*ret)[n++] = make(line, (size_t)got - (line[got - 1] == '\n'));
     }
+    free(line);
+    fclose(f);
+    if (n == 0) die(file);
+    return n;
+}
+
+static struct text make_answer(const char *body, size_t n)
+{
+    char *p;
+    int all = asprintf(&p,
+                       "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                       "Content-Length: %zu\r\n\r\n%.*s",
+                       n, (int)n, body);
+    if (all < 0) die("asprintf");
+    return (struct text){ p, (size_t)all };
+}
+
+static struct text make_event(const char *word, size_t n)
+{
+    static const char before[] =
+        "data: {\"id\":\"c-bench\",\"object\":\"chat.completion.chunk\","
+        "\"created\":1700000000,\"model\":\"Qwen3-8B\",\"choices\":[{\"index\":0,"
+        "\"delta\":{\"content\":\"";
+    static const char after[] = "\"},\"finish_reason\":null}],\"fp\":\"", end[] = "\"}\n\n";
+    size_t have = sizeof before - 1 + n + sizeof after - 1 + sizeof end - 1;
+    if (have > EVENT_BYTES) {
+        fprintf(stderr, "upstream: a long word: %.*s\n", (int)n, word);
+        exit(2);
+    }
+    char *p;
+    int all = asprintf(&p, "%x\r\n%s%.*s%s%.*s%s\r\n", EVENT_BYTES, before, (int)n, word, after,
+                       (int)(EVENT_BYTES - have),
+                       "--------------------------------------------------------", end);
+    if (all < 0) die("asprintf");
+    return (struct text){ p, (size_t)all };
 }
 
 static void unlink_timer(struct conn *c)
@@ -183,8 +196,14 @@ static bool flush(struct conn *c)
     return true;
 }
 
-/* One end of all bulk streams is kept beside each of their lengths that is asked for. */
-static const char *bulk_of(unsigned events, bool whole, size_t *ret_n)
+/* A stream's place among the events. */
+static size_t first_event(size_t stream)
+{
+    return stream % STREAMS * (s.events_n / STREAMS);
+}
+
+/* A stream with all of its events; STREAMS of them are kept for each length that is asked for. */
+static const char *bulk_of(unsigned events, bool whole, size_t stream, size_t *ret_n)
 {
     static struct {
         unsigned events;
@@ -195,18 +214,23 @@ static const char *bulk_of(unsigned events, bool whole, size_t *ret_n)
     size_t i = 0;
     while (i < 15 && made[i].p != NULL && (made[i].events != events || made[i].whole != whole)) i++;
     if (made[i].p == NULL || made[i].events != events || made[i].whole != whole) {
-        size_t n = s.stream_head_n + events * chunk_bytes;
-        char *p = malloc(n + sizeof stream_end);
+        size_t end_n = whole ? sizeof stream_end - 1 : 0;
+        size_t n = sizeof stream_head - 1 + events * chunk_bytes + end_n;
+        char *p = malloc(n * STREAMS);
         if (p == NULL) die("malloc");
-        memcpy(p, s.bulk, n);
-        if (whole) memcpy(p + n, stream_end, sizeof stream_end - 1);
         made[i].events = events;
         made[i].whole = whole;
         made[i].p = p;
-        made[i].n = n + (whole ? sizeof stream_end - 1 : 0);
+        made[i].n = n;
+        for (size_t k = 0; k < STREAMS; k++) {
+            p = mempcpy(p, stream_head, sizeof stream_head - 1);
+            for (size_t e = 0; e < events; e++)
+                p = mempcpy(p, s.events[(first_event(k) + e) % s.events_n].p, chunk_bytes);
+            p = mempcpy(p, stream_end, end_n);
+        }
     }
     *ret_n = made[i].n;
-    return made[i].p;
+    return made[i].p + stream % STREAMS * made[i].n;
 }
 
 static bool answer(struct conn *c)
@@ -228,16 +252,16 @@ static bool answer(struct conn *c)
     if (sscanf(how, "stream %u %u", &a, &b) == 2 && a > 0 && a <= EVENTS_MAX * 1000u &&
         (b > 0 || a <= EVENTS_MAX) && b < WHEEL) {
         if (b == 0) {
-            c->out = bulk_of(a, true, &c->out_n);
+            c->out = bulk_of(a, true, s.next_stream++, &c->out_n);
             return flush(c);
         }
         c->left = a - 1;
         c->every_ms = b;
-        c->next_event = 1;
-        c->out = bulk_of(1, false, &c->out_n);
+        c->next_event = first_event(s.next_stream) + 1;
+        c->out = bulk_of(1, false, s.next_stream++, &c->out_n);
         set_timer(c, s.now_ms + b);
     } else if (strncmp(how, "idle", 4) == 0) {
-        c->out = bulk_of(1, false, &c->out_n);
+        c->out = bulk_of(1, false, s.next_stream++, &c->out_n);
         c->left = 1;
     } else if (sscanf(how, "status %u", &a) == 1) {
         static const char error[] =
@@ -248,11 +272,12 @@ static bool answer(struct conn *c)
                                     a, sizeof error - 1, error);
         c->out = s.reply;
     } else if (sscanf(how, "reset %u", &a) == 1 && a <= EVENTS_MAX) {
-        c->out = bulk_of(a, false, &c->out_n);
+        c->out = bulk_of(a, false, s.next_stream++, &c->out_n);
         c->reset_after = true;
     } else {
-        c->out = s.answer;
-        c->out_n = s.answer_n;
+        c->out = s.answers[s.next_answer].p;
+        c->out_n = s.answers[s.next_answer].n;
+        if (++s.next_answer == s.answers_n) s.next_answer = 0;
     }
     return flush(c);
 }
@@ -312,7 +337,7 @@ static void tick(void)
                 c->out_n = sizeof stream_end - 1;
             } else {
                 c->left--;
-                c->out = s.events[c->next_event++ % EVENTS_MAX];
+                c->out = s.events[c->next_event++ % s.events_n].p;
                 c->out_n = chunk_bytes;
             }
             flush(c);
@@ -336,15 +361,16 @@ static void new_clients(int listener)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: upstream PORT\n");
+    if (argc != 4) {
+        fprintf(stderr, "usage: upstream PORT ANSWERS WORDS\n");
         return 2;
     }
     struct sockaddr_in a = { .sin_family = AF_INET,
                              .sin_port = htons((uint16_t)strtoul(argv[1], NULL, 10)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;
-    make_answers();
+    s.answers_n = read_lines(argv[2], make_answer, &s.answers);
+    s.events_n = read_lines(argv[3], make_event, &s.events);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(listener, (struct sockaddr *)&a, sizeof a) != 0) die("bind");
     if (listen(listener, 4096) != 0) die("listen");
