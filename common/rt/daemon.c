@@ -304,6 +304,27 @@ static void check_nats_url(const char *url, struct opt_problems *problems)
     }
 }
 
+static void raise_file_limit(void)
+{
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        l.rlim_cur = l.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &l);
+    }
+}
+
+/* Too few would show as whatever happens to come when they are used up. */
+static void check_file_limit(const struct daemon *d, struct opt_problems *problems)
+{
+    struct rlimit l;
+    uint64_t need = DAEMON_DESCRIPTORS;
+    if (d->desc->descriptors != NULL) need += d->desc->descriptors(d->settings);
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < need)
+        opt_problem(problems,
+                    "ulimit -n: this process may have %llu file descriptors, and needs %llu",
+                    (unsigned long long)l.rlim_cur, (unsigned long long)need);
+}
+
 static bool read_settings(struct daemon *d)
 {
     struct opt_problems problems = { 0 };
@@ -318,6 +339,8 @@ static bool read_settings(struct daemon *d)
         opt_problem(&problems, "SUBJECT_PREFIX: \"%s\" is not [a-z0-9-]{1,32}", d->common.prefix);
     check_nats_url(d->common.nats_url, &problems);
     if (d->desc->check != NULL) d->desc->check(d->settings, &problems);
+    raise_file_limit();
+    check_file_limit(d, &problems);
     bool ok = problems.count == 0;
     if (!ok)
         fprintf(stderr, "aigw-%s: %zu problem%s with the settings:\n%s", d->desc->name,
@@ -386,15 +409,6 @@ static void open_bus(struct daemon *d)
                    d);
 }
 
-static void raise_file_limit(void)
-{
-    struct rlimit l;
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
-        l.rlim_cur = l.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &l);
-    }
-}
-
 static enum err serve(struct daemon *d, const sigset_t *set, struct why *why)
 {
     enum err e = make_dir(d->common.state_dir, why);
@@ -441,7 +455,6 @@ static int run(struct daemon *d)
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
-    raise_file_limit();
     log_setup(d->desc->name, d->common.instance, (enum log_level)d->common.log_level);
     log_settings(d);
     pthread_mutex_init(&d->lock, NULL);

@@ -20,6 +20,8 @@
 struct daemon;
 struct json;
 
+enum { DAEMON_DESCRIPTORS = 64 }; /* that any daemon may need, idle */
+
 struct daemon_desc {
     const char *name;       /* service name, such as edge: log field svc, $SRV name aigw-edge */
     const char *about;      /* one sentence */
@@ -37,6 +39,9 @@ struct daemon_desc {
     /* Checks settings that depend on each other; adds a sentence per problem with opt_problem().
      * May be NULL. */
     void (*check)(const void *settings, struct opt_problems *problems);
+    /* How many file descriptors start() may need beside DAEMON_DESCRIPTORS: with fewer the daemon
+     * does not start. May be NULL. */
+    uint64_t (*descriptors)(const void *settings);
     /* Makes everything; keeps its state with daemon_set_state(). On error nothing may be left
      * running. */
     enum err (*start)(struct daemon *d, struct why *why);

@@ -243,11 +243,22 @@ static struct guard *make_guard(const struct edge_settings *s)
     return g;
 }
 
+static unsigned workers_of(const struct edge_settings *s)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return s->workers > 0 ? (unsigned)s->workers : (unsigned)MAX(cpus, 1L);
+}
+
+/* A worker's loop has two. */
+static uint64_t descriptors(const void *settings)
+{
+    return 2 * (uint64_t)workers_of(settings);
+}
+
 static struct edge *make(struct daemon *d)
 {
     struct edge *e = xcalloc(1, sizeof *e);
     const struct edge_settings *s = daemon_settings(d);
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     e->daemon = d;
     e->settings = s;
     e->clock = daemon_clock(d);
@@ -256,7 +267,7 @@ static struct edge *make(struct daemon *d)
     e->listen_fd = -1;
     e->drains = strcmp(s->client_gone, "drain") == 0;
     e->guard = make_guard(s);
-    e->workers_n = s->workers > 0 ? (unsigned)s->workers : (unsigned)MAX(cpus, 1L);
+    e->workers_n = workers_of(s);
     e->workers = xcalloc(e->workers_n, sizeof *e->workers);
     pthread_mutex_init(&e->rules_lock, NULL);
     ASSERT(identity_mode_parse(str_of(s->identities), &e->identities) ==
@@ -568,6 +579,7 @@ int main(int argc, char **argv)
         .ops_routes_len = ARRAY_LEN(ops),
         .presence_ms = 500, /* well within a lease time, so that silence is noticed within one */
         .check = check,
+        .descriptors = descriptors,
         .start = start,
         .quiesce = quiesce,
         .inflight = inflight,

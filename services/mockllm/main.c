@@ -41,6 +41,13 @@ static void report_vocab(void *ctx, const char *file, const char *problem)
     log_warn("vocabulary", LS("file", file), LS("problem", problem));
 }
 
+/* A worker's loop has two. */
+static uint64_t descriptors(const void *settings)
+{
+    const struct settings *s = settings;
+    return 2 * (uint64_t)s->threads;
+}
+
 static enum err start(struct daemon *d, struct why *why)
 {
     const struct settings *s = daemon_settings(d);
@@ -101,6 +108,7 @@ int main(int argc, char **argv)
                                       .metrics_len = store_metric_defs_len,
                                       .ops_port = 9010,
                                       .no_bus = true,
+                                      .descriptors = descriptors,
                                       .start = start,
                                       .quiesce = quiesce,
                                       .inflight = inflight,

@@ -16,10 +16,13 @@ after(() => fs.rmSync(dir, { recursive: true }));
 
 // What the daemon says of its settings, with nothing set but these (and the sanitizers' own).
 function check(daemon, env, ...args) {
+  return run(daemon, env, path.join(BIN, `aigw-${daemon}`), args.length > 0 ? args : ['-t']);
+}
+function run(daemon, env, command, args) {
   const base = { PATH: process.env.PATH, STATE_DIR: path.join(dir, daemon) };
   for (const name of Object.keys(process.env)) if (/SAN_OPTIONS$/.test(name)) base[name] = process.env[name];
   if (daemon === 'edge') Object.assign(base, { MASTER_KEY: KEY, KEY_PEPPER: KEY });
-  return new Promise((resolve) => execFile(path.join(BIN, `aigw-${daemon}`), args.length > 0 ? args : ['-t'], { env: { ...base, ...env } },
+  return new Promise((resolve) => execFile(command, args, { env: { ...base, ...env } },
     (e, stdout, stderr) => resolve({ code: e ? e.code : 0, text: stdout + stderr })));
 }
 
@@ -52,6 +55,16 @@ for (const [daemon, own] of Object.entries(WRONG))
         assert.match(said.text, /^aigw-\w+: 1 problem with the settings:\n/, `${name}=${value}`);
         assert.match(said.text, new RegExp(`\\b${name}\\b`), `${name}=${value}`);
       }
+  });
+
+// A shell sets the limit; how many descriptors the daemon needs is more than any of these.
+for (const daemon of Object.keys(WRONG))
+  test(`aigw-${daemon} says that it may have too few file descriptors`, async () => {
+    for (const n of [16, 20, 40]) {
+      const said = await run(daemon, {}, '/bin/sh', ['-c', `ulimit -n ${n}; exec "$0"`, path.join(BIN, `aigw-${daemon}`)]);
+      assert.equal(said.code, 1, `${n}: ${said.text}`);
+      assert.match(said.text, new RegExp(`^aigw-${daemon}: 1 problem with the settings:\\n.*ulimit -n: .* ${n} file descriptors, and needs \\d+\n$`), `${n}`);
+    }
   });
 
 // A number that is none, and one out of bounds, for every setting that has bounds in the help.
