@@ -189,21 +189,59 @@ static void pieces_merged_together_come_out_alike(void **state)
         rng_fake_init(&rng, 9 + k);
         for (int round = 0; round < 500; round++) {
             struct bpe_short pieces[MANY];
+            static uint32_t ids[MANY][BPE_MANY];
             size_t n = 1 + rng_below(&rng.rng, MANY);
             for (size_t i = 0; i < n; i++) {
-                pieces[i] = (struct bpe_short){ p[i], 1 + (unsigned)rng_below(&rng.rng, BPE_MANY),
-                                                false, 0 };
+                pieces[i] = (struct bpe_short){ .p = p[i],
+                                                .n = 1 + (unsigned)rng_below(&rng.rng, BPE_MANY),
+                                                .ids = i % 3 > 0 ? ids[i] : NULL };
                 for (unsigned b = 0; b < pieces[i].n; b++)
                     p[i][b] = "eeeaaaotinrsl hxyz_=-A!\n"[rng_below(&rng.rng, round % 2 ? 24 : 4)];
             }
-            bpe_many(v, pieces, n);
+            bpe_many_fn *f = bpe_many_for((enum scan_isa)(round % SCAN_ISA_END));
+            (f != NULL ? f : bpe_many)(v, pieces, n);
             for (size_t i = 0; i < n; i++) {
                 uint32_t heap[BPE_MANY];
-                size_t want;
+                size_t want, at = 0;
                 assert_int_equal(bpe_merge_heap(v, pieces[i].p, pieces[i].n, heap, &want), ERR_OK);
                 assert_int_equal(pieces[i].count, want);
+                if (pieces[i].ids == NULL) continue;
+                assert_memory_equal(pieces[i].ids, heap, want * sizeof *heap);
+                for (size_t t = 0; t < want; at += vocab_token_len(v, heap[t++]))
+                    assert_true((pieces[i].starts >> at & 1) != 0);
+                assert_int_equal(__builtin_popcount(pieces[i].starts), want);
             }
         }
+        vocab_unref(v);
+    }
+}
+
+static void runs_that_begin_alike_are_counted_on(void **state)
+{
+    const char *const names[] = { NULL, "qwen3", "o200k_base" };
+    enum { MOST = 700 };
+    static char p[MOST];
+    static uint32_t heap[MOST];
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        struct vocab *v = names[k] == NULL ? open_made(false) : support_real(names[k]);
+        struct rng_fake rng;
+        if (v == NULL) continue; /* not fetched */
+        rng_fake_init(&rng, 11 + k);
+        struct bpe_run *r = bpe_run_new(MOST);
+        assert_non_null(r);
+        for (int round = 0; round < 300; round++) {
+            /* of one of a few units, broken off somewhere, and with some other end */
+            static const char *const units[] = { " ", "a", "-=", "ab", "\t ", "*" };
+            const char *unit = units[rng_below(&rng.rng, 6)];
+            size_t n = 1 + rng_below(&rng.rng, MOST), want;
+            for (size_t i = 0; i < n; i++) p[i] = unit[i % strlen(unit)];
+            for (size_t i = n - rng_below(&rng.rng, MIN(n, (size_t)20)); i < n; i++)
+                p[i] = "ea -=\n"[rng_below(&rng.rng, 6)];
+            assert_int_equal(bpe_merge_heap(v, p, n, heap, &want), ERR_OK);
+            assert_int_equal(bpe_run_count(r, v, p, n), want);
+        }
+        bpe_run_free(r);
         vocab_unref(v);
     }
 }
@@ -591,6 +629,7 @@ int main(void)
         cmocka_unit_test(tokens_of_long_runs_are_the_right_ones),
         cmocka_unit_test(counting_keeps_the_prefixes_it_needs),
         cmocka_unit_test(pieces_merged_together_come_out_alike),
+        cmocka_unit_test(runs_that_begin_alike_are_counted_on),
         cmocka_unit_test(pieces_that_come_again_are_found),
         cmocka_unit_test(parts_of_a_piece_merge_like_the_whole),
         cmocka_unit_test(long_pieces_merge_like_the_whole),

@@ -78,7 +78,7 @@ enum err build_token(struct build *b, uint32_t id, struct str bytes)
 enum err build_pair(struct build *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t id)
 {
     struct vocab_pair p = { left, right, rank, id };
-    if (rank >= UINT32_MAX - 2) return ERR_LIMIT;
+    if (rank >= BUILD_MAX_RANK) return ERR_LIMIT;
     return buf_append(&b->pairs, &p, sizeof p);
 }
 

@@ -13,6 +13,7 @@ enum {
     BUILD_MAX_SIZE = 1 << 22,  /* ids */
     BUILD_MAX_TOKEN = 1 << 12, /* bytes of one token */
     BUILD_MAX_PAIRS = 1 << 23,
+    BUILD_MAX_RANK = 1 << 26, /* keys of merges are 32 bits: see bpe_many.c */
     BUILD_MAX_ADDED = 1 << 17,
 };
 

@@ -218,7 +218,7 @@ static enum err linear_piece(const struct vocab *v, const char *p, size_t n,
     return e;
 }
 
-static enum err list_append(struct token_list *to, const uint32_t *ids, size_t n)
+enum err token_list_append(struct token_list *to, const uint32_t *ids, size_t n)
 {
     if (to == NULL) return ERR_OK;
     enum err e = list_reserve(to, n);
@@ -228,65 +228,10 @@ static enum err list_append(struct token_list *to, const uint32_t *ids, size_t n
     return ERR_OK;
 }
 
-/*
- * Tokens are those of a text exactly when each is compatible with the next. So a long piece is
- * merged window by window, each with the end of what is there already, going further back where the
- * two do not fit. Given up are runs in which tokens depend on what is far away, and those of long
- * tokens, which the linear method is faster with: *ret_done.
- */
-static enum err window_piece(const struct vocab *v, const char *p, size_t n,
-                             const struct stop *stop, struct token_list *to, uint64_t *ret,
-                             bool *ret_done)
-{
-    enum { BACK = 2, NEW = 16, KEEP = BPE_SHORT, ROOM = 4 * BPE_SHORT, FIRST = 192 };
-    uint32_t ids[ROOM];
-    size_t len = 0, before = to != NULL ? to->len : 0, ask_at = ASK;
-    uint64_t flushed = 0;
-    enum err e = ERR_OK;
-    *ret_done = false;
-    for (size_t at = 0; at < n && e == ERR_OK;) {
-        size_t end = MIN(n, at + NEW), from = at;
-        for (bool again = false;; again = true) {
-            size_t was = from;
-            for (int back = 0; back < BACK && len > 0; back++) {
-                size_t token = vocab_token_len(v, ids[len - 1]);
-                if (end - from + token > BPE_SHORT) break;
-                from -= token;
-                len--;
-            }
-            if (again && from == was) goto out;
-            size_t made = bpe_merge_plain(v, p + from, end - from, ids + len);
-            if (len == 0 || bpe_compatible(v, ids[len - 1], ids[len])) {
-                len += made;
-                break;
-            }
-        }
-        at = end;
-        if (at >= ask_at) {
-            if (stop_asked(stop)) e = ERR_CLOSED;
-            ask_at += ASK;
-        }
-        if (at >= FIRST && at < 2 * FIRST && 2 * at > 7 * (flushed + len)) goto out;
-        if (e == ERR_OK && len > 2 * KEEP) { /* the window needs as much room */
-            e = list_append(to, ids, len - KEEP);
-            flushed += len - KEEP;
-            memmove(ids, ids + len - KEEP, KEEP * sizeof *ids);
-            len = KEEP;
-        }
-    }
-    if (e == ERR_OK) e = list_append(to, ids, len);
-    *ret = flushed + len;
-    *ret_done = true;
-out:
-    if (to != NULL && (e != ERR_OK || !*ret_done)) to->len = before;
-    return e;
-}
-
-/* Is it a few bytes again and again to begin with? */
-static bool is_run(const char *p, size_t n)
+bool bpe_run_is(const struct vocab *v, const char *p, size_t n)
 {
     enum { LOOK = 96, MOST = 16 };
-    if (n <= BPE_PLAIN) return false;
+    if (n <= BPE_PLAIN || v->h->linear == 0) return false;
     for (size_t period = 1; period <= MOST; period++)
         if (memcmp(p, p + period, LOOK) == 0) return true;
     return false;
@@ -297,13 +242,13 @@ static enum err long_piece(const struct vocab *v, const char *p, size_t n, const
                            struct token_list *to, uint64_t *ret)
 {
     bool done;
-    if (is_run(p, n)) return linear_piece(v, p, n, stop, to, ret);
-    enum err e = window_piece(v, p, n, stop, to, ret, &done);
+    if (bpe_run_is(v, p, n)) return linear_piece(v, p, n, stop, to, ret);
+    enum err e = bpe_windows(v, p, n, stop, to, ret, &done);
     if (e != ERR_OK || done) return e;
     if (n > BPE_PLAIN) return linear_piece(v, p, n, stop, to, ret);
     uint32_t ids[BPE_PLAIN]; /* a line of one sign, mostly: its automaton would come from afar */
     *ret = bpe_merge_plain(v, p, n, ids);
-    return list_append(to, ids, (size_t)*ret);
+    return token_list_append(to, ids, (size_t)*ret);
 }
 
 static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struct token_list *to,
@@ -312,7 +257,7 @@ static enum err heap_piece(const struct vocab *v, const char *p, size_t n, struc
     uint32_t few[BPE_HEAP], *ids = n > BPE_HEAP ? malloc(n * sizeof *ids) : few;
     size_t count = 0;
     enum err e = ids != NULL ? bpe_merge_heap(v, p, n, ids, &count) : ERR_NOMEM;
-    if (e == ERR_OK) e = list_append(to, ids, count);
+    if (e == ERR_OK) e = token_list_append(to, ids, count);
     if (e == ERR_OK) *ret = count;
     if (ids != few) free(ids);
     return e;
@@ -331,7 +276,7 @@ static enum err part_until(const struct vocab *v, const char *p, size_t n, bool 
         count = merge_chars(v, p, n, ids);
     if (count == 0) count = bpe_merge_plain(v, p, n, ids);
     *ret = count;
-    return list_append(to, ids, count);
+    return token_list_append(to, ids, count);
 }
 
 enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, struct token_list *to,

@@ -44,10 +44,14 @@ enum err bpe_part(const struct vocab *v, const char *p, size_t n, bool chars, st
 struct bpe_short {
     const char *p;
     unsigned n;
-    bool chars;     /* merging may begin with characters */
-    uint64_t count; /* what comes out */
+    bool chars;      /* merging may begin with characters */
+    uint64_t count;  /* what comes out */
+    uint32_t *ids;   /* NULL, or where the tokens go: room for n */
+    unsigned starts; /* bit i: one begins at byte i, or at character i where it began with them */
 };
-void bpe_many(const struct vocab *v, struct bpe_short *pieces, size_t n);
+typedef void bpe_many_fn(const struct vocab *v, struct bpe_short *pieces, size_t n);
+bpe_many_fn bpe_many;
+bpe_many_fn *bpe_many_for(enum scan_isa isa); /* NULL when it is not there; all give the same */
 
 /* The methods, without looking the whole piece up first. ids holds n. They return how many tokens.
  */
@@ -85,7 +89,22 @@ char *bpe_run_text(struct bpe_run *r); /* `most` bytes: the caller writes the pi
  * bytes stay as they are until it is cleared; what stands behind them need not.
  */
 uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, size_t n, size_t to);
+/* The tokens of p[0..n), 0 < n <= most, by merging alone: only what begins otherwise than the text
+ * counted before, which it takes the place of, is walked. Not together with the two above. */
+uint64_t bpe_run_count(struct bpe_run *r, const struct vocab *v, const char *p, size_t n);
+/* Is the piece a few bytes again and again to begin with, which are best counted that way? */
+bool bpe_run_is(const struct vocab *v, const char *p, size_t n);
+
+/*
+ * bpe_piece_until() by windows, of a piece of more than BPE_SHORT bytes, for vocabularies whose
+ * header says linear. Given up are runs in which tokens depend on what is far away, and those of
+ * long tokens: *ret_done.
+ */
+enum err bpe_windows(const struct vocab *v, const char *p, size_t n, const struct stop *stop,
+                     struct token_list *to, uint64_t *ret, bool *ret_done) MUSTCHECK;
 
 enum err token_list_push(struct token_list *l, uint32_t id) MUSTCHECK;
+/* NULL is fine: nothing is kept. */
+enum err token_list_append(struct token_list *l, const uint32_t *ids, size_t n) MUSTCHECK;
 
 #endif

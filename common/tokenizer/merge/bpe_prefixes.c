@@ -157,6 +157,14 @@ static void walk_init(struct walk *w, size_t most)
     memset(w->answers, 0, ((size_t)w->mask + 1) * sizeof w->answers[0]);
 }
 
+/* The state at a place further on or back: it depends on as many bytes as the longest token has. */
+static void walk_from(struct walk *w, const struct vocab *v, const char *p, size_t at)
+{
+    w->state = w->grown = 0;
+    for (size_t i = at - MIN(at, (size_t)v->h->longest); i < at; i++)
+        w->state = next_state(v, w->state, (unsigned char)p[i]);
+}
+
 /* How many of the first n bytes of both are the same. */
 static size_t alike(const char *p, const char *q, size_t n)
 {
@@ -196,9 +204,7 @@ static size_t walk_again(struct walk *w, size_t n, size_t to, uint32_t *count)
         last[i] = last[i - period];
         count[i] = count[i - vocab_token_len(v, last[i])] + 1;
     }
-    w->state = w->grown = 0;
-    for (size_t i = end - longest; i < end; i++)
-        w->state = next_state(v, w->state, (unsigned char)p[i]);
+    walk_from(w, v, p, end);
     return end;
 }
 
@@ -322,4 +328,20 @@ uint64_t bpe_run_peek(struct bpe_run *r, const struct vocab *v, size_t n, size_t
         r->walk.grown = grown;
     }
     return count[to - 1];
+}
+
+uint64_t bpe_run_count(struct bpe_run *r, const struct vocab *v, const char *p, size_t n)
+{
+    uint32_t *last = r->room, *count = r->room + r->most;
+    char *text = bpe_run_text(r);
+    ASSERT(n > 0 && n <= r->most);
+    size_t same = alike(text, p, MIN(n, r->n));
+    if (same < n) {
+        memcpy(text + same, p + same, n - same);
+        r->walk.period = 0;
+        walk_from(&r->walk, v, text, same);
+        walk_on(&r->walk, v, text, same, n, last, count);
+        r->n = n;
+    }
+    return count[n - 1];
 }

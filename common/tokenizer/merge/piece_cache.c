@@ -27,6 +27,7 @@ static void cache_free(struct piece_cache *c)
 {
     if (c == NULL) return;
     pieces_scratch_done(&c->scratch);
+    bpe_run_free(c->run);
     free(c);
 }
 
@@ -192,7 +193,9 @@ static void settle_short(struct piece_cache *c, const struct vocab *v)
         l->count = at != VOCAB_NO_TOKEN && (l->what == PIECE || keep[i]);
         if (l->count > 0) continue;
         which[n] = i;
-        pieces[n++] = (struct bpe_short){ (const char *)&l->k, l->n, l->what == PART_OF_CHARS, 0 };
+        pieces[n++] = (struct bpe_short){ .p = (const char *)&l->k,
+                                          .n = l->n,
+                                          .chars = l->what == PART_OF_CHARS };
     }
     bpe_many(v, pieces, n);
     for (unsigned i = 0; i < n; i++) c->later[which[i]].count = pieces[i].count;
@@ -359,7 +362,7 @@ static void settle_longer(struct piece_cache *c, const struct vocab *v)
         count[i] = vocab_whole(v, l->p, l->n) != VOCAB_NO_TOKEN;
         if (count[i] > 0) continue;
         which[n] = i;
-        pieces[n++] = (struct bpe_short){ l->p, l->n, false, 0 };
+        pieces[n++] = (struct bpe_short){ .p = l->p, .n = l->n };
     }
     bpe_many(v, pieces, n);
     for (unsigned i = 0; i < n; i++) count[which[i]] = pieces[i].count;
@@ -380,6 +383,18 @@ uint64_t piece_settle(struct piece_cache *c, const struct vocab *v)
     uint64_t sum = c->later_sum;
     c->later_sum = 0;
     return sum;
+}
+
+/* A whole piece of more than PIECE_CACHE_LONGEST bytes that has no parts. */
+static enum err whole_piece(struct piece_cache *c, const struct vocab *v, const char *p, size_t n,
+                            uint64_t *ret)
+{
+    bool run = n <= PIECE_RUN_MOST && bpe_run_is(v, p, n);
+    if (run && c->run == NULL) c->run = bpe_run_new(PIECE_RUN_MOST);
+    if (!run || c->run == NULL || vocab_whole(v, p, n) != VOCAB_NO_TOKEN)
+        return bpe_piece(v, p, n, NULL, ret);
+    *ret = bpe_run_count(c->run, v, p, n);
+    return ERR_OK;
 }
 
 /* A whole piece of more than PIECE_CACHE_LONGEST bytes; later: 0 when it is left for later. */
@@ -409,7 +424,7 @@ static __attribute__((noinline)) enum err longer_piece(struct piece_cache *c, co
         *ret = 0;
         return ERR_OK;
     }
-    enum err e = one_part ? bpe_piece(v, p, n, NULL, ret) : parts(c, v, p, n, ret);
+    enum err e = one_part ? whole_piece(c, v, p, n, ret) : parts(c, v, p, n, ret);
     if (e == ERR_OK && at != NULL) keep_longer(c, at, size, p, n, *ret);
     return e;
 }

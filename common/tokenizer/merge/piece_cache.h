@@ -60,8 +60,9 @@ struct piece_cache {
         unsigned char *at; /* its place in `longer` */
     } later_longer[PIECE_LATER_LONGER];
     unsigned later_n, later_longer_n, waiting_n;
-    uint64_t later_sum;            /* tokens of those that were counted since */
-    uint64_t asked, missed;        /* pieces looked up, and not found, since it was taken */
+    uint64_t later_sum;     /* tokens of those that were counted since */
+    uint64_t asked, missed; /* pieces looked up, and not found, since it was taken */
+    struct bpe_run *run;    /* the latest long run: others begin like it; NULL: there was none */
     struct pieces_scratch scratch; /* for whoever has it */
 };
 

@@ -227,11 +227,25 @@ uint64_t vocab_file_checksum(const unsigned char *file, size_t n);
 uint64_t vocab_file_sample(const unsigned char *file, size_t n);
 
 /* Where in a table the first place is that may have what is looked for: *ret; false when none has.
- * Needs only the tags. */
+ * Needs only the tags. Eight at a time: how many there are to look at cannot be foreseen. */
 static inline bool vocab_tagged(const unsigned char *tags, uint64_t mask, uint64_t hash,
                                 uint64_t *ret)
 {
-    for (uint64_t i = hash & mask;; i = (i + 1) & mask) {
+    const uint64_t ones = 0x0101010101010101u;
+    uint64_t i = hash & mask;
+    if (i + 8 <= mask) {
+        uint64_t all, x;
+        memcpy(&all, tags + i, 8);
+        x = all ^ ones * vocab_tag(hash);
+        /* of each the lowest bit is right */
+        uint64_t same = (x - ones) & ~x & ones << 7, free = (all - ones) & ~all & ones << 7;
+        uint64_t either = same | free;
+        if (__builtin_expect(either != 0, 1)) {
+            *ret = i + (unsigned)__builtin_ctzll(either) / 8;
+            return (same & either & -either) != 0;
+        }
+    }
+    for (;; i = (i + 1) & mask) {
         if (tags[i] == 0) return false;
         if (tags[i] != vocab_tag(hash)) continue;
         *ret = i;

@@ -221,7 +221,7 @@ enum err pieces_next(struct pieces *it, struct piece *ret)
         bool seen = it->stretch_end - it->at <= it->want; /* all there is was looked at */
         if (!(all && left == 0) && !seen) {
             move_up(it);
-            it->want = progress ? BLOCK : it->want * 2;
+            it->want = progress ? BLOCK : it->want * 4; /* it is scanned anew */
             continue;
         }
         if (!it->stretch_closed || !(all && left == 0)) return ERR_AGAIN;

@@ -81,16 +81,11 @@ static inline size_t scan_other(const char *p, const char *end, bool more, unsig
 /* `\s*[\r\n]+|\s+(?!\S)|\s+` at p, which is a space; without the first part if !newlines. */
 static inline size_t scan_space(const char *p, const char *end, bool more, bool newlines)
 {
-    const char *q = p, *newline = NULL, *last = p;
-    while (q < end) {
-        size_t len;
-        if ((unicode_class_at(q, &len) & UC_S) == 0) break;
-        last = q;
-        q += len;
-        if (*last == '\n' || *last == '\r') newline = q;
-    }
+    const char *q = scan_run_in(p, end, UC_S), *newline = q, *last = q - 1;
     if (q == end && more) return 0;
-    if (newline != NULL && newlines) return (size_t)(newline - p);
+    while (newlines && newline > p && newline[-1] != '\n' && newline[-1] != '\r') newline--;
+    if (newlines && newline > p) return (size_t)(newline - p);
+    while (((unsigned char)*last & 0xc0) == 0x80) last--;
     if (q == end || last == p) return (size_t)(q - p);
     return (size_t)(last - p); /* the last one goes with the word behind it */
 }
