@@ -158,6 +158,10 @@ static int texts(const struct vocab *v, char **files, int n)
 }
 
 /* One megabyte of each, as it comes the first time. */
+#define SPACES_30 "                              "
+#define SPACES_270 \
+    SPACES_30 SPACES_30 SPACES_30 SPACES_30 SPACES_30 SPACES_30 SPACES_30 SPACES_30 SPACES_30
+
 static void hard(const struct vocab *v)
 {
     static const struct {
@@ -171,6 +175,8 @@ static void hard(const struct vocab *v)
         { "newlines", "\n", 0 },
         { "CRLF", "\r\n", 0 },
         { "spaces, x", "   x", 0 },
+        { "270 spaces, x", SPACES_270 "x", 0 },
+        { "270 spaces, newline", SPACES_270 "\n", 0 },
         { "combining marks", "\xcc\x81", 0 },
         { "digits", "7", 0 },
         { "punctuation", "!", 0 },
