@@ -6,7 +6,7 @@
 
 enum {
     ASK = 64 << 10,    /* bytes between two questions whether to stop */
-    PERIOD_MOST = 256, /* bytes of a period that is looked for */
+    PERIOD_MOST = 1024, /* bytes of a period that is looked for */
 };
 
 bool bpe_compatible(const struct vocab *v, uint32_t left, uint32_t right)
