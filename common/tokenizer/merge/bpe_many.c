@@ -21,7 +21,7 @@ static const uint32_t NONE = UINT32_MAX; /* the key of what does not merge */
 /* Tokens stay in their lanes: two that merge are in that of the left one from then on. */
 struct merging {
     /* rank << LANE_BITS | lane of the merge with the next, so the least one is due */
-    _Alignas(64) uint32_t keys[LANES];
+    _Alignas(32) uint32_t keys[LANES];
     uint32_t ids[LANES], merged[LANES];
     uint64_t hash[LANES];               /* of what `asked` has bits for */
     const struct vocab_pair *at[LANES]; /* ... where it may be */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 enum {
-    ASK = 64 << 10,    /* bytes between two questions whether to stop */
+    ASK = 64 << 10,     /* bytes between two questions whether to stop */
     PERIOD_MOST = 1024, /* bytes of a period that is looked for */
 };
 
