@@ -284,6 +284,14 @@ static struct str member_with_comma(struct js_val object, struct str key, struct
     return str_n(start, (size_t)((*p == ',' ? p + 1 : end) - start));
 }
 
+/* Strings of an answer that say what it is, and are the same in all events of a stream. Another one
+ * that nobody reads is there to hide how long the text is: "obfuscation", "p". */
+static bool is_of_head(struct str key)
+{
+    return js_key_is(key, "id") || js_key_is(key, "object") || js_key_is(key, "model") ||
+           js_key_is(key, "service_tier") || js_key_is(key, "system_fingerprint");
+}
+
 static enum err parse_answer(struct js_val root, struct chunk *ret)
 {
     struct js_iter it, choices_it;
@@ -305,7 +313,7 @@ static enum err parse_answer(struct js_val root, struct chunk *ret)
             ret->usage_member = member_with_comma(root, key, v);
         } else if (js_key_is(key, "error")) {
             ret->is_error = v.type != JS_NULL;
-        } else if (js_key_is(key, "obfuscation")) {
+        } else if (js_is(v, JS_STRING) && !is_of_head(key)) {
             ret->padding = v;
         }
     }

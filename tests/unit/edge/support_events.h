@@ -85,7 +85,7 @@ static inline void events_chat(const struct events_mode *m, struct str text, uns
     unsigned x = dice_next(d) % 16 == 0 ? 4 : m->extra % 4;
     events_put(b, "{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":");
     events_number(b, "", dice_next(d) % 32 == 0 ? number : 7, ",\"model\":\"m\",");
-    if (m->padded & 2) events_number(b, "\"obfuscation\":\"p", number * 977 % 100000, "\",");
+    if (m->padded & 2) events_number(b, "\"p\":\"p", number * 977 % 100000, "\",");
     if (m->padded & 4) events_put(b, "\"usage\":null,");
     events_number(b, "\"choices\":[{\"index\":", m->choice, ",");
     events_put(b, before[k]);

@@ -182,6 +182,30 @@ static void a_finish_reason_without_text_is_none(void **state)
     assert_false(c.choices[0].finished);
 }
 
+static void what_nobody_reads_and_may_differ_is_padding(void **state)
+{
+    static const struct {
+        const char *event, *padding;
+    } cases[] = {
+        { "{\"id\":\"c\",\"object\":\"o\",\"created\":1,\"model\":\"m\",\"service_tier\":\"s\","
+          "\"system_fingerprint\":\"f\",\"choices\":[],\"usage\":null,\"extra\":{}}",
+          NULL },
+        { "{\"id\":\"c\",\"choices\":[],\"obfuscation\":\"x1\"}", "\"x1\"" },
+        { "{\"p\":\"abc\",\"id\":\"c\",\"choices\":[],\"model\":\"m\"}", "\"abc\"" },
+        { "{\"id\":\"c\",\"error\":\"e\",\"choices\":[]}", NULL },
+    };
+    struct chunk c;
+    (void)state;
+    chunk_init(&c);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct str want = cases[i].padding != NULL ? str_of(cases[i].padding) : STR("");
+        assert_int_equal(dialect_openai.parse_event(STR_NULL, str_of(cases[i].event), &c), ERR_OK);
+        assert_int_equal(c.padding.raw.n, want.n);
+        assert_memory_equal(c.padding.raw.n > 0 ? c.padding.raw.p : "", want.p, want.n);
+    }
+    chunk_done(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +214,7 @@ int main(void)
         cmocka_unit_test(refuses_and_names_the_parameter),
         cmocka_unit_test(leaves_other_keys_alone),
         cmocka_unit_test(a_finish_reason_without_text_is_none),
+        cmocka_unit_test(what_nobody_reads_and_may_differ_is_padding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
