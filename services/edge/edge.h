@@ -10,16 +10,17 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "client/address.h"
-#include "limits/admit.h"
 #include "base/list.h"
 #include "base/slab.h"
 #include "config/follower.h"
-#include "client/guard.h"
 #include "http/h1.h"
-#include "match/identity.h"
-#include "rt/daemon.h"
+#include "limits/admit.h"
+#include "net/address.h"
+#include "net/conn.h"
+#include "net/guard.h"
+#include "records/identity.h"
 #include "records/usage.h"
+#include "rt/daemon.h"
 
 enum trace_mode { TRACE_OFF, TRACE_TAKE, TRACE_MAKE };
 
@@ -92,8 +93,6 @@ enum edge_metric {
     M_SPOOL,
     M_EDGE_MAX
 };
-
-enum { SCRATCH_SIZE = 64 * 1024 };
 
 /* An address as it is recorded: the same clients come again, and a hash is dear. */
 struct shown_address {

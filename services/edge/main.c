@@ -11,20 +11,20 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "records/access_log.h"
-#include "client/certs.h"
-#include "match/keyring.h"
-#include "upstreams/checker.h"
 #include "base/heap.h"
 #include "base/map.h"
+#include "checks/checker.h"
 #include "config/library.h"
-#include "flow/count.h"
-#include "ops/debug.h"
 #include "edge.h"
-#include "ops/explain.h"
-#include "upstreams/resolve.h"
-#include "rt/crypto.h"
+#include "flow/count.h"
+#include "match/keyring.h"
 #include "match/ruleset.h"
+#include "net/certs.h"
+#include "ops/debug.h"
+#include "ops/explain.h"
+#include "records/access_log.h"
+#include "rt/crypto.h"
+#include "upstreams/resolve.h"
 #include "worker.h"
 
 #define CERTS_LOOK_NS 1000000000ull

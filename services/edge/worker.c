@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "client/client.h"
-#include "flow/flow.h"
 #include "flow/count.h"
+#include "flow/flow.h"
 #include "match/ruleset.h"
 #include "match/tokens.h"
 #include "upstreams/upstream.h"

@@ -5,7 +5,8 @@
 #   a third-party library  by one module of the tree, x.c and perhaps x_*.c beside it, and by no header (cmocka: by tests)
 #   services/X          common/ and proto/ by folder, its own headers by bare name, or from services/X on where they stand
 #                       in another folder ("limits/lease.h"); no other service
-#   services/edge       dialects, limits and records stand alone: no headers of the other subjects
+#   services/edge       a folder includes those that stand before it in `order`, of which the first stand alone, so that
+#                       they form no circles; edge.h and worker.h stand between them; main.c and worker.c see all
 #   common, proto       never a service
 cd "${1:-.}" || exit 2
 tmp=$(mktemp)
@@ -30,6 +31,20 @@ BEGIN {
               "stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings syslog termios " \
               "threads time uchar unistd wchar wctype immintrin emmintrin cpuid", w, " ")
     for (i = 1; i <= n; i++) libc[w[i] ".h"] = 1
+    alone = split("net dialects limits records", w, " ")
+    n = split("net dialects limits records upstreams match checks .h client flow ops .c", w, " ")
+    for (i = 1; i <= n; i++) order[w[i]] = i
+}
+# Where a path below services/edge stands: by its folder, or as .h or .c of services/edge itself.
+function rank(path,   part) {
+    if (split(path, part, "/") == 1) sub(/^.*\./, ".", part[1])
+    return part[1] in order ? order[part[1]] : 0
+}
+function edge_order(path, h,   from, to) {
+    sub(/^services\/edge\//, "", path)
+    from = rank(path); to = rank(h)
+    if (from == 0) say("services/edge/" path " has no place in the order of folders")
+    else if (from != to && (from <= alone || to == 0 || to > from)) say("services/edge/" path " comes before \"" h "\"")
 }
 /^[ \t]*#[ \t]*include/ {
     line = $0
@@ -58,14 +73,16 @@ BEGIN {
         if (to[1] == "proto") ok = exists(h); else ok = exists("common/" h)
         if (!ok && at[1] == "services") {
             ok = exists("services/" at[2] "/" h)
-            if (ok && at[2] == "edge" && at[3] ~ /^(dialects|limits|records)$/ && to[1] != at[3])
-                say("services/edge/" at[3] " knows no other subject of the edge: \"" h "\"")
+            if (ok && at[2] == "edge") edge_order(FILENAME, h)
         }
         if (!ok) say("no such header in common/, proto/ or this service: \"" h "\"")
     } else {
         dir = FILENAME; sub(/[^\/]*$/, "", dir)
         ok = exists(dir h)
-        if (!ok && at[1] == "services") ok = exists("services/" at[2] "/" h)
+        if (!ok && at[1] == "services") {
+            ok = exists("services/" at[2] "/" h)
+            if (ok && at[2] == "edge") edge_order(FILENAME, h)
+        }
         if (!ok) say("not a header of this folder: \"" h "\"")
     }
 }

@@ -24,7 +24,9 @@ fresh() {
     printf '%s\n#include "in/part.h"\n#include "own.h"\n#include "part.h"\n' "$spdx" >"$tmp/t/services/a/in/part.c"
     printf '%s\n#include "base/ok.h"\n' "$spdx" >"$tmp/t/services/b/b.c"
     printf '%s\n' "$spdx" | tee "$tmp/t/services/edge/flow/flow.h" >"$tmp/t/services/edge/limits/lease.h"
-    printf '%s\n#include "limits/lease.h"\n' "$spdx" >"$tmp/t/services/edge/flow/flow.c"
+    printf '%s\n' "$spdx" >"$tmp/t/services/edge/edge.h"
+    printf '%s\n#include "edge.h"\n#include "limits/lease.h"\n' "$spdx" >"$tmp/t/services/edge/flow/flow.c"
+    printf '%s\n#include "edge.h"\n#include "flow/flow.h"\n' "$spdx" >"$tmp/t/services/edge/main.c"
     printf '%s\n#include "lease.h"\n' "$spdx" >"$tmp/t/services/edge/limits/lease.c"
 }
 plant() { # RULE FILE TEXT
@@ -50,6 +52,8 @@ plant includes services/b/b.c '#include "own.h"'
 plant includes services/b/b.c '#include "in/part.h"'
 plant includes services/a/a.c '#include "part.h"'
 plant includes services/edge/limits/lease.c '#include "flow/flow.h"'
+plant includes services/edge/limits/lease.c '#include "edge.h"'
+plant includes services/edge/edge.h '#include "flow/flow.h"'
 plant includes services/b/b.c '#include "../a/own.h"'
 plant includes services/b/b.c '#include "services/a/own.h"'
 plant includes services/a/own.h '#include <curl/curl.h>'

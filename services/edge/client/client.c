@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include "base/slab.h"
-#include "certs.h"
+#include "client_flow.h"
 #include "client_proxy.h"
-#include "flow/flow.h"
 #include "http/chunked.h"
-#include "flow/reply.h"
+#include "net/certs.h"
+#include "reply.h"
 #include "rt/tls.h"
 
 enum {

@@ -10,8 +10,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "conn.h"
 #include "edge.h"
+#include "net/conn.h"
 
 struct flow;
 

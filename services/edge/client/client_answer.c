@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What of an answer is put together for a client's connection, and what a request leaves behind. On
  * its worker's thread. */
-#include "client.h"
-#include "flow/flow.h"
-#include "flow/reply.h"
+#include "client_flow.h"
 #include "http/chunked.h"
+#include "reply.h"
 
 enum { SEND_AT_ONCE = 8192 }; /* bytes */
 

@@ -3,8 +3,8 @@
 
 #include <netinet/in.h>
 
-#include "address.h"
 #include "http/proxy.h"
+#include "net/address.h"
 
 static enum err peer_of(const struct client *c, struct sockaddr_storage *ret)
 {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/hash.h"
-#include "reply.h"
+#include "client/reply.h"
 #include "dialects/responses_chat.h"
 
 const char *flow_state_name(enum flow_state s)

@@ -20,44 +20,16 @@
 #ifndef EDGE_FLOW_H
 #define EDGE_FLOW_H
 
-#include "client/client.h"
-#include "dialects/dialect.h"
-
-struct flow;
+#include "client/client_flow.h"
 
 enum flow_state { FLOW_BODY, FLOW_COUNT, FLOW_ADMIT, FLOW_WAIT, FLOW_RELAY, FLOW_DONE };
 const char *flow_state_name(enum flow_state s);
 
 /* Sets up a worker's memory for flows; so many pieces of each kind may rest. */
 void flow_slabs(struct worker *w, size_t most);
-/* For a request whose head is parsed. NULL: out of memory. */
-struct flow *flow_new(struct client *c);
-/* Checks what the head tells. False when it was answered (the flow is gone). */
-bool flow_check_head(struct flow *f);
-
-enum flow_body_status { FLOW_BODY_MORE, FLOW_BODY_READY, FLOW_BODY_REFUSED };
-/* Takes body bytes that the client has read. REFUSED: answered, the flow is gone. */
-enum flow_body_status flow_take_body(struct flow *f);
-/* Bytes went to its client. */
-void flow_note_sent(struct flow *f, size_t n);
 /* What it is and does, as a JSON object; no secret, addresses as in records. */
 enum err flow_describe(const struct flow *f, struct buf *out) MUSTCHECK;
-/* Bytes that it holds beside its client's buffers, about. */
-size_t flow_memory(const struct flow *f);
-size_t flow_body_room(const struct flow *f); /* bytes the client may read now */
-size_t
-flow_body_bytes(const struct flow *f); /* bytes behind the head that belong to this request */
-void flow_refuse_body(struct flow *f, enum refusal r, const char *why);
-
-/* The body is whole: goes on until the flow has to wait. */
-void flow_run(struct flow *f);
-/* The client's connection is gone. */
-void flow_client_gone(struct flow *f);
-/* All output was taken: go on reading upstream. */
-void flow_client_drained(struct flow *f);
-/* The same of one in the worker's list of those whose client is gone. */
+/* flow_shutdown() of one in the worker's list of those whose client is gone. */
 void flow_shutdown_drained(struct list_node *n);
-/* The process ends: outcome shutdown. */
-void flow_shutdown(struct flow *f);
 
 #endif

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "flow_impl.h"
-#include "reply.h"
+#include "client/reply.h"
 #include "worker.h"
 
 enum err flow_own_fields(struct flow *f, struct buf *out)

@@ -5,12 +5,12 @@
 #define EDGE_RULESET_H
 
 #include "limits/admit.h"
-#include "client/certs.h"
-#include "upstreams/fleet.h"
-#include "upstreams/transport.h"
 #include "match.h"
+#include "net/certs.h"
 #include "proto/snapshot.h"
 #include "tokenizer/models/models.h"
+#include "upstreams/fleet.h"
+#include "upstreams/transport.h"
 
 struct ruleset {
     struct snapshot *snap;

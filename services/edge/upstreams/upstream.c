@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/list.h"
 #include "base/map.h"
-#include "client/conn.h"
-#include "edge.h"
 #include "exchange_impl.h"
 #include "http/chunked.h"
+#include "net/conn.h"
 #include "resolve.h"
 #include "rt/tls.h"
 

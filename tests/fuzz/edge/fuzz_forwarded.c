@@ -3,7 +3,7 @@
  * front of a proxy's own element can keep that from being read, but never change it. */
 #include <stdlib.h>
 
-#include "services/edge/client/forwarded.h"
+#include "services/edge/net/forwarded.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

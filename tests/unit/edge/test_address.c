@@ -9,7 +9,7 @@
 #include <arpa/inet.h>
 #include <cmocka.h>
 
-#include "services/edge/client/address.h"
+#include "services/edge/net/address.h"
 
 static void addresses_as_proxies_write_them(void **state)
 {

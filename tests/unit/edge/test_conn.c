@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "services/edge/client/conn.h"
+#include "services/edge/net/conn.h"
 
 enum { WAITS_MAX = 8 << 20, SMALL = 4096 };
 

@@ -8,7 +8,7 @@
 #include <arpa/inet.h>
 #include <cmocka.h>
 
-#include "services/edge/client/guard.h"
+#include "services/edge/net/guard.h"
 
 enum { PLENTY = 1 << 20 };
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/match/identity.h"
+#include "services/edge/records/identity.h"
 
 static const unsigned char key[32] = { 1, 2, 3 }, other[32] = { 1, 2, 4 };
 

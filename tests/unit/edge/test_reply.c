@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "services/edge/flow/reply.h"
+#include "services/edge/client/reply.h"
 
 static struct str text_of(struct js_val v)
 {

@@ -14,6 +14,9 @@
 
 struct tls;
 
+/* Of the memory that a loop's connections read into, one at a time. */
+enum { SCRATCH_SIZE = 64 * 1024 };
+
 enum conn_event {
     CONN_CONNECTED, /* conn_connect() came through, or conn_secure() */
     CONN_READABLE,

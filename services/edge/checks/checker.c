@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "base/map.h"
-#include "edge.h"
+#include "net/conn.h"
 #include "probe.h"
 #include "proto/health_msg.h"
 #include "proto/subjects.h"

@@ -4,8 +4,8 @@
 #ifndef EDGE_REPLY_H
 #define EDGE_REPLY_H
 
-#include "limits/admit.h"
 #include "dialects/dialect.h"
+#include "limits/admit.h"
 
 /* "200 OK". Of a status without a known reason the number is written into room. */
 enum { REPLY_STATUS_ROOM = 32 };

@@ -12,7 +12,7 @@
 #ifndef EDGE_CHECKER_H
 #define EDGE_CHECKER_H
 
-#include "fleet.h"
+#include "upstreams/fleet.h"
 #include "rt/bus.h"
 
 struct checker;

@@ -4,8 +4,8 @@
 
 #include <stdio.h>
 
-#include "resolve.h"
 #include "rt/json.h"
+#include "upstreams/resolve.h"
 
 enum { BODY_MAX = 1024 * 1024, HEAD_MAX = 32 * 1024 };
 

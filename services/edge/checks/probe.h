@@ -3,9 +3,9 @@
 #ifndef EDGE_PROBE_H
 #define EDGE_PROBE_H
 
-#include "client/conn.h"
 #include "match/ruleset.h"
-#include "upstream.h"
+#include "net/conn.h"
+#include "upstreams/upstream.h"
 
 /* why: what is wrong; NULL when nothing is. Not called from inside of probe_start(). */
 typedef void (*probe_fn)(void *ctx, const char *why);
