@@ -34,7 +34,11 @@ const servers = {
   // An event that does not end.
   endless: await rawServer(() => Buffer.concat([streamHead(), chunk(event('hello')), chunk(`data: {"choices":[{"index":0,"delta":{"content":"${'x'.repeat(24 << 20)}`)])),
   // Far more at once than may wait for tokens, and than is read in one turn.
-  gushing: await rawServer(() => Buffer.concat([streamHead(), chunk(event('word ').repeat(GUSH)), chunk('data: [DONE]\n\n'), Buffer.from('0\r\n\r\n')])),
+  gushing: await rawServer(() => freeze() ?? Buffer.concat([streamHead(), chunk(event('word ').repeat(GUSH)), chunk('data: [DONE]\n\n'), Buffer.from('0\r\n\r\n')])),
+  // The same in so few bytes that they are read at once.
+  'gushing-zipped': await rawServer(() => freeze() ?? Buffer.concat([streamHead('content-encoding: gzip\r\n'), chunk(gzipSync(`${event('word ').repeat(GUSH)}data: [DONE]\n\n`)), Buffer.from('0\r\n\r\n')])),
+  // Ends well, and then sends what is none of its framing.
+  babbling: await rawServer(() => Buffer.concat([streamHead(), chunk(`${event('hello')}data: [DONE]\n\n`), Buffer.from('what is this?\r\n')])),
   // Every connection is good for one request; the next one on it is read, and not answered.
   forgetful: await rawServer((_, here) => (here === 0 ? whole(200, completion('ok')) : null)),
 };
@@ -44,9 +48,9 @@ const config = (suite) => {
   const upstream = (slug, n) => ({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, ejection: { failures: 0 }, breaker: { error_percent: 0 },
     retries: n - 1, servers: Array.from({ length: n }, (_, i) => ({ slug: `s${i + 1}`, url: servers[slug].url })) });
   const route = (slug, more = {}) => ({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug, ...more });
-  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1), upstream('boastful', 1), upstream('gushing', 1)],
-    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('boastful'), route('gushing'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
-    policies: [['some', 4000, 'Qwen3-8B'], ['plenty', 2000000, 'gpt-4o'], ['scarce', SCARCE, 'Qwen3-4B']].map(([slug, limit, model]) =>
+  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1), upstream('boastful', 1), upstream('gushing', 1), upstream('gushing-zipped', 1), upstream('babbling', 1)],
+    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('boastful'), route('gushing'), route('gushing-zipped'), route('babbling'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
+    policies: [['some', 4000, 'Qwen3-8B'], ['plenty', 2000000, 'gpt-4o'], ['scarce', SCARCE, 'Qwen3-4B'], ['narrow', GUSH / 2, 'Qwen3-14B'], ['narrow-zipped', GUSH / 2, 'Qwen3-32B']].map(([slug, limit, model]) =>
       ({ slug, namespace: 'test-channel', models: [model], kind: 'token_rate', count: 'output', limit, window: '10m', on_unavailable: 'deny' })) };
 };
 
@@ -59,14 +63,15 @@ suiteTest('one attempt after another', { config, only: ['mockllm', 'config', 'me
 
   await step('an answer as a whole follows a stream that waits for tokens', async () => {
     let r, text;
-    freeze = () => suite.procs['policy-1'].signal('SIGSTOP'); // more than is had by now cannot be had
+    freeze = () => { suite.procs['policy-1'].signal('SIGSTOP'); }; // more than is had by now cannot be had
     try {
       r = await suite.chat({ path: '/greedy/chat', stream: true, model: 'Qwen3-4B' });
       text = await partial(r);
     } finally {
+      freeze = () => {};
       suite.procs['policy-1'].signal('SIGCONT');
     }
-console.error('DBG', r.status, text.slice(-300)); assert.equal(servers.greedy.requests, 2, `${r.status} ${text}`);
+    assert.equal(servers.greedy.requests, 2, `${r.status} ${text}`);
     if (r.status === 200) {
       const [choice] = JSON.parse(text).choices;
       assert.equal(choice.finish_reason, 'length', 'it has what was had');
@@ -88,6 +93,34 @@ console.error('DBG', r.status, text.slice(-300)); assert.equal(servers.greedy.re
       const events = text.split('"content":"word "').length - 1;
       assert.ok(events === GUSH || /"finish_reason":"length"/.test(text.slice(-500)), `${events}: ${text.slice(-500)}`);
     }
+  });
+
+  await step('it goes on when there are tokens again, whether it came compressed or not', async () => {
+    for (const [path, model] of [['/gushing/chat', 'Qwen3-14B'], ['/gushing-zipped/chat', 'Qwen3-32B']]) {
+      let r, text = '';
+      freeze = () => { suite.procs['policy-1'].signal('SIGSTOP'); }; // it ends at what is had by now
+      try {
+        r = await suite.chat({ path, stream: true, model });
+        for await (const piece of r.body) {
+          suite.procs['policy-1'].signal('SIGCONT');
+          text += Buffer.from(piece).toString();
+        }
+      } finally {
+        freeze = () => {};
+        suite.procs['policy-1'].signal('SIGCONT');
+      }
+      if (r.status === 503) continue; // as above
+      assert.equal(r.status, 200, text);
+      assert.match(text.slice(-500), /"finish_reason":"length"[^]*data: \[DONE\]\n\n$/);
+      assert.ok(text.split('"content":"word "').length - 1 <= GUSH / 2);
+    }
+  });
+
+  await step('what comes behind the end of a stream takes nothing from it', async () => {
+    const r = await suite.chat({ path: '/babbling/chat', stream: true });
+    const text = await partial(r);
+    assert.equal(r.status, 200, text);
+    assert.match(text, /"content":"hello"[^]*data: \[DONE\]\n\n$/);
   });
 
   await step('an event that does not end is broken off', async () => {

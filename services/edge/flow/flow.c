@@ -147,7 +147,7 @@ static void note_address(struct flow *f, const struct client *c)
 
 size_t flow_memory(const struct flow *f)
 {
-    size_t n = sizeof *f + f->gather.cap;
+    size_t n = sizeof *f + f->gather.cap + flow_decode_memory(f);
     if (f->asked != NULL) n += sizeof *f->asked + f->asked->arena.used + f->asked->edited.cap;
     if (f->state == FLOW_COUNT) n += f->body_len; /* a copy of it is being counted */
     if (f->exchange != NULL) n += exchange_memory(f->exchange);

@@ -18,6 +18,7 @@ static void on_body(void *ctx, struct str data);
 static void on_flush(void *ctx);
 static void on_end(void *ctx);
 static void on_fail(void *ctx, enum exchange_failure why, const char *text);
+static bool begin_stream(struct flow *f, bool ended);
 
 const struct exchange_events flow_exchange_events = { on_head, on_body, on_flush, on_end, on_fail };
 
@@ -67,7 +68,8 @@ static void on_fail(void *ctx, enum exchange_failure why, const char *text)
     }
     flow_attempt_failed(f, why == EXCHANGE_CONNECT ? "connect" : "broken");
     if (flow_has_ended(f)) {
-        flow_end_stream(f);
+        /* All of it may have come in one read, and nothing have gone to the client yet. */
+        if (begin_stream(f, true)) flow_end_stream(f);
         return;
     }
     if (flow_try_again(f, why == EXCHANGE_CONNECT ? SNAP_RETRY_CONNECT : SNAP_RETRY_RESET, 0))
@@ -314,26 +316,39 @@ static void note_progress(struct flow *f)
     usage_progress(f->usage, tokens, flow_cost(f, 0, tokens), (now - f->began_ns) / 1000000u);
 }
 
-/* What a stream has brought goes to the client as one piece. */
+/* Of a stream: lets pass what tokens are had for; what was not decoded meanwhile follows. */
+static enum err pump(struct flow *f)
+{
+    enum err e = flow_tokens_pump(f);
+    while (e == ERR_OK && flow_decode_rests(f) && !answer_waits(f->answer)) {
+        e = flow_decode(f, STR(""), take_body);
+        if (e == ERR_OK) e = flow_tokens_pump(f);
+    }
+    return e;
+}
+
+/* What a stream has brought goes to the client as one piece. False: the client is gone. */
+static bool send_gathered(struct flow *f)
+{
+    if (f->gather.len == 0) return true;
+    note_first_token(f);
+    note_progress(f);
+    bool sent = client_send(f->client, buf_str(&f->gather));
+    slab_take_back(loop_blocks(f->w->loop), &f->gather);
+    if (!sent) client_kill(f->client);
+    return sent;
+}
+
 static void on_flush(void *ctx)
 {
     struct flow *f = ctx;
     if (f->mode == RELAY_WHOLE || f->state != FLOW_RELAY) return;
     if (f->mode == RELAY_STREAM && !begin_stream(f, false)) return;
-    if (f->mode == RELAY_STREAM && flow_tokens_pump(f) != ERR_OK) {
+    if (f->mode == RELAY_STREAM && pump(f) != ERR_OK) {
         give_up(f, "The answer cannot be metered.");
         return;
     }
-    if (f->mode == RELAY_STREAM && f->gather.len > 0) {
-        note_first_token(f);
-        note_progress(f);
-        bool sent = client_send(f->client, buf_str(&f->gather));
-        slab_take_back(loop_blocks(f->w->loop), &f->gather);
-        if (!sent) {
-            client_kill(f->client);
-            return;
-        }
-    }
+    if (f->mode == RELAY_STREAM && !send_gathered(f)) return;
     if (f->mode == RELAY_STREAM && answer_state(f->answer) == ANSWER_CUT) {
         struct client *c = f->client;
         f->client = NULL;
@@ -425,10 +440,12 @@ void flow_end_stream(struct flow *f)
     bool waited = true;
     enum err e = ERR_OK;
     while (waited && e == ERR_OK) {
-        e = answer_end(f->answer, &f->gather);
+        e = flow_decode_rests(f) ? ERR_OK : answer_end(f->answer, &f->gather);
         waited = answer_waits(f->answer);
-        if (e == ERR_OK) e = flow_tokens_pump(f);
+        if (e == ERR_OK) e = pump(f);
         if (e == ERR_OK && answer_waits(f->answer)) {
+            if (!send_gathered(f)) return;
+            client_flush(f->client);
             wait_for_tokens(f);
             return;
         }

@@ -90,7 +90,8 @@ static bool is_json(struct str type)
            (main.n > 5 && str_ends(main, STR("+json")));
 }
 
-/* Decodes the model's name and looks it up. */
+/* Decodes the model's name and looks it up; matching, which borrows it, looks at this one from now
+ * on. */
 static enum err set_model(struct flow *f, struct js_val string)
 {
     struct str raw = str_n(string.raw.p + 1, string.raw.n - 2), name = raw;
@@ -104,7 +105,7 @@ static enum err set_model(struct flow *f, struct js_val string)
     if (e == ERR_OK && name.n > MODEL_NAME_MAX) e = ERR_LIMIT;
     if (e == ERR_OK) {
         free((char *)(uintptr_t)f->model.p);
-        f->model = str_n(str_dupz(name), name.n);
+        f->model = f->asked->match.model = str_n(str_dupz(name), name.n);
         f->model_cfg = match_model(f->rules->matching, f->model);
     }
     buf_done(&decoded);

@@ -67,7 +67,8 @@ bool flow_drain(struct flow *f)
     const struct edge_settings *s = flow_edge(f)->settings;
     bool open = f->state == FLOW_RELAY && f->mode != RELAY_RAW && f->exchange != NULL;
     /* One that waits for tokens would have to be called back. */
-    if (!flow_edge(f)->drains || !open || f->extending || f->ended) return false;
+    if (!flow_edge(f)->drains || !open || f->extending || f->ended || flow_decode_rests(f))
+        return false;
     f->client = NULL;
     f->drained = true;
     list_push_back(&f->w->drained, &f->in_drained);

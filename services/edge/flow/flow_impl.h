@@ -37,6 +37,7 @@ enum relay_mode {
 };
 
 struct flow;
+struct decoding; /* flow_decode.c */
 
 enum { BODY_MARKS = 128 }; /* of JSON: some 20 messages */
 
@@ -155,8 +156,7 @@ struct flow {
     uint64_t first_token_ns;
     uint64_t opened_ns; /* its first event came, and is held back since; 0: it is not */
     uint64_t raw_bytes;
-    struct inflater *inflater; /* the upstream sends it compressed; NULL: it does not */
-    bool decoded_all;          /* the end of the compressed data came */
+    struct decoding *decoding; /* the upstream sends it compressed; NULL: it does not */
     struct str whole_fields;   /* of RELAY_WHOLE: header lines; owned */
     bool stream_counted;
 
@@ -286,11 +286,14 @@ void flow_break_answer(struct flow *f, enum refusal r, const char *text);
 /* flow_decode.c: a metered answer with this content coding; mode is set. False: it cannot be read.
  */
 bool flow_decode_begin(struct flow *f, struct str coding);
-/* Hands what data stands for to take, in pieces. Errors of take, ERR_INVALID, ERR_LIMIT, ERR_NOMEM.
- */
+/* Hands what data stands for to take, in pieces, until events wait for tokens: the rest is kept for
+ * the next call, which may come without data. Errors of take, ERR_INVALID, ERR_LIMIT, ERR_NOMEM. */
 enum err flow_decode(struct flow *f, struct str data,
                      enum err (*take)(struct flow *, struct str)) MUSTCHECK;
+bool flow_decode_rests(const struct flow *f); /* something is kept */
 bool flow_decode_ended(const struct flow *f); /* nothing is missing at the body's end */
+size_t flow_decode_memory(const struct flow *f);
+void flow_decode_done(struct flow *f); /* what comes next may not be compressed */
 
 /* flow_log.c: what the head tells of the trace and for the access log; the request's line in it. */
 void flow_note_request(struct flow *f);

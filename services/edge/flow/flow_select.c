@@ -239,7 +239,6 @@ static bool find_route(struct flow *f)
     const struct h1_request *q = f->client->request;
     struct match_input *in = &f->asked->match;
     char text[256];
-    in->model = f->model;
     enum match_result m = match_route(f->rules->matching, f->ns, in, &f->route);
     if (m == MATCH_OK) return take_route(f);
     enum refusal r = m == MATCH_NO_METHOD  ? REFUSE_METHOD
@@ -307,7 +306,6 @@ bool flow_select_by_body(struct flow *f)
     if (!f->head_decided) {
         if (!f->scanned && !flow_peek_body(f)) return false;
         in->body_known = true;
-        in->model = f->model;
         in->body = f->asked->members;
         struct match_space space = match_namespace(f->rules->matching, in);
         if (!enter(f, &space)) return false;

@@ -213,7 +213,7 @@ static void release(void *ctx)
     answer_free(f->answer);
     ruleset_unref(f->rules);
     buf_done(&f->gather);
-    inflater_free(f->inflater);
+    flow_decode_done(f);
     flow_forget_request(f);
     free(f->ticket);
     flow_log_forget(f);

@@ -374,9 +374,7 @@ static void forget_answer(struct flow *f)
     free((char *)(uintptr_t)f->whole_fields.p);
     f->whole_fields = STR_NULL;
     buf_done(&f->gather);
-    inflater_free(f->inflater); /* what comes next may not be compressed */
-    f->inflater = NULL;
-    f->decoded_all = false;
+    flow_decode_done(f);
     f->status = 0;
     f->http = NULL;
     f->opened_ns = 0;
