@@ -52,9 +52,9 @@ static void note_problem(void *ctx, const char *why)
 }
 
 /* told, should it not be NULL, becomes true when a limit of 512 bytes is reported. */
-static struct bus *open_bus_telling(struct fixture *f, atomic_bool *told)
+static struct bus *open_bus_at(const char *url, atomic_bool *told)
 {
-    return bus_new(&(struct bus_options){ .url = f->nats.url,
+    return bus_new(&(struct bus_options){ .url = url,
                                           .instance = "edge-1",
                                           .service = "edge",
                                           .version = "0",
@@ -68,7 +68,12 @@ static struct bus *open_bus_telling(struct fixture *f, atomic_bool *told)
 
 static struct bus *open_bus(struct fixture *f)
 {
-    return open_bus_telling(f, NULL);
+    return open_bus_at(f->nats.url, NULL);
+}
+
+static struct bus *open_no_bus(void)
+{
+    return open_bus_at("nats://127.0.0.1:1", NULL);
 }
 
 static struct usage *open_usage(struct fixture *f, struct bus *bus, const char *instance)
@@ -326,14 +331,7 @@ static void nothing_is_lost_while_the_bus_is_killed(void **state)
  */
 static void be_an_edge_that_dies(struct fixture *f)
 {
-    struct bus *bus = bus_new(&(struct bus_options){ .url = "nats://127.0.0.1:1",
-                                                     .instance = "edge-1",
-                                                     .service = "edge",
-                                                     .version = "0",
-                                                     .description = "test",
-                                                     .prefix = "aigw",
-                                                     .clock = clock_system(),
-                                                     .rng = rng_system() });
+    struct bus *bus = open_no_bus();
     struct usage *u = open_usage(f, bus, "edge-1");
     for (unsigned n = 0; n < 150; n++) {
         struct usage_handle *h = NULL;
@@ -425,7 +423,7 @@ static void a_record_that_the_server_does_not_take_waits_until_it_does(void **st
     bus_free(bus);
     nats_server_kill(&f->nats);
     nats_server_start(&f->nats, "max_payload: 512\n");
-    bus = open_bus_telling(f, &told);
+    bus = open_bus_at(f->nats.url, &told);
     struct usage *u = open_usage(f, bus, "edge-1");
     struct made m;
     char user[USAGE_TEXT_MAX];
@@ -449,14 +447,7 @@ static void a_record_that_the_server_does_not_take_waits_until_it_does(void **st
 static void a_full_spool_refuses_or_serves_as_it_is_told(void **state)
 {
     struct fixture *f = *state;
-    struct bus *bus = bus_new(&(struct bus_options){ .url = "nats://127.0.0.1:1",
-                                                     .instance = "edge-1",
-                                                     .service = "edge",
-                                                     .version = "0",
-                                                     .description = "test",
-                                                     .prefix = "aigw",
-                                                     .clock = clock_system(),
-                                                     .rng = rng_system() });
+    struct bus *bus = open_no_bus();
     for (int refuses = 0; refuses < 2; refuses++) {
         f->settings = (struct usage_settings){
             .max_bytes = 1 << 20, .sync_ms = 5, .records = true, .full_refuses = refuses == 1
