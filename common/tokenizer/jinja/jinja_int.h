@@ -221,15 +221,21 @@ struct jparser {
 
 struct jn *jparse_fail(struct jparser *p, enum err e, const char *fmt, ...) PRINTF_LIKE(3, 4);
 struct jn *jnode(struct jparser *p, enum jn_kind kind);
+/* Notes that child stands beneath n; false when the tree gets too deep to walk. */
+bool jparse_under(struct jparser *p, struct jn *n, const struct jn *child);
 bool jnlist_add(struct jparser *p, struct jnlist *l, struct jn *n);
 bool jtok_is_op(const struct jtok *t, enum jop op);
 bool jtok_is_name(const struct jtok *t, const char *name);
+/* Whether it was there. */
+bool jparse_skip_op(struct jparser *p, enum jop op);
+bool jparse_skip_name(struct jparser *p, const char *name);
 bool jparse_expect_op(struct jparser *p, enum jop op, const char *what);
 
 struct jn *jparse_expression(struct jparser *p);
 /* With or without the inline if; commas make a tuple. */
 struct jn *jparse_tuple(struct jparser *p, bool with_cond);
 struct jn *jparse_target(struct jparser *p, bool with_tuple);
+struct jn *jparse_operand(struct jparser *p);
 struct jn *jparse_filters(struct jparser *p, struct jn *over, bool start_inline);
 struct jn *jparse_postfix(struct jparser *p, struct jn *n);
 struct jn *jparse_unary(struct jparser *p);

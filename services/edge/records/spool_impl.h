@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the spool: what spool.c (writers and the reader), spool_keeper.c (the thread that
- * syncs, moves and deletes) and spool_adopt.c (directories of the dead) share. Nobody else includes
- * this.
+ * Inside of the spool: what spool.c (segments, and its life), spool_write.c, spool_read.c,
+ * spool_keeper.c (the thread that syncs, moves and deletes) and spool_adopt.c (directories of the
+ * dead) share. Nobody else includes this.
  *
  * Lock order: the keeper's lock, a writer's lock, the spool's. No system call is made under a
  * writer's lock but to make a segment when no spare is ready; none under the spool's lock.
@@ -106,6 +106,9 @@ void spool_segment_prepare(struct spool_segment *g);
 /* Unmaps, deletes the file, frees. Not in any list any more. */
 void spool_segment_remove(struct spool *s, struct spool_segment *g);
 void spool_segment_free(struct spool_segment *g); /* leaves the file */
+
+/* --- spool_write.c --- */
+
 /* Appends to the writer's segment, changing over to the next when it is full; its lock is held.
  * beyond_max: may pass max_bytes. */
 enum err spool_append(struct spool *s, struct spool_writer *w, const struct segment_entry *e,
