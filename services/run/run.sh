@@ -153,6 +153,8 @@ keys() {
         listener GATEWAY_PORT $port
         keys
         echo "  env VOCAB_DIR=$vocab"
+        # On one machine an engine that does not answer at once is busy; of one that is gone NATS tells.
+        echo "  env ASK_TIMEOUT_MS=${ASK_TIMEOUT_MS:-1000}"
         k=$((k + 1))
     done
 } >"$state/plan"
