@@ -365,7 +365,7 @@ static void unpacked(const struct recorded *rec, struct str packed, const char *
     assert_true(flow_decode_ended(f));
     assert_int_equal(buf_append_str(&ret->out, buf_str(&f->gather)), ERR_OK);
     buf_done(&f->gather);
-    inflater_free(f->inflater);
+    flow_decode_done(f);
     end(f->answer, ret);
     free(f);
 }
