@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What it costs to read answers and to count their tokens, without a connection: streams of each
- * dialect as they come in reads of many events and of one, and a whole answer with usage.
+ * dialect as they come in reads of many events and of one, a thousand streams of one event in turn
+ * (none finds what it needs in the first cache), and a whole answer with usage.
  *
  *   answers [--seconds S] [--vocab FILE]
  *
@@ -15,7 +16,7 @@
 
 #include "services/edge/dialects/answer.h"
 
-enum { EVENTS = 200, BATCH = 50 };
+enum { EVENTS = 200, BATCH = 50, STREAMS = 1000 };
 
 static uint64_t cpu_ns(void)
 {
@@ -95,6 +96,26 @@ static uint64_t pass(const struct stream *s, struct vocab *v, struct str bytes, 
     return took;
 }
 
+/* The same of many streams in turn, an event of each. */
+static uint64_t pass_turns(const struct stream *s, struct vocab *v, struct str bytes,
+                           const size_t *ends, struct buf *out)
+{
+    static struct answer *answers[STREAMS];
+    for (size_t k = 0; k < STREAMS; k++) answers[k] = begin(s->dialect, v, 100000000, s->hide);
+    uint64_t start = cpu_ns();
+    size_t at = 0;
+    for (size_t i = 0; i < EVENTS; i++) {
+        for (size_t k = 0; k < STREAMS; k++) {
+            buf_clear(out);
+            must(answer_feed(answers[k], str_n(bytes.p + at, ends[i] - at), out), s->name);
+        }
+        at = ends[i];
+    }
+    uint64_t took = cpu_ns() - start;
+    for (size_t k = 0; k < STREAMS; k++) answer_free(answers[k]);
+    return took / STREAMS;
+}
+
 static void put_event(struct buf *b, const struct stream *s, unsigned i)
 {
     for (const char *p = s->event; *p != '\0'; p++) {
@@ -124,6 +145,11 @@ static void run_stream(const struct stream *s, struct vocab *v, double seconds)
         printf("{\"what\":\"%s\",\"read\":\"%s\",\"ns\":%.0f}\n", s->name,
                single ? "one event" : "200 events", (double)best / EVENTS);
     }
+    uint64_t best = UINT64_MAX;
+    for (uint64_t until = cpu_ns() + (uint64_t)(seconds * 5e8); cpu_ns() < until;)
+        best = MIN(best, pass_turns(s, v, buf_str(&bytes), ends, &out));
+    printf("{\"what\":\"%s\",\"read\":\"one event, 1,000 streams in turn\",\"ns\":%.0f}\n", s->name,
+           (double)best / EVENTS);
     buf_done(&bytes), buf_done(&out);
 }
 
