@@ -232,8 +232,10 @@ suiteTest('an end in front of the answer', {
 }, async (suite, step) => {
   const records = await Records.of(suite);
   await step('requests that wait for an answer, for a place, or are being counted are served to their end', async () => {
-    const waits = suite.chat({ mock: 'ttft_ms=8000;tokens=2' });
-    const places = Array.from({ length: 3 }, () => suite.chat({ path: '/one/chat', mock: 'ttft_ms=6000;tokens=2' }));
+    const waits = suite.chat({ mock: 'ttft_ms=20000;tokens=2' });
+    const places = [suite.chat({ path: '/one/chat', mock: 'ttft_ms=20000;tokens=2' })];
+    await until('the place is taken', async () => (await suite.edgeSum('gateway_upstream_active_requests', { upstream: 'one' })) === 1);
+    places.push(...Array.from({ length: 2 }, () => suite.chat({ path: '/one/chat', mock: 'tokens=2' })));
     const long = suite.chat({ mock: 'tokens=2', text: 'word '.repeat(30000) });
     const partly = new Wire(suite.edge()), body = chat();
     partly.write(post(body, 'x-mock: tokens=2\r\n').slice(0, -10));

@@ -150,12 +150,12 @@ for (const options of [{}, { store: 'mysql', counter: 'redis', policies: 2 }]) {
 
 suiteTest('an edge that is told to stop', { config: roomy }, async (suite, step) => {
   await step('ends the streams it has, refuses no one before it is unready, and leaves no record behind', async () => {
-    const streams = Array.from({ length: 10 }, () => suite.chat({ stream: true, mock: 'tokens=240;tps=20' }).then((r) => r.text()));
+    const streams = Array.from({ length: 10 }, () => suite.chat({ stream: true, mock: 'tokens=400;tps=20' }).then((r) => r.text()));
     await until('they run', async () => (await suite.mockStats()).streams.open === 10);
     const stopped = suite.procs['edge-1'].stop();
     for (const text of await Promise.all(streams)) assert.equal(sseData(text).at(-1), '[DONE]');
     await stopped;
     await suite.settled(10);
-    assert.equal((await suite.ledger())[0].output_tokens, 2400);
+    assert.equal((await suite.ledger())[0].output_tokens, 4000);
   });
 });

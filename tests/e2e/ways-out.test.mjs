@@ -112,7 +112,7 @@ const patiently = (suite) => {
   c.upstreams[0].timeouts.total_ms = 300000;
   return c;
 };
-suiteTest('a client that leaves, with drain', { config: patiently, env: { edge: { EDGE_WORKERS: '1', ON_CLIENT_GONE: 'drain', CLIENT_GONE_DRAIN_MS: '10000' } } }, async (suite, step) => {
+suiteTest('a client that leaves, with drain', { config: patiently, env: { edge: { EDGE_WORKERS: '1', ON_CLIENT_GONE: 'drain', CLIENT_GONE_DRAIN_MS: '20000' } } }, async (suite, step) => {
   const one = async (mock) => {
     const wire = new Wire(suite.edge());
     wire.write(post(mock, true));
@@ -120,7 +120,7 @@ suiteTest('a client that leaves, with drain', { config: patiently, env: { edge: 
     wire.abort(true);
   };
   await step('its answer is read to the end, and what the upstream reports is recorded', async () => {
-    await one('tokens=300;tps=100;usage=always');
+    await one('tokens=300;tps=30;usage=always');
     await suite.settled(1);
     const stats = await suite.mockStats();
     assert.deepEqual([stats.aborted, stats.done], [0, 1]);
@@ -130,7 +130,7 @@ suiteTest('a client that leaves, with drain', { config: patiently, env: { edge: 
     await serve(suite);
   });
   await step('but not for ever', async () => {
-    await one('tokens=2900;tps=50');
+    await one('tokens=2900;tps=30');
     await until('it was cancelled', async () => (await suite.mockStats()).aborted === 1);
     await until('nothing is left', async () => await suite.edgeSum('gateway_inflight_requests') === 0);
   });

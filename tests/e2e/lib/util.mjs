@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Waiting for events, free ports, and reading what daemons export.
+import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import fs from 'node:fs';
 import net from 'node:net';
@@ -23,6 +24,27 @@ export async function until(what, fn, { timeout = PATIENCE, every = 20 } = {}) {
     if (Date.now() > end) throw new Error(`waited ${timeout} ms for: ${what}${last ? ` (${last.message})` : ''}`, { cause: last });
     await delay(every);
   }
+}
+
+// Does what counts on everything that a window or a quota has: again, with the next number, when it failed. What an edge
+// has in hand when it stands still for longer than its lease is lost to that window, so that there is less; never more:
+// an error that is final says so.
+export async function again(fn, times = 5) {
+  for (let n = 1; ; n++) {
+    try {
+      return await fn(n);
+    } catch (e) {
+      if (e.final || n === times) throw e;
+      console.log(`    again: ${e.message}`);
+    }
+  }
+}
+// What must hold however often it is tried.
+export function never(is, message) {
+  if (!is) return;
+  const e = new assert.AssertionError({ message });
+  e.final = true;
+  throw e;
 }
 
 // Ports that connections going out do not get: else one of them could sit on a port whose server is just not running, and
