@@ -21,8 +21,7 @@
 #include "records/identity.h"
 #include "records/usage.h"
 #include "rt/daemon.h"
-
-enum trace_mode { TRACE_OFF, TRACE_TAKE, TRACE_MAKE };
+#include "settings.h"
 
 struct access_log;
 struct certs;
@@ -35,20 +34,6 @@ struct pools;
 struct keyring;
 struct tokens;
 struct explainer;
-
-struct edge_settings {
-    const char *bind, *vocab_dir, *master_key, *key_pepper, *token_service_url, *identities,
-        *admission_log, *tls_cert, *tls_key, *trusted_proxies, *address_field;
-    int64_t port, workers, max_body, max_connections, head_timeout_ms, body_timeout_ms,
-        idle_timeout_ms, write_timeout_ms;
-    const char *access_log, *access_sample, *trace;
-    const char *client_gone;
-    int64_t drain_ms;
-    int64_t max_head, max_fields, max_requests, max_per_address, memory_max;
-    int64_t remote_count_bytes, ask_timeout_ms;
-    bool precise, proxy_protocol;
-    struct usage_settings usage;
-};
 
 enum edge_metric {
     M_REQUESTS,

@@ -6,7 +6,7 @@
 #   services/X          common/ and proto/ by folder, its own headers by bare name, or from services/X on where they stand
 #                       in another folder ("limits/lease.h"); no other service
 #   services/edge       a folder includes those that stand before it in `order`, of which the first stand alone, so that
-#                       they form no circles; edge.h and worker.h stand between them; main.c and worker.c see all
+#                       they form no circles; headers of services/edge itself stand between them, and its .c see all
 #   common, proto       never a service
 cd "${1:-.}" || exit 2
 tmp=$(mktemp)
