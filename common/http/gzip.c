@@ -14,7 +14,8 @@ struct deflater {
 struct inflater {
     z_stream z;
     bool may_be_raw, ended; /* raw: decided by the first two bytes */
-    bool full;              /* the last call filled all its room: there may be more */
+    bool gzip;
+    bool full; /* the last call filled all its room: there may be more */
     uint8_t first[2];
     unsigned first_len;
     uint64_t left;
@@ -81,6 +82,7 @@ struct inflater *inflater_new(enum http_coding coding, uint64_t max_out)
     if (i == NULL) return NULL;
     i->left = max_out;
     i->may_be_raw = coding == CODING_DEFLATE;
+    i->gzip = coding == CODING_GZIP;
     if (inflateInit2(&i->z, coding == CODING_GZIP ? WINDOW + GZIP : WINDOW) != Z_OK) {
         free(i);
         return NULL;
@@ -104,9 +106,19 @@ static enum err decide_raw(struct inflater *i)
     return ERR_OK;
 }
 
+/* Whether nothing is to come: no member behind the last one (RFC 1952, 2.2; some servers compress
+ * each piece of an answer as one). */
+static bool has_ended(struct inflater *i, struct str in)
+{
+    static const char member = '\x1f'; /* begins with it */
+    if (i->ended && i->gzip && in.n > 0 && in.p[0] == member)
+        i->ended = inflateReset(&i->z) != Z_OK;
+    return i->ended;
+}
+
 static enum err run(struct inflater *i, struct str *in, struct buf *out)
 {
-    while (!i->ended) {
+    while (!has_ended(i, *in)) {
         char *room;
         size_t want = MIN(buf_room(out), (size_t)STEP);
         /* One byte more than is allowed is asked for, to see whether there is more. */

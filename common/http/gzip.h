@@ -26,7 +26,8 @@ void inflater_free(struct inflater *z); /* NULL is fine */
 /*
  * Decodes from *in, which is moved behind what was used, and appends to out as far as buf_room()
  * goes. ERR_OK: all of in was used; ERR_AGAIN: out is full, make room and call again; ERR_CLOSED:
- * the end of the compressed data (bytes behind it stay in *in); ERR_INVALID: damaged; ERR_LIMIT:
+ * the end of the compressed data, of gzip that of a member: another may follow, now or with the
+ * next call (other bytes behind it stay in *in); ERR_INVALID: damaged; ERR_LIMIT:
  * max_out; ERR_NOMEM.
  */
 enum err inflater_feed(struct inflater *z, struct str *in, struct buf *out) MUSTCHECK;

@@ -48,6 +48,33 @@ static void test_round_trip_in_every_split(void **state)
     }
 }
 
+/* gzip's members, one behind the other, are one text; what is none ends it. */
+static void test_members_are_one_text_in_every_split(void **state)
+{
+    (void)state;
+    struct buf z = compress(CODING_GZIP, text, 20, 20);
+    struct buf second = compress(CODING_GZIP, text + 20, sizeof text - 21, sizeof text);
+    size_t both = z.len + second.len;
+    assert_int_equal(buf_append_str(&z, buf_str(&second)), ERR_OK);
+    assert_int_equal(buf_append(&z, "\0?", 2), ERR_OK);
+    for (size_t cut = 0; cut <= both; cut++) {
+        struct inflater *i = inflater_new(CODING_GZIP, sizeof text - 1);
+        struct buf out;
+        buf_init(&out, 1000);
+        struct str in = str_n(z.data, cut);
+        enum err e = inflater_feed(i, &in, &out);
+        assert_true(e == (cut == both || cut == both - second.len ? ERR_CLOSED : ERR_OK));
+        in = str_n(z.data + cut, z.len - cut);
+        assert_int_equal(inflater_feed(i, &in, &out), ERR_CLOSED);
+        assert_int_equal(in.n, z.len - both);
+        assert_true(str_eqz(buf_str(&out), text));
+        inflater_free(i);
+        buf_done(&out);
+    }
+    buf_done(&z);
+    buf_done(&second);
+}
+
 /* What was put in can be read before the end is there. */
 static void test_each_addition_can_be_read_at_once(void **state)
 {
@@ -146,6 +173,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip_in_every_split),
+        cmocka_unit_test(test_members_are_one_text_in_every_split),
         cmocka_unit_test(test_each_addition_can_be_read_at_once),
         cmocka_unit_test(test_raw_deflate_is_understood),
         cmocka_unit_test(test_a_bomb_stops_at_its_bounds),
