@@ -273,7 +273,7 @@ enum {
     SNAP_RETRY_CONNECT = 1, /* no connection: nothing was sent */
     SNAP_RETRY_RESET = 2,   /* broken, or unusable, before anything was passed on */
     SNAP_RETRY_TIMEOUT = 4,
-    SNAP_RETRY_STREAM = 8 /* a stream that begins with an error, or ends before it begins */
+    SNAP_RETRY_STREAM = 8 /* begins with an error, or ends before it begins */
 };
 /* "retry":{"causes":["connect","reset","timeout","stream","503",…],"budget_percent","budget_min",
  * "backoff_ms","hold_ms"} */

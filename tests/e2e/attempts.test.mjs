@@ -37,6 +37,10 @@ const servers = {
   gushing: await rawServer(() => freeze() ?? Buffer.concat([streamHead(), chunk(event('word ').repeat(GUSH)), chunk('data: [DONE]\n\n'), Buffer.from('0\r\n\r\n')])),
   // The same in so few bytes that they are read at once.
   'gushing-zipped': await rawServer(() => freeze() ?? Buffer.concat([streamHead('content-encoding: gzip\r\n'), chunk(gzipSync(`${event('word ').repeat(GUSH)}data: [DONE]\n\n`)), Buffer.from('0\r\n\r\n')])),
+  // Compressed piece by piece, each of them a member of its own.
+  'in-members': await rawServer(() => Buffer.concat([streamHead('content-encoding: gzip\r\n'), ...[event('hello'), 'data: [DO', 'NE]\n\n'].map((t) => chunk(gzipSync(t))), Buffer.from('0\r\n\r\n')])),
+  // Says that all is well, and nothing else; the next one answers.
+  wordless: await rawServer((n) => whole(200, n === 1 ? completion('ok') : '')),
   // Ends well, and then sends what is none of its framing.
   babbling: await rawServer(() => Buffer.concat([streamHead(), chunk(`${event('hello')}data: [DONE]\n\n`), Buffer.from('what is this?\r\n')])),
   // Every connection is good for one request; the next one on it is read, and not answered.
@@ -48,8 +52,8 @@ const config = (suite) => {
   const upstream = (slug, n) => ({ slug, name: slug, dialect: 'openai', auth: { type: 'none' }, ejection: { failures: 0 }, breaker: { error_percent: 0 },
     retries: n - 1, servers: Array.from({ length: n }, (_, i) => ({ slug: `s${i + 1}`, url: servers[slug].url })) });
   const route = (slug, more = {}) => ({ slug, namespace: 'test-channel', path: { prefix: `/${slug}/` }, endpoint: 'chat', rewrite_path: '/v1/chat/completions', upstream: slug, ...more });
-  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1), upstream('boastful', 1), upstream('gushing', 1), upstream('gushing-zipped', 1), upstream('babbling', 1)],
-    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('boastful'), route('gushing'), route('gushing-zipped'), route('babbling'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
+  return { ...demo, upstreams: [...demo.upstreams, upstream('zipped', 2), upstream('greedy', 2), upstream('forgetful', 1), upstream('endless', 1), upstream('boastful', 1), upstream('gushing', 1), upstream('gushing-zipped', 1), upstream('babbling', 1), upstream('in-members', 1), upstream('wordless', 2)],
+    routes: [...demo.routes, route('zipped'), route('greedy'), route('forgetful'), route('endless'), route('boastful'), route('gushing'), route('gushing-zipped'), route('babbling'), route('in-members'), route('wordless'), route('as-it-is', { endpoint: 'passthrough', upstream: 'forgetful' })],
     policies: [['some', 4000, 'Qwen3-8B'], ['plenty', 2000000, 'gpt-4o'], ['scarce', SCARCE, 'Qwen3-4B'], ['narrow', GUSH / 2, 'Qwen3-14B'], ['narrow-zipped', GUSH / 2, 'Qwen3-32B']].map(([slug, limit, model]) =>
       ({ slug, namespace: 'test-channel', models: [model], kind: 'token_rate', count: 'output', limit, window: '10m', on_unavailable: 'deny' })) };
 };
@@ -121,6 +125,20 @@ suiteTest('one attempt after another', { config, only: ['mockllm', 'config', 'me
     const text = await partial(r);
     assert.equal(r.status, 200, text);
     assert.match(text, /"content":"hello"[^]*data: \[DONE\]\n\n$/);
+  });
+
+  await step('compressed members are one stream', async () => {
+    const r = await suite.chat({ path: '/in-members/chat', stream: true });
+    assert.match(await partial(r), /"content":"hello"[^]*data: \[DONE\]\n\n$/);
+  });
+
+  await step('an answer without a body is none: another server is asked', async () => {
+    const r = await suite.chat({ path: '/wordless/chat', max_tokens: 10 }), text = await r.text();
+    assert.equal(r.status, 200, text);
+    assert.equal(JSON.parse(text).choices[0].message.content, 'ok');
+    const again = await suite.chat({ path: '/wordless/chat', max_tokens: 10 });
+    assert.equal(again.status, 502, await again.text());
+    assert.equal(servers.wordless.requests, 4);
   });
 
   await step('an event that does not end is broken off', async () => {

@@ -18,7 +18,7 @@ const requests = [];
 const OF_ONE_CONNECTION = 'Connection: x-of-this-hop, keep-alive\r\nX-Of-This-Hop: 1\r\nKeep-Alive: timeout=7\r\nProxy-Authenticate: Basic\r\nUpgrade: h2c\r\nTrailer: x-late\r\n';
 const behind = await rawServer((n, here, text) => {
   requests.push(text);
-  return whole(200, completion('ok'), `${OF_ONE_CONNECTION}X-Request-Id: theirs\r\nSet-Cookie: a=b\r\nX-Aigw-Overhead-Us: 1\r\nX-Passes: yes\r\nX-Passes: twice\r\n`);
+  return whole(200, completion('ok'), `${OF_ONE_CONNECTION}X-Request-Id: theirs\r\nSet-Cookie: a=b\r\nAlt-Svc: h3\r\nStrict-Transport-Security: max-age=1\r\nX-Aigw-Overhead-Us: 1\r\nX-Passes: yes\r\nX-Passes: twice\r\n`);
 });
 const config = (suite) => {
   const demo = demoConfig(suite);
@@ -74,7 +74,7 @@ suiteTest('heads', { config, only: ['mockllm', 'config', 'metrics', 'policy', 'e
   await step('of an answer the same', async () => {
     const { answer } = await ask('X-Request-Id: my-own-id\r\n');
     const at = (name) => Object.entries(answer.headers).filter(([k]) => k.toLowerCase() === name).map(([, v]) => v).flat().join(', ');
-    for (const gone of ['x-of-this-hop', 'keep-alive', 'proxy-authenticate', 'upgrade', 'trailer', 'set-cookie', 'connection']) assert.equal(at(gone), '', gone);
+    for (const gone of ['x-of-this-hop', 'keep-alive', 'proxy-authenticate', 'upgrade', 'trailer', 'set-cookie', 'alt-svc', 'strict-transport-security', 'connection']) assert.equal(at(gone), '', gone);
     assert.equal(at('x-request-id'), 'my-own-id');
     assert.notEqual(at('x-aigw-overhead-us'), '1');
     assert.match(at('x-passes'), /twice/);

@@ -95,6 +95,12 @@ static bool is_event_stream(const struct h1_response *res)
     return str_ieqz(type, "text/event-stream");
 }
 
+/* What an upstream says of where and how it is reached: of the gateway that would be wrong. */
+static bool is_of_origin(struct str name)
+{
+    return str_ieqz(name, "alt-svc") || str_ieqz(name, "strict-transport-security");
+}
+
 /* Fields of the upstream that end here: connection, framing, and what the gateway says itself. */
 static bool is_dropped(const struct flow *f, const struct h1_head *h, const struct h1_field *fl)
 {
@@ -108,6 +114,7 @@ static bool is_dropped(const struct flow *f, const struct h1_head *h, const stru
     if (h1_field_is_hop_by_hop(fl) ||
         (h->first[H1_CONNECTION] != 0 && h1_connection_has(h, fl->name)))
         return true;
+    if (fl->known == H1_UNKNOWN && is_of_origin(fl->name)) return true;
     for (size_t i = 0; i < ARRAY_LEN(prefixes) && fl->known == H1_UNKNOWN; i++) {
         struct str p = prefixes[i];
         bool ours = i == 0 || f->ticket->outcome.requests.present ||
@@ -481,6 +488,16 @@ void flow_end_stream(struct flow *f)
                                                          : USAGE_OK);
 }
 
+/* Nothing at all is no answer to what was asked, as a stream without output is none. */
+static void end_empty(struct flow *f)
+{
+    if (f->seat.group != NULL) seat_failed(&f->seat, "stream");
+    if (flow_try_again(f, SNAP_RETRY_STREAM, 0)) return;
+    seat_leave(&f->seat);
+    flow_count_upstream_error(f, "broken");
+    flow_fail_with(f, REFUSE_UPSTREAM_BROKE, "The upstream failed: its answer is empty.");
+}
+
 static void on_end(void *ctx)
 {
     struct flow *f = ctx;
@@ -488,6 +505,10 @@ static void on_end(void *ctx)
     flow_attempt_ends(f);
     f->exchange = NULL;
     if (f->mode == RELAY_STREAM && !begin_stream(f, true)) return;
+    if (f->mode == RELAY_WHOLE && f->gather.len == 0 && f->status != 204) {
+        end_empty(f);
+        return;
+    }
     seat_leave(&f->seat);
     if (f->mode == RELAY_WHOLE) {
         end_whole(f);
