@@ -192,7 +192,8 @@ static void a_request_gets_its_reply(void **state)
     box_init(&got);
     buf_init(&out, 1024);
     assert_int_equal(bus_subscribe(f->bus, "test.echo", "q", echo, f->bus, &s), ERR_OK);
-    assert_int_equal(bus_request(f->bus, "test.echo", STR("ping"), 1000, box_reply, &got), ERR_OK);
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("ping"), SOON_MS, box_reply, &got),
+                     ERR_OK);
     assert_true(box_wait(&got, 1, SOON_MS));
     assert_int_equal(got.e, ERR_OK);
     assert_string_equal(got.text, "ping");
@@ -213,8 +214,8 @@ static void many_requests_at_once_get_their_own_replies(void **state)
         char text[16];
         box_init(&got[i]);
         snprintf(text, sizeof text, "%d", i);
-        assert_int_equal(bus_request(f->bus, "test.echo", str_of(text), 20000, box_reply, &got[i]),
-                         ERR_OK);
+        assert_int_equal(
+            bus_request(f->bus, "test.echo", str_of(text), SOON_MS, box_reply, &got[i]), ERR_OK);
     }
     for (int i = 0; i < N; i++) {
         char text[16];
@@ -314,8 +315,8 @@ static void nothing_works_without_a_server_and_all_does_when_it_comes(void **sta
                      ERR_UNAVAILABLE);
     assert_false(bus_is_connected(f->bus));
     nats_server_start(&f->server, NULL);
-    assert_true(box_wait(&f->up, 1, 10000));
-    assert_int_equal(bus_request(f->bus, "test.echo", STR("x"), 5000, box_reply, &got), ERR_OK);
+    assert_true(box_wait(&f->up, 1, SOON_MS));
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("x"), SOON_MS, box_reply, &got), ERR_OK);
     assert_true(box_wait(&got, 1, SOON_MS));
     assert_int_equal(got.e, ERR_OK);
     bus_unsubscribe(s);
@@ -345,8 +346,8 @@ static void a_killed_server_fails_requests_soon_and_subscriptions_come_back(void
     assert_int_equal(bus_request(f->bus, "test.echo", STR("x"), 100, box_reply, &after),
                      ERR_UNAVAILABLE);
     nats_server_start(&f->server, NULL);
-    assert_true(box_wait(&f->up, 2, 10000));
-    assert_int_equal(bus_request(f->bus, "test.echo", STR("back"), 5000, box_reply, &after),
+    assert_true(box_wait(&f->up, 2, SOON_MS));
+    assert_int_equal(bus_request(f->bus, "test.echo", STR("back"), SOON_MS, box_reply, &after),
                      ERR_OK);
     assert_true(box_wait(&after, 1, SOON_MS));
     assert_int_equal(after.e, ERR_OK);
@@ -366,7 +367,7 @@ static void a_server_that_hangs_is_noticed(void **state)
     bool noticed = box_wait(&f->down, 1, 15000);
     nats_server_signal(&f->server, SIGCONT);
     assert_true(noticed);
-    assert_true(box_wait(&f->up, 2, 10000));
+    assert_true(box_wait(&f->up, 2, SOON_MS));
     sync_bus(f->bus);
 }
 
@@ -387,7 +388,7 @@ static void goes_on_trying_after_refused_logins(void **state)
     assert_true(atomic_load(&f->refusals) > 0);
     nats_server_kill(&f->server);
     nats_server_start(&f->server, open);
-    assert_true(box_wait(&f->up, 1, 10000));
+    assert_true(box_wait(&f->up, 1, SOON_MS));
     assert_int_equal(bus_request_wait(f->bus, "test.echo", STR("in"), 2000, &out), ERR_OK);
     assert_string_equal(buf_z(&out), "in");
 
@@ -398,7 +399,7 @@ static void goes_on_trying_after_refused_logins(void **state)
     assert_false(box_wait(&f->up, 2, 4000));
     nats_server_kill(&f->server);
     nats_server_start(&f->server, open);
-    assert_true(box_wait(&f->up, 2, 10000));
+    assert_true(box_wait(&f->up, 2, SOON_MS));
     buf_clear(&out);
     assert_int_equal(bus_request_wait(f->bus, "test.echo", STR("in"), 2000, &out), ERR_OK);
     buf_done(&out);
@@ -536,11 +537,11 @@ static void drain_lets_requests_finish(void **state)
     box_init(&got);
     assert_int_equal(bus_subscribe(f->bus, "test.late", NULL, late, f->bus, &s), ERR_OK);
     sync_bus(f->bus);
-    assert_int_equal(bus_request(f->bus, "test.late", STR("x"), 5000, box_reply, &got), ERR_OK);
+    assert_int_equal(bus_request(f->bus, "test.late", STR("x"), SOON_MS, box_reply, &got), ERR_OK);
     /* The handler has it before the drain ends the subscription: messages of one publisher keep
      * their order. */
     sync_bus(f->bus);
-    bus_drain(f->bus, 3000);
+    bus_drain(f->bus, SOON_MS);
     assert_int_equal(box_count(&got), 1);
     assert_int_equal(got.e, ERR_OK);
     bus_unsubscribe(s);
@@ -601,7 +602,7 @@ static void assert_member(const struct json *o, const char *key, const char *wan
 static size_t ask_everyone(int port, const char *subject, int want, char *out, size_t cap)
 {
     struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
-    struct timeval tv = { 5, 0 };
+    struct timeval tv = { SOON_MS / 1000, 0 };
     size_t n = 0;
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -172,7 +172,7 @@ static void streams_keep_until_acknowledged(void **state)
     const struct bus_stream o = {
         .name = "S", .subjects = { "s.*" }, .max_bytes = 10, .discard_new = true, .work_queue = true
     };
-    const struct bus_consumer_options co = { "S", "d", 60, 10 };
+    const struct bus_consumer_options co = { "S", "d", 1500, 10 };
     struct bus_consumer *c;
     struct bus_js_msg *m[4];
     struct why why;
@@ -203,7 +203,7 @@ static void streams_keep_until_acknowledged(void **state)
     assert_int_equal(bus_consumer_fetch(c, 4, 50, m, &n), ERR_OK);
     bus_js_release(m[0]);
     assert_int_equal(bus_consumer_fetch(c, 4, 10, m, &n), ERR_TIMEOUT);
-    assert_int_equal(bus_consumer_fetch(c, 4, 2000, m, &n), ERR_OK); /* after ack_wait */
+    assert_int_equal(bus_consumer_fetch(c, 4, 60000, m, &n), ERR_OK); /* after ack_wait */
     assert_int_equal(bus_js_deliveries(m[0]), 3);
     bus_js_ack(m[0]);
     assert_int_equal(bus_fake_stored(f->server, "S"), 0);

@@ -44,7 +44,8 @@ static void a_message_published_twice_is_stored_once(void **state)
     int n = 0;
     const struct bus_consumer_options o = { "T_USAGE", "reader", 30000, 100 };
     assert_int_equal(bus_consumer_open(f->bus, &o, &c, &why), ERR_OK);
-    assert_int_equal(bus_consumer_fetch(c, 8, SOON_MS, m, &n), ERR_OK);
+    for (int more = 0; n < 2; n += more)
+        assert_int_equal(bus_consumer_fetch(c, 8 - n, SOON_MS, m + n, &more), ERR_OK);
     assert_int_equal(n, 2);
     for (int i = 0; i < n; i++) bus_js_ack(m[i]);
     bus_consumer_close(c);
@@ -114,16 +115,17 @@ static void a_message_comes_until_it_is_acknowledged(void **state)
     assert_true(str_eqz(bus_js_subject(m), "t.usage.a"));
     assert_int_equal(bus_js_sequence(m), 1);
     assert_int_equal(bus_js_deliveries(m), 1);
-    bus_js_nak(m, 150);
     uint64_t start = clock_mono_ns(clock_system());
+    bus_js_nak(m, 150);
     m = fetch_one(c, SOON_MS);
     assert_non_null(m);
-    assert_int_equal(bus_js_deliveries(m), 2);
+    uint64_t deliveries = bus_js_deliveries(m);
+    assert_true(deliveries >= 2); /* more, when ack_wait was over before */
     assert_true(ms_since(start, clock_mono_ns(clock_system())) > 100);
     bus_js_release(m); /* nothing said: again after ack_wait */
     m = fetch_one(c, SOON_MS);
     assert_non_null(m);
-    assert_int_equal(bus_js_deliveries(m), 3);
+    assert_true(bus_js_deliveries(m) > deliveries);
     bus_js_nak(m, 0);
     m = fetch_one(c, SOON_MS);
     assert_non_null(m);
@@ -268,7 +270,7 @@ static void two_consumers_share_a_durable(void **state)
     for (int i = 0; i < 20; i++)
         assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("x"), NULL), ERR_OK);
     for (int turn = 0; total < 20 && turn < 40; turn++) {
-        if (bus_consumer_fetch(c[turn % 2], 4, 500, m, &n) != ERR_OK) continue;
+        if (bus_consumer_fetch(c[turn % 2], 4, SOON_MS, m, &n) != ERR_OK) continue;
         for (int i = 0; i < n; i++) {
             uint64_t seq = bus_js_sequence(m[i]);
             assert_in_range(seq, 1, 20);
@@ -295,7 +297,8 @@ static void unacknowledged_messages_hold_back_the_rest(void **state)
     for (int i = 0; i < 5; i++)
         assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("x"), NULL), ERR_OK);
     uint64_t start = clock_mono_ns(clock_system());
-    assert_int_equal(bus_consumer_fetch(c, 8, SOON_MS, m, &n), ERR_OK);
+    for (; n < 3; n += n2)
+        assert_int_equal(bus_consumer_fetch(c, 8 - n, SOON_MS, m + n, &n2), ERR_OK);
     assert_int_equal(n, 3);
     assert_true(ms_since(start, clock_mono_ns(clock_system())) < SOON_MS / 2);
     assert_int_equal(bus_consumer_fetch(c, 8, 200, more, &n2), ERR_TIMEOUT);
@@ -323,13 +326,14 @@ static void a_consumer_that_the_server_lost_is_made_again(void **state)
         bus_request_wait(f->bus, "$JS.API.STREAM.DELETE.T_USAGE", STR(""), SOON_MS, &out), ERR_OK);
     struct bus_js_msg *m = NULL;
     int n = 0;
-    /* The first may still wait for an answer in vain. */
-    enum err e = bus_consumer_fetch(c, 1, 100, &m, &n);
-    assert_true(e == ERR_TIMEOUT || e == ERR_UNAVAILABLE);
-    assert_int_equal(bus_consumer_fetch(c, 1, 100, &m, &n), ERR_UNAVAILABLE);
+    /* The first may still wait for an answer in vain, as may others while it is late. */
+    enum err e = ERR_TIMEOUT;
+    for (int i = 0; i < SOON_MS / 100 && e == ERR_TIMEOUT; i++)
+        e = bus_consumer_fetch(c, 1, 100, &m, &n);
+    assert_int_equal(e, ERR_UNAVAILABLE);
     assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_OK);
     assert_int_equal(publish_wait(f->bus, "t.usage.a", NULL, STR("x"), NULL), ERR_OK);
-    m = fetch_one(c, 5000);
+    m = fetch_one(c, SOON_MS);
     assert_non_null(m);
     bus_js_ack(m);
     bus_consumer_close(c);
@@ -352,7 +356,7 @@ static void streams_and_consumers_survive_a_kill(void **state)
     assert_int_equal(bus_consumer_fetch(c, 1, 200, &m, &n), ERR_UNAVAILABLE);
     assert_int_equal(bus_stream_ensure(f->bus, &usage, &why), ERR_UNAVAILABLE);
     nats_server_start(&f->server, NULL);
-    assert_true(box_wait(&f->up, 2, 10000));
+    assert_true(box_wait(&f->up, 2, SOON_MS));
     assert_int_equal(bus_consumer_fetch(c, 1, SOON_MS, &m, &n), ERR_OK);
     assert_true(str_eqz(bus_js_data(m), "kept"));
     bus_js_ack(m);
@@ -374,7 +378,7 @@ static void a_fetch_that_waits_notices_the_kill_and_goes_on(void **state)
     assert_null(fetch_one(c, 50));
     nats_server_kill(&f->server);
     nats_server_start(&f->server, NULL);
-    assert_true(box_wait(&f->up, 2, 10000));
+    assert_true(box_wait(&f->up, 2, SOON_MS));
     assert_int_equal(pthread_create(&thread, NULL, publish_later, &late_one), 0);
     enum err e = bus_consumer_fetch(c, 1, SOON_MS, &m, &n);
     pthread_join(thread, NULL);
@@ -447,7 +451,7 @@ static void a_bucket_keeps_values_and_compares(void **state)
     assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_UNAVAILABLE);
     assert_int_equal(bus_kv_put(kv, "a", STR("x")), ERR_UNAVAILABLE);
     nats_server_start(&f->server, NULL);
-    assert_true(box_wait(&f->up, 2, 10000));
+    assert_true(box_wait(&f->up, 2, SOON_MS));
     buf_clear(&out);
     assert_int_equal(bus_kv_get(kv, "a", &out, NULL), ERR_OK);
     assert_string_equal(buf_z(&out), "again");

@@ -617,7 +617,7 @@ static void quiesce_refuses_new_and_finishes_old(void **state)
     http_server_quiesce(f->server); /* twice is fine */
 
     struct http_client *other = http_client_new();
-    struct http_call c = { .method = "GET", .timeout_ms = 2000 };
+    struct http_call c = { .method = "GET", .timeout_ms = 60000 };
     struct buf body;
     struct why why;
     int status = 0;

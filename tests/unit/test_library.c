@@ -236,7 +236,7 @@ static void a_file_that_grows_is_left_alone_until_it_is_whole(void **state)
     struct library_options o = options(f);
     struct why why = { "" };
     make_vocab("slow", PLAIN, &b);
-    o.settle_ms = 3000;
+    o.settle_ms = 8000;
     assert_int_equal(library_new(&o, &f->lib, &why), ERR_OK);
     size_t step = b.len / 20 + 1;
     for (size_t at = 0; at < b.len; at += step) {

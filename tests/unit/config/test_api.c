@@ -94,7 +94,7 @@ static int call(const char *method, const char *path, const char *text)
                            .url = url,
                            .body = str_of(text),
                            .headers = { auth },
-                           .connect_timeout_ms = 2000,
+                           .connect_timeout_ms = 60000,
                            .timeout_ms = 60000 };
     for (size_t i = 0, n = 1; i < 2; i++)
         if (headers[i][0] != '\0') c.headers[n++] = headers[i];

@@ -129,7 +129,7 @@ static void call(struct fixture *f, const char *method, const char *path, struct
                            .url = url,
                            .body = body,
                            .headers = { header },
-                           .connect_timeout_ms = 5000,
+                           .connect_timeout_ms = 60000,
                            .timeout_ms = 120000 };
     buf_clear(&f->body);
     enum err e = http_client_call(f->client, &c, &f->status, &f->body, &why);
@@ -323,7 +323,7 @@ static enum err ask(struct fixture *f, const struct token_slices *q, struct toke
     /* Until the connection stands and the subscription is known to the server. */
     for (uint64_t end = clock_mono_ms(clock_system()) + 60000;
          e == ERR_UNAVAILABLE && clock_mono_ms(clock_system()) < end;)
-        e = bus_request_wait(f->s.bus, subject, buf_str(&out), 5000, &in);
+        e = bus_request_wait(f->s.bus, subject, buf_str(&out), 60000, &in);
     if (e == ERR_OK) e = token_msg_answer_parse(buf_str(&in), ret, error);
     buf_done(&out);
     buf_done(&in);
@@ -357,7 +357,7 @@ static void edges_are_answered_over_the_bus(void **state)
     struct buf in;
     buf_init(&in, 1 << 16);
     subject_make("aigw", SUBJECT_TOKEN_COUNT, NULL, subject);
-    assert_int_equal(bus_request_wait(f->s.bus, subject, STR("{}"), 2000, &in), ERR_UNAVAILABLE);
+    assert_int_equal(bus_request_wait(f->s.bus, subject, STR("{}"), 60000, &in), ERR_UNAVAILABLE);
     buf_done(&in);
 }
 
