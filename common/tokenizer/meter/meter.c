@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "base/prefetch.h"
 #include "tokenizer/merge/bpe.h"
 #include "tokenizer/meter/meter_state.h"
 #include "tokenizer/merge/piece_cache.h"
@@ -35,6 +36,11 @@ struct token_meter *meter_new(struct vocab *v, enum special_mode mode)
         return NULL;
     }
     return m;
+}
+
+void meter_prefetch(const struct token_meter *m)
+{
+    prefetch(m, sizeof *m);
 }
 
 void meter_free(struct token_meter *m)

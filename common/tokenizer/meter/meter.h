@@ -43,7 +43,8 @@ enum {
 
 /* v may be NULL: estimate. Takes a reference to v. NULL when memory is out. */
 struct token_meter *meter_new(struct vocab *v, enum special_mode mode) MUSTCHECK;
-void meter_free(struct token_meter *m); /* NULL is fine */
+void meter_free(struct token_meter *m);           /* NULL is fine */
+void meter_prefetch(const struct token_meter *m); /* it is about to be fed; NULL is fine */
 
 /*
  * The most tokens this text may have; METER_NO_LIMIT (the start) for none. May change at any time

@@ -128,7 +128,7 @@ static void on_fail(void *ctx, enum exchange_failure f, const char *why)
     result(p, why);
 }
 
-static const struct exchange_events events = { on_head, on_body, on_flush, on_end, on_fail };
+static const struct exchange_events events = { on_head, on_body, on_flush, on_end, on_fail, NULL };
 
 static enum err build_head(const struct probe *p, struct buf *b)
 {

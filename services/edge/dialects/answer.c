@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "answer_impl.h"
+#include "base/prefetch.h"
 
 enum {
     HEAD_MEMBER_MAX = 512,
@@ -37,6 +38,13 @@ static void drop_all(struct list_node *queue)
 {
     for (struct list_node *n; (n = list_pop_front(queue)) != NULL;)
         free(LIST_ENTRY(n, struct held, node));
+}
+
+void answer_prefetch(const struct answer *a)
+{
+    prefetch(a, sizeof *a);
+    if (a->texts_n > 0) meter_prefetch(a->texts[0].meter);
+    answer_prefetch_forms(a);
 }
 
 void answer_free(struct answer *a)

@@ -45,6 +45,8 @@ struct answer;
 struct answer *answer_new(const struct answer_options *o); /* NULL: out of memory */
 void answer_free(struct answer *a);                        /* NULL is fine */
 
+/* Events are about to be fed: asks for what they will need of the answer. */
+void answer_prefetch(const struct answer *a);
 /* The next bytes of a stream; what the client shall get is appended to out. After ANSWER_CUT
  * nothing is taken any more. ERR_LIMIT: an event too large or too much to hold back, or out is
  * full; ERR_NOMEM. */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "answer_impl.h"
+#include "base/prefetch.h"
 
 enum {
     FORMS_MAX = 4, /* of a stream: choices in turn, reasoning and content */
@@ -26,6 +27,7 @@ enum {
     TRIES = 16,            /* forms that are kept before any was met again */
     SLACK = 8,             /* tokens: what the last letters may count more in between */
     SCRATCH_KEPT = 256,
+    LITERALS_USUAL = 256, /* bytes of a form */
 };
 
 enum hole { HOLE_TEXT, HOLE_PADDING, HOLE_SEQUENCE };
@@ -60,6 +62,13 @@ struct run {
     uint64_t most; /* tokens, without the last one's */
     uint64_t sequence;
 };
+
+void answer_prefetch_forms(const struct answer *a)
+{
+    if (a->forms == NULL || a->forms->n == 0) return;
+    const struct form *likely = a->forms->v[a->forms->last];
+    prefetch(likely, sizeof *likely + LITERALS_USUAL);
+}
 
 void answer_forget_forms(struct answer *a)
 {

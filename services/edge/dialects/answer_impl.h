@@ -110,6 +110,7 @@ void answer_learn(struct answer *a, const struct sse_event *ev, const struct mar
 /* Takes events of known forms, as many as come in a row; *bytes moves behind them. */
 enum err answer_feed_known(struct answer *a, struct str *bytes) MUSTCHECK;
 void answer_forget_forms(struct answer *a);
+void answer_prefetch_forms(const struct answer *a); /* answer_feed_known() follows */
 
 /* --- answer_write.c --- */
 

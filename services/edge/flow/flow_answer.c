@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/prefetch.h"
 #include "match/edits.h"
 #include "flow_impl.h"
 
@@ -20,7 +21,20 @@ static void on_end(void *ctx);
 static void on_fail(void *ctx, enum exchange_failure why, const char *text);
 static bool begin_stream(struct flow *f, bool ended);
 
-const struct exchange_events flow_exchange_events = { on_head, on_body, on_flush, on_end, on_fail };
+/* A stream among a thousand has waited longer than anything stays in the caches, and an event of it
+ * looks at some thirty places: they come while the kernel reads. */
+static void on_expect(void *ctx)
+{
+    const struct flow *f = ctx;
+    prefetch(f, sizeof *f);
+    if (f->mode != RELAY_STREAM) return;
+    prefetch(f->client, sizeof *f->client);
+    prefetch(f->ticket, offsetof(struct admit_ticket, waiter.claims[3])); /* more are rarely held */
+    answer_prefetch(f->answer);
+}
+
+const struct exchange_events flow_exchange_events = { on_head, on_body, on_flush,
+                                                      on_end,  on_fail, on_expect };
 
 void flow_break_answer(struct flow *f, enum refusal r, const char *text)
 {

@@ -63,7 +63,9 @@ static void on_timer(void *ctx)
 
 bool flow_drain(struct flow *f)
 {
-    static const struct exchange_events events = { on_head, on_body, on_flush, on_end, on_fail };
+    static const struct exchange_events events = {
+        on_head, on_body, on_flush, on_end, on_fail, NULL
+    };
     const struct edge_settings *s = flow_edge(f)->settings;
     bool open = f->state == FLOW_RELAY && f->mode != RELAY_RAW && f->exchange != NULL;
     /* One that waits for tokens would have to be called back. */

@@ -177,8 +177,8 @@ static void discard_fail(void *ctx, enum exchange_failure f, const char *why)
     (void)ctx, (void)f, (void)why;
 }
 
-static const struct exchange_events discarding = { discard_head, discard_body, discard_nothing,
-                                                   discard_nothing, discard_fail };
+static const struct exchange_events discarding = { discard_head,    discard_body, discard_nothing,
+                                                   discard_nothing, discard_fail, NULL };
 
 static void discard_late(void *ctx)
 {

@@ -34,6 +34,9 @@ struct exchange_events {
     void (*flush)(void *ctx); /* what one read brought was handed over */
     void (*end)(void *ctx);   /* the body came whole: the exchange is gone */
     void (*fail)(void *ctx, enum exchange_failure f, const char *why); /* the exchange is gone */
+    /* More of the answer is about to be read: what the others will look at can be prefetched. It
+     * changes nothing, and may not be told. NULL: nothing to prefetch. */
+    void (*expect)(void *ctx);
 };
 
 struct pools_options {

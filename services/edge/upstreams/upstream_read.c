@@ -129,6 +129,7 @@ void exchange_gone(struct exchange *x, bool orderly)
 void exchange_read(struct exchange *x)
 {
     char *scratch = x->pool->pools->o.scratch;
+    if (x->state == X_BODY && x->ev->expect != NULL) x->ev->expect(x->ctx);
     for (int i = 0; i < READS_PER_TURN; i++) {
         size_t n;
         enum err e = conn_read(&x->conn, scratch, SCRATCH_SIZE, &n);

@@ -198,7 +198,7 @@ export class Stage {
 
   #spawn(target, options) {
     const child = spawn(path.join(this.build, 'bench/proxy/load'), this.#args(target, options), { stdio: ['pipe', 'pipe', 'inherit'] });
-    const ended = new Promise((resolve) => { child.once('exit', resolve); child.once('error', resolve); });
+    const ended = new Promise((resolve) => { child.once('close', resolve); child.once('error', resolve); });
     const line = new Promise((resolve) => { readline.createInterface({ input: child.stdout }).once('line', resolve); ended.then(() => resolve(null)); });
     return { child, ended, line };
   }

@@ -243,7 +243,7 @@ static void on_fail(void *ctx, enum exchange_failure e, const char *why)
     done(ctx);
 }
 
-static const struct exchange_events events = { on_head, on_body, on_flush, on_end, on_fail };
+static const struct exchange_events events = { on_head, on_body, on_flush, on_end, on_fail, NULL };
 
 static void too_late(void *ctx)
 {
