@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of an answer, shared by answer.c (events, whole answers), answer_texts.c (texts and
- * their meters) and answer_write.c (what goes to the client). */
+/* The inside of an answer, shared by answer.c (events), answer_whole.c (answers that are no
+ * streams), answer_texts.c (texts and their meters), answer_forms.c (events known by their form)
+ * and answer_write.c (what goes to the client). */
 #ifndef EDGE_ANSWER_IMPL_H
 #define EDGE_ANSWER_IMPL_H
 
@@ -77,6 +78,8 @@ struct answer {
 bool answer_has_allowance(struct answer *a, uint64_t wants);
 /* After text was fed: is it beyond the allowance? */
 void answer_weigh(struct answer *a);
+/* Takes over what the upstream reports of usage, as far as it can be true. */
+void answer_note_usage(struct answer *a, const struct reported_usage *r);
 
 /* --- answer_texts.c --- */
 
