@@ -11,7 +11,11 @@
 
 #include "base/slab.h"
 
-enum { MAX_EVENTS = 256, MAX_POSTED = 65536 };
+enum {
+    MAX_EVENTS = 256,
+    BATCH = 64, /* events that are handled before what was deferred is */
+    MAX_POSTED = 65536
+};
 
 struct task {
     loop_fn fn;
@@ -343,7 +347,10 @@ void loop_run(struct loop *l)
         ASSERT(n >= 0 || errno == EINTR);
         loop_refresh_now(l);
         note(l, events, n);
-        for (int i = 0; i < n; i++) dispatch(l, &events[i]);
+        for (int i = 0; i < n; i++) {
+            dispatch(l, &events[i]);
+            if (i % BATCH == BATCH - 1) run_deferred(l);
+        }
         run_timers(l);
         run_deferred(l);
     }

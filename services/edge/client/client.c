@@ -113,7 +113,8 @@ void client_kill(struct client *c)
 void client_stop(struct client *c)
 {
     if (c->flow != NULL) flow_shutdown(c->flow);
-    destroy(c, conn_waiting(&c->conn) > 0);
+    if (c->dead) return;
+    destroy(c, conn_flush(&c->conn) != ERR_OK || conn_waiting(&c->conn) > 0);
 }
 
 /* --- reading --- */
@@ -289,7 +290,7 @@ static size_t most_to_read(const struct client *c, bool filled)
 
 static void read_some(struct client *c)
 {
-    for (int i = 0; i < READS_PER_TURN && !c->dead; i++) {
+    for (int i = 0; i < READS_PER_TURN && !c->dead && c->state != CLIENT_ENDING; i++) {
         if (!wants_requests(c)) {
             discard(c);
             return;
@@ -394,6 +395,7 @@ static void on_timer(void *ctx)
         flow_refuse_body(c->flow, REFUSE_CLIENT_TIMEOUT, "the request's body did not come in time");
         break;
     case CLIENT_BUSY:
+    case CLIENT_ENDING: /* has no deadline */
     case CLIENT_FLUSH:
         if (!c->broken && conn_taken(&c->conn) != c->taken_mark)
             set_write_timer(c); /* slow, but it takes something */
@@ -415,6 +417,20 @@ static void after_drained(struct client *c)
     }
 }
 
+/* The socket has taken what it takes. */
+static void after_flush(struct client *c)
+{
+    bool all = conn_waiting(&c->conn) == 0;
+    if (!c->dead) client_account(c);
+    if (c->state == CLIENT_ENDING) {
+        finish_answer(c);
+    } else if (all) {
+        after_drained(c);
+    } else if (c->deadline == 0) {
+        set_write_timer(c);
+    }
+}
+
 static void on_conn(void *ctx, enum conn_event ev)
 {
     struct client *c = ctx;
@@ -423,6 +439,7 @@ static void on_conn(void *ctx, enum conn_event ev)
         if (c->verdict != GUARD_IN) turn_away(c);
         break;
     case CONN_READABLE: on_readable(c); break;
+    case CONN_FLUSHED: after_flush(c); break;
     case CONN_DRAINED: after_drained(c); break;
     case CONN_BROKEN: client_kill(c); break;
     }
@@ -457,20 +474,9 @@ void client_accept(struct worker *w, int fd, const struct sockaddr_storage *addr
 
 /* --- answering --- */
 
-/* A flush that finds the connection broken tells it later, on the loop. */
 void client_flush(struct client *c)
 {
-    if (c->dead) return;
-    if (conn_flush(&c->conn) != ERR_OK) {
-        c->broken = true;
-        set_timer(c, 0);
-        return;
-    }
-    client_account(c);
-    if (conn_waiting(&c->conn) == 0)
-        clear_timer(c);
-    else if (c->deadline == 0)
-        set_write_timer(c);
+    if (!c->dead) conn_flush_soon(&c->conn);
 }
 
 size_t client_waiting(const struct client *c)
@@ -486,16 +492,9 @@ void client_rebase(struct client *c)
     ASSERT(h1_parse_request(c->in.data, c->in.len, &limits, c->request, &why) == H1_DONE);
 }
 
-static void next_request(void *ctx)
-{
-    struct client *c = ctx;
-    if (c->dead || c->state != CLIENT_HEAD) return;
-    conn_pause(&c->conn, false);
-    try_request(c);
-}
-
-/* The answer is whole, or will never be: what comes next begins when the client has taken it. So a
- * client that sends requests and reads no answers is stopped by the first. */
+/* The answer is whole, or will never be, and the socket has what it takes of it: what comes next
+ * begins when the client has taken all. So a client that sends requests and reads no answers is
+ * stopped by the first. */
 static void finish_answer(struct client *c)
 {
     leave_flush(c);
@@ -511,8 +510,16 @@ static void finish_answer(struct client *c)
     } else {
         c->state = CLIENT_HEAD;
         set_timer(c, settings(c)->idle_timeout_ms);
-        loop_defer(c->w->loop, next_request, c);
+        conn_pause(&c->conn, false);
+        try_request(c);
     }
+}
+
+static void end_with_flush(struct client *c)
+{
+    c->state = CLIENT_ENDING;
+    clear_timer(c);
+    client_flush(c);
 }
 
 void client_answer_end(struct client *c)
@@ -524,8 +531,7 @@ void client_answer_end(struct client *c)
     client_release_request(c);
     c->flow = NULL;
     c->answer_begun = false;
-    client_flush(c);
-    finish_answer(c);
+    end_with_flush(c);
 }
 
 void client_answer_broken(struct client *c)
@@ -533,10 +539,11 @@ void client_answer_broken(struct client *c)
     if (c->dead) return;
     c->flow = NULL;
     c->must_close = true;
-    client_flush(c);
     /* An answer that ends with the connection would look whole after an orderly end. */
-    if (c->framing == FRAME_CLOSE || !c->answer_begun)
+    if (c->framing == FRAME_CLOSE || !c->answer_begun) {
+        if (conn_flush(&c->conn) != ERR_OK) c->broken = true;
         destroy(c, true);
-    else
-        finish_answer(c);
+    } else {
+        end_with_flush(c);
+    }
 }

@@ -16,10 +16,11 @@
 struct flow;
 
 enum client_state {
-    CLIENT_PROXY, /* waits for the header of a load balancer; the address is not known yet */
-    CLIENT_HEAD,  /* waits for, or reads, a request's head */
-    CLIENT_BODY,  /* reads its body */
-    CLIENT_BUSY,  /* a flow answers */
+    CLIENT_PROXY,  /* waits for the header of a load balancer; the address is not known yet */
+    CLIENT_HEAD,   /* waits for, or reads, a request's head */
+    CLIENT_BODY,   /* reads its body */
+    CLIENT_BUSY,   /* a flow answers */
+    CLIENT_ENDING, /* the answer is whole and is sent when this turn ends; nothing is read */
     CLIENT_FLUSH, /* the answer is whole and waits for the client to take it; then HEAD or LINGER */
     CLIENT_LINGER /* the last answer is sent; what the client still sends is thrown away, so that it
                      can read that answer */

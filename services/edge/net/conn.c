@@ -78,6 +78,27 @@ const char *conn_tls_problem(const struct conn *c)
 
 /* --- events --- */
 
+static void flush_due(void *ctx)
+{
+    struct conn *c = ctx;
+    if (!c->flush_due) return;
+    c->flush_due = false;
+    c->fn(c->ctx, conn_flush(c) == ERR_OK ? CONN_FLUSHED : CONN_BROKEN);
+}
+
+/* Nothing can be told any more of what does not go. */
+static void flush_last(struct conn *c)
+{
+    if (c->flush_due && conn_flush(c) != ERR_OK) buf_clear(&c->out);
+}
+
+void conn_flush_soon(struct conn *c)
+{
+    if (c->flush_due) return;
+    c->flush_due = true;
+    loop_defer(c->loop, flush_due, c);
+}
+
 static void readable(struct conn *c, unsigned events)
 {
     uint32_t generation = c->io.generation;
@@ -92,6 +113,9 @@ static void readable(struct conn *c, unsigned events)
 static void on_io(void *ctx, unsigned events)
 {
     struct conn *c = ctx;
+    uint32_t generation = c->io.generation;
+    flush_due(c);
+    if (c->io.generation != generation) return; /* closed meanwhile */
     if (c->connecting) {
         int failed = 0;
         socklen_t len = sizeof failed;
@@ -117,7 +141,6 @@ static void on_io(void *ctx, unsigned events)
         shake(c);
         return;
     }
-    uint32_t generation = c->io.generation;
     if (events & LOOP_WRITE && c->read_waits_to_write) events |= LOOP_READ;
     if (events & LOOP_WRITE || (events & LOOP_READ && c->write_waits_to_read)) {
         if (conn_flush(c) != ERR_OK) {
@@ -173,6 +196,8 @@ enum err conn_connect(struct conn *c, struct loop *loop, const struct sockaddr *
 void conn_close(struct conn *c, bool reset)
 {
     if (c->fd < 0) return;
+    if (!reset) flush_last(c);
+    c->flush_due = false;
     loop_remove(c->loop, &c->io);
     if (!reset && c->tls != NULL) tls_end(c->tls);
     tls_free(c->tls);
@@ -188,6 +213,7 @@ void conn_close(struct conn *c, bool reset)
 
 void conn_end_output(struct conn *c)
 {
+    flush_last(c);
     if (c->tls != NULL) tls_end(c->tls);
     (void)shutdown(c->fd, SHUT_WR);
 }

@@ -20,7 +20,8 @@ enum { SCRATCH_SIZE = 64 * 1024 };
 enum conn_event {
     CONN_CONNECTED, /* conn_connect() came through, or conn_secure() */
     CONN_READABLE,
-    CONN_DRAINED, /* all output that waited is sent */
+    CONN_FLUSHED, /* conn_flush_soon() was done; some may wait */
+    CONN_DRAINED, /* all output that waited for the socket is sent */
     CONN_BROKEN   /* reset, or the connect failed: close it */
 };
 
@@ -38,6 +39,7 @@ struct conn {
     bool again;                                    /* a deferred CONN_READABLE will come */
     bool ended, drained; /* the peer's end is there to be read; the socket was empty then */
     bool tell_end;       /* the peer's end is CONN_BROKEN also while reading is paused */
+    bool flush_due;      /* conn_flush_soon() */
     uint64_t sent;       /* bytes the socket has taken so far */
     struct buf out;      /* not yet taken by the socket */
     conn_fn fn;
@@ -76,6 +78,11 @@ void conn_end_output(struct conn *c);
 enum err conn_write(struct conn *c, struct str data) MUSTCHECK;
 /* Sends what it can: ERR_OK also when some waits (CONN_DRAINED follows); ERR_IO when broken. */
 enum err conn_flush(struct conn *c) MUSTCHECK;
+/* conn_flush() when the events at hand are handled, or before the next one of this connection is:
+ * what many connections have to send goes one after the other, while the kernel's code for it is in
+ * the cache, and whoever waits for it is woken once. CONN_FLUSHED or CONN_BROKEN follows, unless it
+ * is closed; conn_close() sends first, but for a reset. */
+void conn_flush_soon(struct conn *c);
 /* conn_write() of each part, CONN_PARTS_MAX at most, and conn_flush(). What the socket takes at
  * once is not copied. */
 enum { CONN_PARTS_MAX = 4 };

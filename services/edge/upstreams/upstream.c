@@ -9,8 +9,9 @@
 #include "upstream_impl.h"
 
 enum {
-    OUT_EXTRA = 256 * 1024, /* of a request, beside the client's body: head and splices */
-    DISCARD_MAX = 64 * 1024 /* bytes of an answer that nobody wants */
+    OUT_EXTRA = 256 * 1024,  /* of a request, beside the client's body: head and splices */
+    DISCARD_MAX = 64 * 1024, /* bytes of an answer that nobody wants */
+    SEND_LATER = 4096        /* bytes: a block */
 };
 static const uint64_t discard_ns = 1000000000u;
 
@@ -72,6 +73,7 @@ static void on_conn(void *ctx, enum conn_event ev)
         if (conn_flush(&x->conn) != ERR_OK) on_broken(x);
         break;
     case CONN_READABLE: exchange_read(x); break;
+    case CONN_FLUSHED:
     case CONN_DRAINED: break;
     case CONN_BROKEN: on_broken(x); break;
     }
@@ -112,6 +114,16 @@ static enum err connect_to(struct exchange *x, const struct snap_server *s,
     return e == ERR_OK && s->tls ? secure(x, s, tls) : e;
 }
 
+/* A little goes together with what others send; much goes at once, without a copy. */
+static enum err send_request(struct exchange *x, struct str head, struct str body)
+{
+    if (head.n + body.n > SEND_LATER) return conn_send(&x->conn, (struct str[]){ head, body }, 2);
+    enum err e = conn_write(&x->conn, head);
+    if (e == ERR_OK) e = conn_write(&x->conn, body);
+    if (e == ERR_OK) conn_flush_soon(&x->conn);
+    return e;
+}
+
 struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
                                 const struct exchange_tls *tls, struct str head, struct str body,
                                 bool is_head, bool fresh, const struct exchange_events *ev,
@@ -138,7 +150,7 @@ struct exchange *exchange_start(struct pools *p, const struct snap_server *s,
     x->interims = 0;
     x->chunked = (struct chunked){ 0 };
     buf_init(&x->in, UPSTREAM_HEAD_MAX + SCRATCH_SIZE);
-    if (e == ERR_OK) e = conn_send(&x->conn, (struct str[]){ head, body }, 2);
+    if (e == ERR_OK) e = send_request(x, head, body);
     /* What is wrong by now is told later, like everything else. */
     if (e != ERR_OK) loop_timer_set(p->o.loop, &x->fail_timer, loop_now_ns(p->o.loop), fail_now, x);
     return x;

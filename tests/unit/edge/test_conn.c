@@ -22,13 +22,14 @@ struct pair {
     struct loop_timer timer;
     struct buf got;
     size_t want; /* bytes; the loop stops when they are there */
-    unsigned drained, broken;
+    unsigned drained, broken, flushed;
 };
 
 static void on_event(void *ctx, enum conn_event ev)
 {
     struct pair *p = ctx;
     if (ev == CONN_DRAINED) p->drained++;
+    if (ev == CONN_FLUSHED) p->flushed++;
     if (ev != CONN_BROKEN) return;
     p->broken++;
     conn_close(&p->conn, true);
@@ -130,12 +131,96 @@ static void a_peer_that_is_gone_is_an_error(void **state)
     close_pair(&p);
 }
 
+static void stop(void *ctx)
+{
+    loop_stop(((struct pair *)ctx)->loop);
+}
+
+/* One turn of the loop: what was deferred is done at its end. */
+static void turn(struct pair *p)
+{
+    loop_timer_set(p->loop, &p->timer, loop_now_ns(p->loop), stop, p);
+    loop_run(p->loop);
+}
+
+/* What the peer can read now, as text; "end" when nothing more will come, "none" when nothing is
+ * there yet. */
+static const char *peer_has(struct pair *p, char text[64])
+{
+    ssize_t n = recv(p->peer, text, 63, MSG_DONTWAIT);
+    if (n <= 0) return n == 0 ? "end" : "none";
+    text[n] = 0;
+    return text;
+}
+
+static void what_is_to_go_soon_goes_at_the_turns_end_as_one(void **state)
+{
+    struct pair p;
+    char text[64];
+    (void)state;
+    open_pair(&p);
+    assert_int_equal(conn_write(&p.conn, STR("one ")), ERR_OK);
+    conn_flush_soon(&p.conn);
+    assert_int_equal(conn_write(&p.conn, STR("two")), ERR_OK);
+    conn_flush_soon(&p.conn);
+    assert_string_equal(peer_has(&p, text), "none");
+    turn(&p);
+    assert_string_equal(peer_has(&p, text), "one two");
+    assert_int_equal(p.flushed, 1);
+    turn(&p);
+    assert_int_equal(p.flushed, 1);
+    close_pair(&p);
+}
+
+static void what_was_to_go_soon_goes_before_an_orderly_end(void **state)
+{
+    enum { CLOSED, CLOSED_BY_RESET, OUTPUT_ENDED, WAYS };
+    static const char *const seen[] = { "last", "end", "last" };
+    (void)state;
+    for (int way = 0; way < WAYS; way++) {
+        struct pair p;
+        char text[64];
+        open_pair(&p);
+        assert_int_equal(conn_write(&p.conn, STR("last")), ERR_OK);
+        conn_flush_soon(&p.conn);
+        if (way == OUTPUT_ENDED)
+            conn_end_output(&p.conn);
+        else
+            conn_close(&p.conn, way == CLOSED_BY_RESET);
+        assert_string_equal(peer_has(&p, text), seen[way]);
+        assert_string_equal(peer_has(&p, text), "end");
+        turn(&p);
+        assert_int_equal(p.flushed, way == OUTPUT_ENDED);
+        assert_int_equal(p.broken, 0);
+        close_pair(&p);
+    }
+}
+
+static void a_peer_that_is_gone_is_told_when_it_is_sent_to(void **state)
+{
+    struct pair p;
+    (void)state;
+    open_pair(&p);
+    close(p.peer);
+    p.peer = -1;
+    assert_int_equal(conn_write(&p.conn, STR("a")), ERR_OK);
+    conn_flush_soon(&p.conn);
+    assert_int_equal(p.broken, 0);
+    turn(&p);
+    assert_int_equal(p.broken, 1);
+    assert_int_equal(p.flushed, 0);
+    close_pair(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sends_parts_of_any_size),
         cmocka_unit_test(what_waits_is_bounded),
         cmocka_unit_test(a_peer_that_is_gone_is_an_error),
+        cmocka_unit_test(what_is_to_go_soon_goes_at_the_turns_end_as_one),
+        cmocka_unit_test(what_was_to_go_soon_goes_before_an_orderly_end),
+        cmocka_unit_test(a_peer_that_is_gone_is_told_when_it_is_sent_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
