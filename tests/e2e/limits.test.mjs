@@ -2,12 +2,15 @@
 // Limits as a client meets them: the request after the last allowed one, an answer that is cut at its last token, slots
 // that come back. Exactness over many edges and faults is for the simulator and the chaos tests.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { bucket, readLogs, sliding } from '../chaos/bounds.mjs';
 import { suiteTest, demoConfig } from './lib/suite.mjs';
-import { PATIENCE, sseData, until } from './lib/util.mjs';
+import { again, never, PATIENCE, sseData, until } from './lib/util.mjs';
+import { Wire } from './lib/wire.mjs';
 
 // The demo with its limits replaced.
 const withPolicies = (...policies) => (suite) => ({ ...demoConfig(suite), policies: policies.map((p) => ({ namespace: 'test-channel', ...p })) });
@@ -170,4 +173,35 @@ suiteTest('a limit of concurrency', {
     });
     slow[1].abort();
   });
+});
+
+// Each request is sent when the last one's answer is whole, on another connection, which another worker may serve. Others
+// want the processors, too: a worker loses its own right behind a send, and what comes back too late shows.
+const STOOD_MS = 250; // a machine that stood still for longer may have lost its lease
+suiteTest('a slot is free when its answer is there', {
+  config: withPolicies({ slug: 'one', kind: 'concurrency', limit: 1 }), env: { edge: { EDGE_WORKERS: '8' } },
+}, async (suite, step) => {
+  const post = (mock, stream) => {
+    const body = JSON.stringify({ model: 'Qwen3-8B', stream, messages: [{ role: 'user', content: 'x' }] });
+    return `POST /api/chat HTTP/1.1\r\nHost: e\r\nX-Channel-Code: test-channel\r\nContent-Type: application/json\r\nx-mock: ${mock}\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  };
+  const KINDS = [['whole', 'tokens=1', false, 200, 400], ['streamed', 'tokens=1', true, 200, 400], ['passed through', 'fail=400', false, 400, 400]];
+  const busy = Array.from({ length: 2 * os.availableParallelism() }, () => spawn(process.execPath, ['-e', 'const end = Date.now() + 60000; while (Date.now() < end);']));
+  for (const [what, mock, stream, status, times] of KINDS) {
+    await step(`an answer ${what}`, () => again(async () => {
+      const wires = Array.from({ length: 16 }, () => new Wire(suite.edge())), got = {};
+      let longest = 0;
+      for (let i = 0; i < times; i++) {
+        const began = performance.now(), wire = wires[i % wires.length];
+        wire.write(post(mock, stream));
+        const answer = await wire.answer();
+        got[answer.status] = (got[answer.status] ?? 0) + 1;
+        longest = Math.max(longest, performance.now() - began);
+      }
+      for (const wire of wires) wire.close();
+      never(longest <= STOOD_MS && got[status] !== times, JSON.stringify(got));
+      assert.deepEqual(got, { [status]: times });
+    }));
+  }
+  for (const p of busy) p.kill('SIGKILL'); // they end by themselves after a minute, too
 });

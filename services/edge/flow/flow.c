@@ -55,6 +55,7 @@ static void refuse(struct flow *f, enum refusal r, struct str message, const cha
     struct buf body, fields;
     buf_init(&body, 16384);
     buf_init(&fields, 16384);
+    flow_tokens_end(f);
     enum err e = reply_error_body(f->dialect, r, message, param, str_of(f->request_id), &body);
     if (e == ERR_OK) e = buf_appendz(&fields, "content-type: application/json\r\n");
     if (e == ERR_OK) e = flow_own_fields(f, &fields);

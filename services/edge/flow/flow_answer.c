@@ -42,12 +42,14 @@ void flow_break_answer(struct flow *f, enum refusal r, const char *text)
     f->client = NULL;
     if (f->mode == RELAY_STREAM) {
         if (flow_tokens_pump(f) != ERR_OK) buf_clear(&f->gather);
+        flow_tokens_end(f);
         if (f->gather.len > 0) (void)client_send(c, buf_str(&f->gather));
         buf_clear(&f->gather);
         if (f->dialect->write_error_event(r, str_of(text), str_of(f->request_id),
                                           answer_sequence(f->answer), &f->gather) == ERR_OK)
             (void)client_send(c, buf_str(&f->gather));
     }
+    flow_tokens_end(f);
     client_answer_broken(c);
 }
 
@@ -369,6 +371,7 @@ static void on_flush(void *ctx)
         give_up(f, "The answer cannot be metered.");
         return;
     }
+    if (f->mode == RELAY_STREAM && answer_state(f->answer) == ANSWER_CUT) flow_tokens_end(f);
     if (f->mode == RELAY_STREAM && !send_gathered(f)) return;
     if (f->mode == RELAY_STREAM && answer_state(f->answer) == ANSWER_CUT) {
         struct client *c = f->client;
@@ -445,6 +448,7 @@ static void end_whole(struct flow *f)
     }
     note_first_token(f);
     f->client = NULL;
+    flow_tokens_end(f);
     client_answer(c, f->status, f->whole_fields, FRAME_LENGTH, body.n);
     if (client_send(c, body))
         client_answer_end(c);
@@ -478,6 +482,7 @@ void flow_end_stream(struct flow *f)
         return;
     }
     note_first_token(f);
+    flow_tokens_end(f);
     if (!answer_is_complete(f->answer)) {
         flow_count_upstream_error(f, "broken");
         if (answer_saw_error(f->answer)) {
@@ -530,6 +535,7 @@ static void on_end(void *ctx)
         flow_end_stream(f);
     } else {
         f->client = NULL;
+        flow_tokens_end(f);
         client_answer_end(c);
         flow_settle(f, f->status < 500 ? USAGE_OK : USAGE_UPSTREAM_ERROR);
     }

@@ -218,7 +218,9 @@ enum admit_verdict flow_tokens_extend(struct flow *f, uint64_t tokens);
 enum err flow_tokens_pump(struct flow *f) MUSTCHECK;
 /* Of an answer in one piece: pays for all of it. False: it cannot be delivered. */
 bool flow_tokens_pay(struct flow *f);
-/* Gives back what the request holds, and charges what it used. Once or more often. */
+/* Gives back what the request holds, and charges what it used. Once or more often: in front of the
+ * answer's last bytes, since who has them may ask again at once, maybe of another worker; at the
+ * latest when it is settled. Nothing may be paid for behind it. */
 void flow_tokens_end(struct flow *f);
 /* flow_answer.c: more tokens have come, or none. */
 void flow_tokens_came(struct flow *f);
