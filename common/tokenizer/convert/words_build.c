@@ -27,9 +27,9 @@ bool words_letter(enum scan_shape shape, uint32_t cp)
     case SCAN_CL100K:
     case SCAN_QWEN:
     case SCAN_O200K:
-    case SCAN_TEKKEN: return (unicode_class(cp) & both) == both;
+    case SCAN_TEKKEN:
+    case SCAN_GPT2: return (unicode_class(cp) & both) == both;
     case SCAN_DEEPSEEK: return scan_deepseek_cjk(cp);
-    case SCAN_GPT2:
     case SCAN_CHARS:
     case SCAN_DIGITS:
     case SCAN_REGEX:

@@ -19,7 +19,7 @@
 #include "tokenizer/models/vocab.h"
 
 #define VOCAB_MAGIC "AIGWVOCB"
-enum { VOCAB_VERSION = 6, VOCAB_ALIGN = 64 };
+enum { VOCAB_VERSION = 7, VOCAB_ALIGN = 64 };
 #define VOCAB_NO_TOKEN UINT32_MAX
 #define VOCAB_NO_RANK UINT32_MAX
 

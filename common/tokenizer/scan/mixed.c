@@ -422,7 +422,8 @@ words_fn *mixed_best(const struct vocab *v)
 {
 #if defined(__x86_64__)
     bool plain = v->h->shape == SCAN_CL100K || v->h->shape == SCAN_QWEN ||
-                 v->h->shape == SCAN_O200K || v->h->shape == SCAN_TEKKEN;
+                 v->h->shape == SCAN_O200K || v->h->shape == SCAN_TEKKEN ||
+                 v->h->shape == SCAN_GPT2;
     if (plain && v->h->joins > 0 && scan_compress_supported()) return count_avx512;
 #endif
     (void)v;

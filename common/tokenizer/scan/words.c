@@ -204,6 +204,7 @@ INLINE size_t sign_at(const struct vocab *v, const char *p, uint32_t *ret)
     size_t len = 1;
     *ret = (unsigned char)*p;
     if (v->h->shape == SCAN_DEEPSEEK || *p == '\n' || *p == '\r') return 0;
+    if (v->h->shape == SCAN_GPT2) return *p == ' ';
     if (*ret >= 0x80) {
         *ret = three(p);
         if (*ret == 0) return 0;
@@ -218,11 +219,11 @@ INLINE bool ends_at(const struct vocab *v, const char *p)
     size_t len;
     switch ((enum scan_shape)v->h->shape) {
     case SCAN_CL100K:
-    case SCAN_QWEN: return (unicode_class_at(p, &len) & UC_L) == 0;
+    case SCAN_QWEN:
+    case SCAN_GPT2: return (unicode_class_at(p, &len) & UC_L) == 0;
     case SCAN_TEKKEN: return (unicode_class_at(p, &len) & (UC_U | UC_W)) == 0;
     case SCAN_O200K: return *p != '\'' && (unicode_class_at(p, &len) & (UC_U | UC_W)) == 0;
     case SCAN_DEEPSEEK: return !scan_deepseek_cjk(three(p));
-    case SCAN_GPT2:
     case SCAN_CHARS:
     case SCAN_DIGITS:
     case SCAN_REGEX:
